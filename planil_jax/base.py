@@ -1,0 +1,176 @@
+"""The vocabulary: records and things, and the legend of axis letters.
+
+A *record* is a frozen pytree of arrays and holds no function. A *thing* is a NamedTuple of
+pure functions closed over a frozen config and holds no array. There is no third kind.
+
+Things are written for one environment, one observation, one seed; `jax.vmap` makes batches
+where the call is.
+
+Axis letters, in the order in which axes lead:
+
+    S seeds · B batch · T rollout steps · E environments · N demonstrations · L their length
+    K sampled plans · H planning horizon · M ensemble members
+    O observation · U action · F features
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from flax import struct
+
+Params: TypeAlias = Any  # a pytree of arrays
+Metrics: TypeAlias = dict[str, jax.Array]  # "part/quantity" -> []
+
+
+class UserError(Exception):
+    """One sentence for the user: what is wrong, with the thing named, and the mend."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A `UserError` that a different command line would avoid."""
+
+    exit_code = 2
+
+
+# --------------------------------------------------------------------------- environments
+
+
+@struct.dataclass
+class EnvState:
+    """Where one environment is."""
+
+    sim: Any  # the back end's own state; privileged: no agent reads it but through a Dynamics
+    obs: jax.Array  # [O] what an agent may see
+    time: jax.Array  # [] int32, control steps since the reset
+
+
+@struct.dataclass
+class Transition:
+    """One step, recorded before any reset: `next_obs` truly follows `obs`."""
+
+    obs: jax.Array  # [O]
+    action: jax.Array  # [U]
+    next_obs: jax.Array  # [O]
+    reward: jax.Array  # [] the task's, for reports; an imitator never reads it
+    terminal: jax.Array  # [] bool: the task ended here, nothing follows
+    truncated: jax.Array  # [] bool: time ran out, something would have followed
+
+
+class EnvSpec(NamedTuple):
+    """Sizes and units of an environment."""
+
+    name: str
+    observation_names: tuple[str, ...]  # one an entry of `obs`, with its unit
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    episode_length: int  # control steps until truncation
+    control_period: float  # seconds
+
+    @property
+    def observation_size(self) -> int:
+        return len(self.observation_names)
+
+    @property
+    def action_size(self) -> int:
+        return len(self.action_low)
+
+
+class Dynamics(NamedTuple):
+    """What a planner or a policy rolls forward: a model, right or wrong, of an environment."""
+
+    init: Callable[[jax.Array], Params]  # (key) -> params
+    start: Callable[[Params, EnvState], Any]  # (params, state) -> z
+    step: Callable[[Params, Any, jax.Array, jax.Array], Any]  # (params, z, [U], key) -> z
+    observe: Callable[[Params, Any], jax.Array]  # (params, z) -> [O] as the environment shows
+
+
+class Environment(NamedTuple):
+    """A task: physics, an end of time, and what its demonstrator and its planner may use."""
+
+    spec: EnvSpec
+    reset: Callable[[jax.Array], EnvState]  # (key) -> state
+    step: Callable[[EnvState, jax.Array], tuple[EnvState, Transition]]  # (state, [U])
+    prior: Dynamics | None = None  # a model of the physics for planners; None: there is none
+    # Cost of the scripted demonstrator: (obs, action, next_obs) -> []
+    expert_cost: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+    success: Callable[[jax.Array], jax.Array] | None = None  # (obs [O]) -> [] bool
+
+
+class Network(NamedTuple):
+    """A function with parameters."""
+
+    init: Callable[[jax.Array], Params]  # (key) -> params
+    apply: Callable[..., jax.Array]  # (params, *inputs) -> output
+
+
+# ------------------------------------------------------------------------------- planning
+
+
+@struct.dataclass
+class Plan:
+    """A distribution over the next H actions."""
+
+    mean: jax.Array  # [H, U]
+    std: jax.Array  # [H, U]
+
+
+class Planner(NamedTuple):
+    """Climbs a score; does not know what is scored.
+
+    `plan(score_fn, plan, key, temperature, explore[, proposals]) -> (action [U], plan)`, where
+    `score_fn` maps actions [H, U] to a score [] (higher is better).
+    """
+
+    init: Callable[[], Plan]
+    plan: Callable[..., tuple[jax.Array, Plan]]
+
+
+# ------------------------------------------------------------------------------- learning
+
+
+@struct.dataclass
+class Demonstrations:
+    """Episodes of a demonstrator, padded to one length by repeating their last observation.
+
+    Episode n visits `obs[n, : length[n] + 1]`.
+    """
+
+    obs: jax.Array  # [N, L + 1, O] float32; an entry that was not recorded is 0
+    actions: jax.Array | None  # [N, L, U] float32, or None: observations only
+    length: jax.Array  # [N] int32, transitions of each episode
+    terminal: jax.Array  # [N] bool: the episode ended for good, rather than by time
+    # Which observation entries the demonstrations hold, static: it shapes the compiled program.
+    entries: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Fit:
+    """Parameters and the state of their optimiser."""
+
+    params: Params
+    opt_state: Any
+
+
+class Agent(NamedTuple):
+    """An algorithm. The loop calls it and does not know which it is."""
+
+    needs_actions: bool  # whether demonstrations must hold actions
+    init: Callable[[jax.Array], Any]  # (key) -> State; State.params is the part that acts
+    carry: Callable[[], Any]  # () -> Carry of a fresh episode: a plan, a belief or ()
+    # (params, carry, EnvState, key, explore) -> (action [U], carry)
+    act: Callable[[Params, Any, EnvState, jax.Array, bool], tuple[jax.Array, Any]]
+    # (State, rollout [T, E], demos, key, round []) -> (State, Metrics)
+    update: Callable[..., tuple[Any, Metrics]]
+
+
+@struct.dataclass
+class TrainState:
+    """All that one seed's training is, between two epochs."""
+
+    agent: Any  # the agent's State
+    env: EnvState  # [E]
+    carry: Any  # [E]
+    key: jax.Array

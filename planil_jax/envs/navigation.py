@@ -1,0 +1,229 @@
+"""The vehicle of MPAIL: drive a small car to a goal, planning with a wrong model of it.
+
+The *real* car (wheelbase L, control period dt, integrated in substeps):
+
+    v̇ = (3 throttle - v) / τ_v             drive lag
+    δ̇ = (0.488 steer - δ) / τ_δ            steering lag
+    ω = v tan δ / (L (1 + k_u v²))          understeer: tyres slip with speed
+    v̇_y = (-k_s v ω - v_y) / τ_y            the tail drifts outwards
+    ẋ = v cos ψ - v_y sin ψ,  ẏ = v sin ψ + v_y cos ψ,  ψ̇ = ω
+
+The planner's *prior* is a kinematic bicycle that is deliberately wrong: steering gain 0.4
+instead of 0.488, no lag and no slip:
+
+    v = 3 throttle,  ω = v tan(0.4 steer) / L,  ψ' = ψ + ω dt,  (x, y)' = (x, y) + v (cos ψ', sin ψ') dt
+
+Observation: position (m), heading as cosine and sine, body velocity (m/s), yaw rate (rad/s).
+Reward: √200 - distance to the goal. Episodes end by time alone.
+
+States are records of scalars, not stacked vectors: under `vmap` each variable becomes one
+contiguous array, which is two to three times faster on a CPU.
+
+Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
+Departures: the chassis is planar (no suspension); drive, steering and slip constants are ours.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from planil_jax.base import Dynamics, Environment, EnvSpec, EnvState, Transition, UsageError
+
+GOAL = (10.0, 10.0)  # metres
+WHEELBASE = 0.325  # metres
+MAX_SPEED = 3.0  # metres a second at full throttle
+PERIOD = 0.1  # seconds
+SUCCESS_RADIUS = 1.5  # metres
+OBSERVATION_NAMES = (
+    "x [m]",
+    "y [m]",
+    "cos heading",
+    "sin heading",
+    "forward speed [m/s]",
+    "sideways speed [m/s]",
+    "yaw rate [rad/s]",
+)
+_SUBSTEPS = 5
+
+
+@struct.dataclass
+class Car:
+    """Planar state of the car; scalars [] each."""
+
+    x: jax.Array  # metres
+    y: jax.Array  # metres
+    heading: jax.Array  # radians
+    speed: jax.Array  # metres a second, forward
+    drift: jax.Array  # metres a second, to the left
+    yaw_rate: jax.Array  # radians a second
+    steering: jax.Array  # radians, of the front wheels
+
+
+def make(
+    start: str = "box",
+    field: float = 40.0,
+    episode_length: int = 100,
+    steering_gain: float = 0.488,
+    drive_lag: float = 0.2,
+    steering_lag: float = 0.1,
+    understeer: float = 0.03,
+    slip: float = 0.03,
+) -> Environment:
+    """The navigation task.
+
+    Args:
+      start: "box" resets in 1 × 1 m round the origin, heading along x within ±0.5 rad;
+        "field" resets anywhere on the field at any heading.
+      field: side of the out-of-distribution field, metres, centred on the origin.
+      episode_length: control steps of 0.1 s.
+      steering_gain: radians of front wheel at full steer.
+      drive_lag, steering_lag: time constants, seconds.
+      understeer: seconds² / metre², how yaw rate falls with speed.
+      slip: seconds, sideways speed per unit of lateral acceleration.
+    """
+    if start not in ("box", "field"):
+        raise UsageError(f"navigation starts in a 'box' or on a 'field', not {start!r}.")
+    spec = EnvSpec(
+        name="navigation",
+        observation_names=OBSERVATION_NAMES,
+        action_low=(0.0, -1.0),
+        action_high=(1.0, 1.0),
+        episode_length=episode_length,
+        control_period=PERIOD,
+    )
+
+    def reset(key: jax.Array) -> EnvState:
+        position_key, heading_key = jax.random.split(key)
+        side, turn = (1.0, 0.5) if start == "box" else (field, math.pi)
+        x, y = jax.random.uniform(position_key, (2,), jnp.float32, -side / 2, side / 2)
+        heading = jax.random.uniform(heading_key, (), jnp.float32, -turn, turn)
+        return _state(_at_rest(x, y, heading), jnp.zeros((), jnp.int32))
+
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        throttle = jnp.clip(action[0], 0.0, 1.0)
+        steer = jnp.clip(action[1], -1.0, 1.0)
+        car = state.sim
+        for _ in range(_SUBSTEPS):
+            car = _drive(car, throttle, steer, PERIOD / _SUBSTEPS)
+        following = _state(car, state.time + 1)
+        transition = Transition(
+            obs=state.obs,
+            action=action,
+            next_obs=following.obs,
+            reward=math.hypot(*GOAL) - distance_to_goal(following.obs),
+            terminal=jnp.zeros((), bool),
+            truncated=following.time >= episode_length,
+        )
+        return following, transition
+
+    def _drive(car: Car, throttle: jax.Array, steer: jax.Array, dt: float) -> Car:
+        speed = _lag(car.speed, MAX_SPEED * throttle, drive_lag, dt)
+        steering = _lag(car.steering, steering_gain * steer, steering_lag, dt)
+        yaw_rate = speed * jnp.tan(steering) / (WHEELBASE * (1 + understeer * speed**2))
+        drift = _lag(car.drift, -slip * speed * yaw_rate, 0.1, dt)
+        heading = car.heading + yaw_rate * dt
+        cos, sin = jnp.cos(heading), jnp.sin(heading)
+        return Car(
+            x=car.x + (speed * cos - drift * sin) * dt,
+            y=car.y + (speed * sin + drift * cos) * dt,
+            heading=heading,
+            speed=speed,
+            drift=drift,
+            yaw_rate=yaw_rate,
+            steering=steering,
+        )
+
+    return Environment(spec, reset, step, kinematic_prior(), expert_cost, success)
+
+
+def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
+    """The planner's model: a kinematic bicycle without lag or slip, and with a wrong gain."""
+
+    def step(params, car: Car, action: jax.Array, key: jax.Array) -> Car:
+        del params, key
+        speed = MAX_SPEED * action[0]
+        steering = steering_gain * action[1]
+        yaw_rate = speed * jnp.tan(steering) / WHEELBASE
+        heading = car.heading + yaw_rate * PERIOD
+        return Car(
+            x=car.x + speed * jnp.cos(heading) * PERIOD,
+            y=car.y + speed * jnp.sin(heading) * PERIOD,
+            heading=heading,
+            speed=speed,
+            drift=jnp.zeros_like(speed),
+            yaw_rate=yaw_rate,
+            steering=steering,
+        )
+
+    return Dynamics(
+        init=lambda key: (),
+        start=lambda params, state: _seen(state.obs),
+        step=step,
+        observe=lambda params, car: _observe(car),
+    )
+
+
+def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
+    """Cost of the scripted demonstrator: ‖position - goal‖ + 10 |v - 2|.
+
+    It cannot stop, so it drives to the goal and then circles it.
+    """
+    del obs, action
+    return distance_to_goal(next_obs) + 10.0 * jnp.abs(next_obs[4] - 2.0)
+
+
+def distance_to_goal(obs: jax.Array) -> jax.Array:
+    """Metres from the goal, of one observation `[O]`."""
+    return jnp.sqrt((obs[0] - GOAL[0]) ** 2 + (obs[1] - GOAL[1]) ** 2 + 1e-12)
+
+
+def success(obs: jax.Array) -> jax.Array:
+    """Whether the car is within 1.5 m of the goal."""
+    return distance_to_goal(obs) < SUCCESS_RADIUS
+
+
+def _lag(value: jax.Array, target: jax.Array, constant: float, dt: float) -> jax.Array:
+    """First-order lag, exact over dt for a constant target; a constant of 0 s is no lag."""
+    keep = math.exp(-dt / constant) if constant > 0 else 0.0
+    return keep * value + (1 - keep) * target
+
+
+def _observe(car: Car) -> jax.Array:
+    return jnp.stack(
+        [
+            car.x,
+            car.y,
+            jnp.cos(car.heading),
+            jnp.sin(car.heading),
+            car.speed,
+            car.drift,
+            car.yaw_rate,
+        ]
+    )
+
+
+def _seen(obs: jax.Array) -> Car:
+    """The car as an observation tells it; the steering angle is not seen."""
+    x, y, cos, sin, speed, drift, yaw_rate = obs
+    return Car(
+        x=x,
+        y=y,
+        heading=jnp.arctan2(sin, cos),
+        speed=speed,
+        drift=drift,
+        yaw_rate=yaw_rate,
+        steering=jnp.zeros_like(x),
+    )
+
+
+def _at_rest(x: jax.Array, y: jax.Array, heading: jax.Array) -> Car:
+    zero = jnp.zeros_like(x)
+    return Car(
+        x=x, y=y, heading=heading, speed=zero, drift=zero, yaw_rate=zero, steering=zero
+    )
+
+
+def _state(car: Car, time: jax.Array) -> EnvState:
+    return EnvState(sim=car, obs=_observe(car), time=time)

@@ -1,0 +1,56 @@
+"""A ring of past steps on the device, `[C, E, …]`, as a record."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Replay:
+    """The last C steps of E environments."""
+
+    steps: Any  # a pytree of [C, E, ...]
+    cursor: jax.Array  # [] int32, where the next step goes
+    size: jax.Array  # [] int32, steps held, up to C
+
+
+def init(step: Any, capacity: int, environments: int) -> Replay:
+    """An empty ring for steps of the shapes and dtypes of `step`, one environment's."""
+
+    def empty(leaf: jax.Array) -> jax.Array:
+        return jnp.zeros((capacity, environments, *leaf.shape), leaf.dtype)
+
+    zero = jnp.zeros((), jnp.int32)
+    return Replay(steps=jax.tree.map(empty, step), cursor=zero, size=zero)
+
+
+def insert(replay: Replay, rollout: Any) -> Replay:
+    """Writes `rollout` `[T, E, …]` over the oldest steps; T <= C."""
+    length = jax.tree.leaves(rollout)[0].shape[0]
+    capacity = jax.tree.leaves(replay.steps)[0].shape[0]
+    rows = (replay.cursor + jnp.arange(length)) % capacity
+    steps = jax.tree.map(lambda ring, new: ring.at[rows].set(new), replay.steps, rollout)
+    return Replay(
+        steps=steps,
+        cursor=(replay.cursor + length) % capacity,
+        size=jnp.minimum(replay.size + length, capacity),
+    )
+
+
+def sample(replay: Replay, key: jax.Array, batch: int, age_power: float = 1.0) -> Any:
+    """Draws `batch` steps `[B, …]`, with replacement; the ring must not be empty.
+
+    Args:
+      age_power: 1 draws uniformly. Above 1 favours the old: the oldest share q of the ring
+        is drawn with probability q^(1 / age_power).
+    """
+    row_key, column_key = jax.random.split(key)
+    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
+    oldest = jnp.where(replay.size == capacity, replay.cursor, 0)
+    share = jax.random.uniform(row_key, (batch,)) ** age_power
+    age = jnp.minimum((share * replay.size).astype(jnp.int32), replay.size - 1)
+    rows = (oldest + age) % capacity
+    columns = jax.random.randint(column_key, (batch,), 0, environments)
+    return jax.tree.map(lambda ring: ring[rows, columns], replay.steps)

@@ -1,0 +1,1 @@
+"""Pure functions of arrays and callables; each with its equation and its source."""

@@ -1,0 +1,40 @@
+"""Returns of one trajectory."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def lambda_returns(
+    rewards: jax.Array,
+    next_values: jax.Array,
+    discounts: jax.Array,
+    cut: jax.Array,
+    trace: float,
+) -> jax.Array:
+    """λ-returns of one trajectory, `[T]`.
+
+        G_t = r_t + γ_t [(1 - λ_t) V(s_{t+1}) + λ_t G_{t+1}],   λ_t = 0 where cut
+
+    Sutton & Barto 2018, eq. 12.18. The last step bootstraps.
+
+    Args:
+      rewards: `[T]`.
+      next_values: `[T]`, V(s_{t+1}) of the true successor.
+      discounts: `[T]`, γ, or 0 where s_{t+1} is terminal.
+      cut: `[T]` bool, whether the trajectory stops here, by an end or by a reset.
+      trace: λ in [0, 1].
+    """
+    chex.assert_rank([rewards, next_values, discounts, cut], 1)
+    chex.assert_equal_shape([rewards, next_values, discounts, cut])
+    traces = jnp.where(cut, 0.0, trace).at[-1].set(0.0)  # [T]
+
+    def backwards(following, step):
+        reward, next_value, discount, trace_t = step
+        mixed = (1 - trace_t) * next_value + trace_t * following
+        value = reward + discount * mixed
+        return value, value
+
+    start = jnp.zeros((), rewards.dtype)
+    steps = (rewards, next_values, discounts, traces)
+    return jax.lax.scan(backwards, start, steps, reverse=True)[1]

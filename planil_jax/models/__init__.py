@@ -1,0 +1,1 @@
+"""Dynamics: what a planner or a policy rolls forward."""

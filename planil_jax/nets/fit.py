@@ -1,0 +1,31 @@
+"""Parameters that follow gradients, and targets that follow parameters."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+
+from planil_jax.base import Fit, Params
+
+
+class Fitter(NamedTuple):
+    """An optimiser over `Fit` records."""
+
+    init: Callable[[Params], Fit]
+    step: Callable[[Fit, Params], Fit]  # (fit, gradients) -> fit
+
+
+def make(tx: optax.GradientTransformation) -> Fitter:
+    """Wraps an optax transformation."""
+
+    def step(fit: Fit, gradients: Params) -> Fit:
+        updates, opt_state = tx.update(gradients, fit.opt_state, fit.params)
+        return Fit(optax.apply_updates(fit.params, updates), opt_state)
+
+    return Fitter(init=lambda params: Fit(params, tx.init(params)), step=step)
+
+
+def polyak(target: Params, online: Params, rate: float) -> Params:
+    """target + rate (online - target): exponentially averaged parameters."""
+    return jax.tree.map(lambda t, o: t + rate * (o - t), target, online)

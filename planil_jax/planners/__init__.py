@@ -1,0 +1,1 @@
+"""Planners: they climb a score and do not know what is scored."""

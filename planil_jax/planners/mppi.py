@@ -1,0 +1,158 @@
+"""Model predictive path integral control: a softmax over sampled plans.
+
+For each iteration, around the present mean and standard deviation `[H, U]`:
+
+    1. sample K plans, smooth ("delta") or independent in time ("gaussian"), clipped to bounds;
+    2. score them: s_k = score_fn(plan_k), the total over the horizon, higher is better;
+    3. weigh them: w = softmax(s / temperature), over the best `elites` alone if asked;
+    4. move the mean to Σ w_k plan_k, and the spread to the weighted one if asked.
+
+The next call starts from the mean shifted by one step.
+
+Delta sampling draws changes of the control, so that plans are smooth:
+
+    δ = diff(mean) + σ ε, clipped to ± max_delta;   plan_h = mean_0 + δ_0 + … + δ_h
+
+Source: Williams et al. 2017, Information Theoretic MPC; delta space as in Han et al. 2025, MPAIL,
+arXiv 2507.21533.
+Departures: a score that is not finite counts as the worst, so one bad rollout cannot poison a plan.
+"""
+
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from planil_jax.base import Plan, Planner, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    samples: int = 512  # K, plans an iteration, proposals included
+    horizon: int = 10  # H, control steps
+    iterations: int = 2  # refinements a call
+    elites: int = 0  # best plans that are weighed; 0: all
+    sampling: str = "delta"  # "delta": smooth plans; "gaussian": independent in time
+    noise: tuple[float, ...] = (0.5,)  # σ, in the action's units; one, or one an action entry
+    max_delta: float = 2.0  # largest change of an action entry in one step, delta sampling
+    adapt_spread: bool = False  # refit the spread to the weighted plans between iterations
+    min_spread: float = 0.05  # bounds of a refitted spread, in the action's units
+    max_spread: float = 2.0
+    antithetic: bool = True  # draw half the noise and mirror it
+    explore: str = "mean"  # while exploring, act by the "mean" or by one plan "sample"d by weight
+
+
+def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Planner:
+    """A planner for actions within [low, high]; see `Config`.
+
+    Raises:
+      UsageError: a setting is outside its range.
+    """
+    _check(config, len(low))
+    lower, upper = (jnp.asarray(bound, jnp.float32) for bound in (low, high))  # [U]
+    sigma = jnp.broadcast_to(jnp.asarray(config.noise, jnp.float32), lower.shape)  # [U]
+
+    def init() -> Plan:
+        shape = (config.horizon, len(low))
+        mean = jnp.broadcast_to(jnp.clip(0.0, lower, upper), shape)
+        return Plan(mean=mean, std=jnp.broadcast_to(sigma, shape))
+
+    def plan(score_fn, plan, key, temperature, explore, proposals=None):
+        """One decision: `(action [U], plan for the next step)`.
+
+        Args:
+          score_fn: actions `[H, U]` -> score `[]`; higher is better.
+          plan: where to start.
+          key: consumed.
+          temperature: `[]`, in the score's units; towards 0 the best plan takes all.
+          explore: whether to act as `config.explore` says, or by the mean.
+          proposals: `[P, H, U]` plans that compete in every iteration, P <= samples, or None.
+        """
+        chex.assert_shape(plan.mean, (config.horizon, len(low)))
+        *keys, act_key = jax.random.split(key, config.iterations + 1)
+        for sample_key in keys:
+            plans = _sample(sample_key, plan, proposals)  # [K, H, U]
+            scores = jax.vmap(score_fn)(plans)  # [K]
+            weights = importance_weights(scores, temperature, config.elites)  # [K]
+            plan = _refit(plan, plans, weights)
+        action = plan.mean[0]
+        if explore and config.explore == "sample":
+            chosen = jax.random.categorical(act_key, jnp.log(weights))
+            action = plans[chosen, 0]
+        return jnp.clip(action, lower, upper), _shift(plan)
+
+    def _sample(key, plan, proposals):
+        count = config.samples - (0 if proposals is None else proposals.shape[0])
+        noise = _noise(key, count, plan.mean.shape, config.antithetic)
+        if config.sampling == "delta":
+            drift = jnp.diff(plan.mean, axis=0, prepend=plan.mean[:1])  # [H, U]
+            deltas = jnp.clip(
+                drift[None] + plan.std[None] * noise, -config.max_delta, config.max_delta
+            )
+            sampled = plan.mean[:1][None] + jnp.cumsum(deltas, axis=1)
+        else:
+            sampled = plan.mean[None] + plan.std[None] * noise
+        if proposals is not None:
+            sampled = jnp.concatenate([sampled, proposals])
+        return jnp.clip(sampled, lower, upper)
+
+    def _refit(plan, plans, weights):
+        mean = jnp.einsum("k,khu->hu", weights, plans)
+        if not config.adapt_spread:
+            return plan.replace(mean=mean)
+        variance = jnp.einsum("k,khu->hu", weights, (plans - mean[None]) ** 2)
+        std = jnp.clip(jnp.sqrt(variance + 1e-12), config.min_spread, config.max_spread)
+        return Plan(mean=mean, std=std)
+
+    def _shift(plan):
+        still = jnp.clip(jnp.zeros_like(lower), lower, upper)[None]
+        return Plan(
+            mean=jnp.concatenate([plan.mean[1:], still]),
+            std=jnp.broadcast_to(sigma, plan.std.shape),
+        )
+
+    return Planner(init, plan)
+
+
+def importance_weights(
+    scores: jax.Array, temperature: jax.Array | float, elites: int = 0
+) -> jax.Array:
+    """softmax(scores / temperature), `[K]`, over the best `elites` alone unless that is 0.
+
+    A score that is not finite weighs nothing; if none is finite, all weigh the same.
+    """
+    chex.assert_rank(scores, 1)
+    finite = jnp.isfinite(scores)
+    ranked = jnp.where(finite, scores, -jnp.inf)
+    if elites:
+        ranked = jnp.where(ranked >= jax.lax.top_k(ranked, elites)[0][-1], ranked, -jnp.inf)
+    best = jnp.max(jnp.where(finite, scores, -jnp.inf))
+    relative = (ranked - jnp.where(jnp.isfinite(best), best, 0.0)) / temperature
+    return jax.nn.softmax(jnp.where(jnp.isfinite(best), relative, 0.0))
+
+
+def _noise(key, count, shape, antithetic):
+    """Standard normals `[count, *shape]`; antithetic: ε and then -ε."""
+    if not antithetic:
+        return jax.random.normal(key, (count, *shape))
+    half = jax.random.normal(key, ((count + 1) // 2, *shape))
+    return jnp.concatenate([half, -half])[:count]
+
+
+def _check(config: Config, action_size: int) -> None:
+    at_least_one = ("samples", "horizon", "iterations")
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise UsageError(f"planner.{name} must be at least 1, not {getattr(config, name)}.")
+    if len(config.noise) not in (1, action_size):
+        raise UsageError(
+            f"planner.noise has {len(config.noise)} entries; the action has {action_size}. "
+            "Give one for all, or one each."
+        )
+    if config.sampling not in ("delta", "gaussian"):
+        raise UsageError(f"planner.sampling is 'delta' or 'gaussian', not {config.sampling!r}.")
+    if config.explore not in ("mean", "sample"):
+        raise UsageError(f"planner.explore is 'mean' or 'sample', not {config.explore!r}.")
+    if not 0 <= config.elites <= config.samples:
+        raise UsageError(f"planner.elites must be within 0 and {config.samples}.")

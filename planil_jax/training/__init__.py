@@ -1,0 +1,1 @@
+"""The loop, runs, checkpoints and reports."""

@@ -1,0 +1,205 @@
+"""Demonstrations: from a file to padded episodes on the device, and samples of them.
+
+`load` reads a file, `save` writes one; their format stands in `demo_file.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from planil_jax.base import Demonstrations, EnvSpec, UsageError
+from planil_jax.data.demo_file import AGAIN, Card, Episode, read, refuse_numbers, save
+
+__all__ = [
+    "Card",
+    "Episode",
+    "describe",
+    "load",
+    "read",
+    "require_actions",
+    "sample",
+    "sample_pairs",
+    "save",
+    "transitions",
+]
+
+
+def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
+    """The demonstrations of a file on the device, laid out as the environment observes.
+
+    The file may lack entries of the observation: they are 0, and missing in `entries`.
+    Actions are clipped to their bounds, which they may overstep by rounding alone.
+
+    Raises:
+      UsageError: the file is not sound, or was not recorded in such an environment.
+    """
+    episodes, card = read(path)
+    _check_fit(path, episodes, card, spec)
+    columns = [spec.observation_names.index(name) for name in card.observation_names]
+    lengths = [episode.length for episode in episodes]
+    count, longest = len(lengths), max(lengths)
+    obs = np.zeros((count, longest + 1, spec.observation_size), np.float32)
+    actions = np.zeros((count, longest, spec.action_size), np.float32)
+    for n, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
+        obs[n][: length + 1, columns] = episode.obs
+        obs[n, length + 1 :] = obs[n, length]
+        if episode.actions is not None:
+            actions[n, :length] = episode.actions.clip(spec.action_low, spec.action_high)
+    return Demonstrations(
+        obs=jnp.asarray(obs),
+        actions=None if episodes[0].actions is None else jnp.asarray(actions),
+        length=jnp.array(lengths, jnp.int32),
+        terminal=jnp.array([episode.terminal for episode in episodes], bool),
+        entries=tuple(sorted(columns)),
+    )
+
+
+def describe(path: str | Path) -> str:
+    """A page about a file: its card, its episodes, the range of each observation entry."""
+    episodes, card = read(path)
+    returns = [f"{value:.1f}" for value in card.returns] or ["unknown"] * len(episodes)
+    rows = [
+        (
+            str(n),
+            str(episode.length),
+            returns[n],
+            "for good" if episode.terminal else "by time",
+        )
+        for n, episode in enumerate(episodes)
+    ]
+    obs = np.concatenate([episode.obs for episode in episodes])  # [sum(L + 1), O]
+    ranges = [
+        (name, *(f"{value:.3f}" for value in (column.min(), column.mean(), column.max())))
+        for name, column in zip(card.observation_names, obs.T, strict=True)
+    ]
+    return "\n".join(
+        [
+            str(path),
+            *(f"  {name:<15} {fact}" for name, fact in _facts(episodes, card).items()),
+            "",
+            _table([("episode", "steps", "return", "ended"), *rows]),
+            "",
+            _table([("observation", "min", "mean", "max"), *ranges]),
+        ]
+    )
+
+
+def require_actions(demos: Demonstrations, method: str) -> None:
+    """Refuses demonstrations without actions, for a method that imitates actions.
+
+    Raises:
+      UsageError: there are no actions.
+    """
+    if demos.actions is None:
+        raise UsageError(
+            f"{method} imitates actions, but these demonstrations hold observations only: "
+            "record them with actions, or choose a method that needs none."
+        )
+
+
+# ------------------------------------------------------------------------------- sampling
+
+
+def transitions(demos: Demonstrations) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """All transitions, padding too: obs `[N L, O]`, next_obs `[N L, O]`, valid `[N L]`."""
+    count, places, size = demos.obs.shape
+    obs = demos.obs[:, :-1].reshape(-1, size)
+    next_obs = demos.obs[:, 1:].reshape(-1, size)
+    valid = jnp.arange(places - 1)[None] < demos.length[:, None]  # [N, L]
+    return obs, next_obs, valid.reshape(count * (places - 1))
+
+
+def sample_pairs(
+    demos: Demonstrations, key: jax.Array, batch: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws obs `[B, O]` and next_obs `[B, O]`, uniformly from all transitions."""
+    episode, step = _draw(demos, key, batch)
+    return demos.obs[episode, step], demos.obs[episode, step + 1]
+
+
+def sample(
+    demos: Demonstrations, key: jax.Array, batch: int
+) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
+    """Draws transitions, uniformly from all of them, with replacement.
+
+    Returns:
+      obs `[B, O]`, actions `[B, U]` (None where none are held), next_obs `[B, O]` and
+      terminal `[B]` bool: the episode ended for good with this transition.
+    """
+    episode, step = _draw(demos, key, batch)
+    actions = None if demos.actions is None else demos.actions[episode, step]
+    terminal = demos.terminal[episode] & (step + 1 == demos.length[episode])
+    return demos.obs[episode, step], actions, demos.obs[episode, step + 1], terminal
+
+
+def _draw(demos: Demonstrations, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+    """Draws episode `[B]` and step `[B]` of transitions, uniformly from all of them."""
+    ends = jnp.cumsum(demos.length)  # [N]
+    index = jax.random.randint(key, (batch,), 0, ends[-1])
+    episode = jnp.searchsorted(ends, index, side="right")
+    return episode, index - (ends - demos.length)[episode]
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+def _check_fit(
+    path: str | Path, episodes: Sequence[Episode], card: Card, spec: EnvSpec
+) -> None:
+    """Refuses demonstrations of another environment than the one they are wanted for."""
+    foreign = [
+        name for name in card.observation_names if name not in spec.observation_names
+    ]
+    if foreign:
+        raise UsageError(
+            f"{path}, of {card.environment}, holds {', '.join(map(repr, foreign))}, but "
+            f"{spec.name} observes {', '.join(map(repr, spec.observation_names))}: choose "
+            "another file or another environment."
+        )
+    if abs(card.control_period - spec.control_period) > 1e-6:
+        raise UsageError(
+            f"{path} was recorded every {card.control_period:g} s, but {spec.name} acts "
+            f"every {spec.control_period:g} s: {AGAIN}."
+        )
+    if episodes[0].actions is not None and len(card.action_low) != spec.action_size:
+        raise UsageError(
+            f"{path}, of {card.environment}, holds {len(card.action_low)} actions a step, "
+            f"but {spec.name} takes {spec.action_size}: choose another file or environment."
+        )
+    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    slack = 1e-6 + 1e-5 * (high - low)
+    for n, episode in enumerate(episodes):
+        if episode.actions is not None:
+            outside = (episode.actions < low - slack) | (episode.actions > high + slack)
+            where, bounds = f"{path}: actions of episode {n}", f"{spec.name}'s bounds"
+            refuse_numbers(outside, episode.actions, where, f"outside {bounds}")
+
+
+def _facts(episodes: Sequence[Episode], card: Card) -> dict[str, str]:
+    """What a card says, and how much the file holds."""
+    steps = sum(episode.length for episode in episodes)
+    bounds = zip(card.action_low, card.action_high, strict=True)
+    actions = ", ".join(f"[{low:g}, {high:g}]" for low, high in bounds)
+    return {
+        "environment": card.environment,
+        "expert": card.expert or "unknown",
+        "control period": f"{card.control_period:g} s",
+        "episodes": f"{len(episodes)}",
+        "transitions": f"{steps}, {steps * card.control_period:g} s",
+        "actions": "none" if episodes[0].actions is None else f"within {actions}",
+        "rewards": "none" if episodes[0].rewards is None else "for reports only",
+        "made by": card.made_by,
+        "note": card.note or "none",
+    }
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(["", row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
+    )

@@ -1,0 +1,374 @@
+"""Checkpoints: a whole TrainState `[S]` on disk, written whole or not at all.
+
+    directory/000000012800/arrays/           the leaves, by Orbax
+                           checkpoint.json   format, step, round, score, leaves, checksums
+    directory/.unfinished-*                  what a killed save left; the next removes it
+
+A checkpoint is written beside its place and renamed into it: one that can be seen is whole.
+Checksums tell a later injury; then the one before is read. Nothing is ever unpickled.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from planil_jax import __version__
+from planil_jax.base import Params, TrainState, UsageError, UserError
+
+FORMAT = 1
+PARAMS = "agent.params"  # where a TrainState keeps the part that acts
+_MANIFEST = "checkpoint.json"
+_ARRAYS = "arrays"
+_UNFINISHED = ".unfinished-"
+
+
+class Restored(NamedTuple):
+    """What was read, and from where."""
+
+    state: Any  # as the template: a TrainState, or acting parameters
+    step: int  # environment steps of each seed so far
+    round: int  # rounds so far
+    path: Path
+    notices: tuple[
+        str, ...
+    ]  # one sentence for each newer checkpoint that could not be read
+
+
+class _DamagedError(Exception):
+    """The checkpoint cannot be read; another may."""
+
+
+# --------------------------------------------------------------------------------- saving
+
+
+def save(
+    directory: str | Path,
+    state: TrainState,
+    *,
+    step: int,
+    round_: int,
+    score: float | None = None,
+    keep_last: int = 2,
+    keep_best: int = 2,
+) -> Path:
+    """Writes one checkpoint and drops those that are no longer to be kept.
+
+    Args:
+      state: `[S]`; must not have been donated yet.
+      step: environment steps of each seed so far; names the checkpoint. Later ones, which a
+        run left that was taken up again before them, are dropped.
+      round_: rounds so far.
+      score: of the whole sweep, higher is better; None: it was not evaluated.
+      keep_last: newest checkpoints to keep.
+      keep_best: checkpoints to keep for their score.
+
+    Raises:
+      UserError: the disk is full, or not writable.
+    """
+    directory = Path(directory).absolute()
+    place = directory / f"{step:012d}"
+    unfinished = directory / f"{_UNFINISHED}{place.name}"
+    manifest = {
+        "format": FORMAT,
+        "planil_jax": __version__,
+        "step": step,
+        "round": round_,
+        "score": score if score is not None and math.isfinite(score) else None,
+    }
+    try:
+        clean(directory)
+        unfinished.mkdir(parents=True)
+        _write(unfinished, manifest, state)
+        _remove(place)
+        os.rename(unfinished, place)
+        _sync(directory)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, Exception) and (reason := _disk_error(error)):
+            raise UserError(f"{reason} {directory}; {newest(directory)}.") from error
+        raise
+    _prune(directory, step, keep_last, keep_best)
+    return place
+
+
+def clean(directory: str | Path) -> None:
+    """Removes what killed saves left behind. Only the run that saves there may call it."""
+    for path in Path(directory).glob(_UNFINISHED + "*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def steps(directory: str | Path) -> list[int]:
+    """The steps of the checkpoints that are there, oldest first."""
+    names = [path.name for path in Path(directory).glob("*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def newest(directory: str | Path | None) -> str:
+    """Half a sentence about the checkpoint that a failure leaves."""
+    if directory is None or not (there := steps(directory)):
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint {_place(directory, there[-1])} is kept"
+
+
+def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
+    leaves = dict(_named_leaves(state))
+    arrays = {name: _to_numpy(leaf) for name, leaf in leaves.items()}
+    arrays = {name: array for name, array in arrays.items() if array.size}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path / _ARRAYS, arrays)
+    manifest = manifest | {
+        "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
+        "files": _checksums(path),
+    }
+    with open(path / _MANIFEST, "w") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _prune(directory: Path, step: int, keep_last: int, keep_best: int) -> None:
+    finished = [there for there in steps(directory) if there <= step]
+    scores = {there: _score(directory / f"{there:012d}") for there in finished}
+    scored = [there for there in finished if scores[there] is not None]
+    best = sorted(scored, key=lambda there: (scores[there], there))
+    keep = {
+        step,
+        *finished[-max(keep_last, 1) :],
+        *best[len(best) - min(keep_best, len(best)) :],
+    }
+    for there in set(steps(directory)) - keep:
+        _remove(directory / f"{there:012d}")
+
+
+def _remove(path: Path) -> None:
+    """Takes a checkpoint out of sight before its files go, one by one."""
+    if path.exists():
+        hidden = path.with_name(f"{_UNFINISHED}removed-{path.name}")
+        os.rename(path, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _sync(directory: Path) -> None:
+    """Makes a rename outlive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        os.fsync(handle)
+    os.close(handle)
+
+
+def _disk_error(error: Exception) -> str:
+    """How the sentence about a disk begins, "" where the error is about something else."""
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    # Orbax wraps what TensorStore says, which is words without a number.
+    full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
+    if full or number in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: no checkpoint could be saved in"
+    if isinstance(error, OSError):
+        return f"no checkpoint could be saved ({error.strerror or text}) in"
+    return ""
+
+
+# ------------------------------------------------------------------------------ restoring
+
+
+def restore_latest(directory: str | Path, template: TrainState) -> Restored | None:
+    """Reads the newest checkpoint that is whole; None: there is no checkpoint.
+
+    Args:
+      template: `[S]`, arrays or ShapeDtypeStructs; leaves are put where theirs are.
+
+    Raises:
+      UserError: none is whole, or one is of another format or does not fit the template.
+    """
+    clean(directory)
+    return _restore(directory, steps(directory)[::-1], template, "")
+
+
+def restore_params(
+    directory: str | Path, template: Params, which: str | int = "last"
+) -> Restored:
+    """Reads the part that acts, `[S]`, and nothing else.
+
+    Args:
+      template: acting parameters `[S]`, as in `restore_latest`.
+      which: "last", "best" (the highest score), or a step.
+
+    Raises:
+      UserError: there is no such checkpoint, or as for `restore_latest`.
+    """
+    there = steps(directory)
+    if not there:
+        raise UsageError(f"there is no checkpoint in {directory}.")
+    if which == "last":
+        candidates = there[::-1]
+    elif which == "best":
+        scores = {step: _score(_place(directory, step)) for step in there}
+        scored = [step for step in there if scores[step] is not None]
+        if not scored:
+            raise UsageError(f"no checkpoint in {directory} was evaluated; ask for 'last'.")
+        candidates = sorted(scored, key=lambda step: (scores[step], step), reverse=True)
+    elif which in there:
+        candidates = [int(which)]
+    else:
+        raise UsageError(
+            f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
+            f"of {', '.join(map(str, there))}."
+        )
+    restored = _restore(directory, candidates, template, PARAMS)
+    assert restored is not None
+    return restored
+
+
+def _restore(
+    directory: str | Path, candidates: Iterable[int], template: Any, prefix: str
+) -> Restored | None:
+    """The first of the candidates that is whole."""
+    notices: list[str] = []
+    for step in candidates:
+        path = _place(directory, step)
+        try:
+            manifest = _read_manifest(path)
+            _check_files(path, manifest)
+            state = _read(path, manifest, template, prefix)
+        except _DamagedError as damage:
+            notices.append(f"checkpoint {path} is damaged ({damage}) and was passed over.")
+        else:
+            return Restored(
+                state, manifest["step"], manifest["round"], path, tuple(notices)
+            )
+    if notices:
+        raise UserError(f"every checkpoint is damaged: {' '.join(notices)}")
+    return None
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        format_ = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _DamagedError(f"{_MANIFEST}: {error!r}") from None
+    if format_ != FORMAT:
+        raise UserError(
+            f"checkpoint {path} is of format {format_}, written by planil_jax "
+            f"{manifest.get('planil_jax')}; this is planil_jax {__version__}, which reads "
+            f"format {FORMAT}: install the version that wrote it."
+        )
+    if not {"step", "round", "score", "leaves", "files"} <= manifest.keys():
+        raise _DamagedError(f"{_MANIFEST} lacks an entry")
+    return manifest
+
+
+def _check_files(path: Path, manifest: dict[str, Any]) -> None:
+    try:
+        found = _checksums(path)
+    except OSError as error:
+        raise _DamagedError(str(error)) from None
+    for name, checksum in manifest["files"].items():
+        if found.get(name) != checksum:
+            raise _DamagedError(f"{name} is not what was written")
+
+
+def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> Any:
+    wanted = dict(_named_leaves(template, prefix))
+    _check_fit(path, manifest["leaves"], wanted, prefix)
+    stored = [name for name, leaf in wanted.items() if math.prod(leaf.shape)]
+    arrays: dict[str, np.ndarray] = {}
+    if stored:
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        args = ocp.args.PyTreeRestore(
+            item=dict.fromkeys(stored, 0),
+            restore_args=dict.fromkeys(stored, as_numpy),
+            partial_restore=True,
+        )
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                arrays = checkpointer.restore(path / _ARRAYS, args=args)
+        except Exception as error:  # whatever Orbax says of files with good checksums
+            raise _DamagedError(str(error).splitlines()[0]) from error
+    leaves = [_from_numpy(arrays.get(name), leaf) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _check_fit(path: Path, there: dict[str, str], wanted: dict, prefix: str) -> None:
+    """Refuses, by name, the first leaf that the checkpoint does not hold in its shape."""
+    here = {name: _describe(leaf) for name, leaf in wanted.items()}
+    below = [name for name in there if name == prefix or name.startswith(f"{prefix}.")]
+    for name in here | dict.fromkeys(below if prefix else there):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"checkpoint {path} does not fit this configuration: {name} is "
+                f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here."
+            )
+
+
+# --------------------------------------------------------------------------------- leaves
+
+
+def _named_leaves(tree: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yields ("agent.params.value", leaf)."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        yield ".".join(filter(None, (prefix, name))), leaf
+
+
+def _describe(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_numpy(leaf: jax.Array) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _from_numpy(array: np.ndarray | None, like: Any) -> jax.Array:
+    """The array as a leaf of the template's dtype, where the template's is."""
+    sharding = getattr(like, "sharding", None)
+    if array is None:  # of size zero, which Orbax does not write
+        return jax.device_put(np.zeros(like.shape, like.dtype), sharding)
+    if not _is_key(like):
+        return jax.device_put(array, sharding)
+    key = jax.random.wrap_key_data(jax.numpy.asarray(array), dtype=like.dtype)
+    return jax.device_put(key, sharding)
+
+
+def _place(directory: str | Path, step: int) -> Path:
+    return Path(directory).absolute() / f"{step:012d}"
+
+
+def _score(path: Path) -> float | None:
+    try:
+        return _read_manifest(path)["score"]
+    except (_DamagedError, UserError):
+        return None
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """Size and CRC-32 of every file below, but the manifest."""
+    return {
+        str(file.relative_to(path)): _checksum(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != _MANIFEST
+    }
+
+
+def _checksum(path: Path) -> str:
+    crc = size = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            crc, size = zlib.crc32(block, crc), size + len(block)
+    return f"{size} bytes, crc32 {crc:08x}"

@@ -1,0 +1,316 @@
+"""What a run tells: lines on the console, `metrics.jsonl`, and TensorBoard.
+
+    logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
+    logdir/tensorboard/seed_3/ the same, a directory for each seed
+
+One line of JSON an epoch; what is not a finite number is null there, and nan when read.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
+
+from planil_jax.base import UserError
+
+METRICS_FILE = "metrics.jsonl"
+_PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
+_TOLD = ("eval/return", "train/reward")  # the first that there is goes to the console
+
+_Metrics = dict[str, np.ndarray]
+
+
+class Report:
+    """Where a run's words and numbers go. A class, since it holds files and a clock."""
+
+    def __init__(
+        self, logdir: str | Path | None = None, first_seed: int = 0, console: bool = True
+    ):
+        """Nothing is written before `start`.
+
+        Args:
+          logdir: of the files; None: none.
+          first_seed: number of the first seed of the sweep.
+          console: whether to write on stderr.
+        """
+        self._console = _Console() if console else None
+        self._files: list[_Lines | _TensorBoard] = []
+        if logdir is not None:
+            self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), first_seed)]
+        self._began = 0.0
+
+    def say(self, sentence: str) -> None:
+        """Tells one thing."""
+        if self._console:
+            self._console.say(sentence)
+
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Tells how long the block, a compilation, has been going on."""
+        if not self._console:
+            yield
+            return
+        with self._console.compiling(what):
+            yield
+
+    def start(self, step: int, total: int) -> None:
+        """Training starts after `step`; what was written of later steps is dropped.
+
+        Raises:
+          UserError: the disk is full, or not writable.
+        """
+        seconds = [file.start(step) for file in self._files]
+        self._began = time.monotonic() - max(seconds, default=0.0)
+        if self._console:
+            self._console.start(step, total)
+
+    def epoch(self, step: int, metrics: _Metrics) -> None:
+        """Writes the metrics `[S]` of the epoch that ended at `step`.
+
+        Raises:
+          UserError: the disk is full, or not writable.
+        """
+        for file in self._files:
+            file.epoch(step, time.monotonic() - self._began, metrics)
+        if self._console:
+            self._console.epoch(step, metrics)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files:
+            file.close()
+        if self._console:
+            self._console.close()
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(logdir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics of a run by name: steps `[P]` and values `[P, S]`."""
+    found: dict[str, tuple[list[int], list[list[float]]]] = {}
+    for line in _whole_lines(Path(logdir) / METRICS_FILE):
+        for name, values in line["metrics"].items():
+            steps, rows = found.setdefault(name, ([], []))
+            steps.append(line["step"])
+            rows.append([math.nan if value is None else value for value in values])
+    return {
+        name: (np.array(steps), np.array(rows)) for name, (steps, rows) in found.items()
+    }
+
+
+# --------------------------------------------------------------------------------- files
+
+
+class _Lines:
+    """`metrics.jsonl`."""
+
+    def __init__(self, logdir: Path):
+        self._path = logdir / METRICS_FILE
+
+    def start(self, step: int) -> float:
+        """Drops later lines, and one that was cut; returns the seconds told so far."""
+        kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
+        with _disk(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self._path.with_name(f".{METRICS_FILE}.new")
+            with open(beside, "w") as file:
+                file.writelines(json.dumps(line) + "\n" for line in kept)
+            os.replace(beside, self._path)
+        return kept[-1]["seconds"] if kept else 0.0
+
+    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+        plain = {
+            name: [value if math.isfinite(value) else None for value in _floats(values)]
+            for name, values in metrics.items()
+        }
+        line = {"step": step, "seconds": round(seconds, 3), "metrics": plain}
+        with _disk(self._path), open(self._path, "a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class _TensorBoard:
+    """Event files, written at once: tensorboardX's own thread hangs on a full disk."""
+
+    def __init__(self, logdir: Path, first_seed: int):
+        self._path = logdir / "tensorboard"
+        self._first_seed = first_seed
+        self._start = 0
+        self._flushed = 0.0
+        self._writers: list[EventsWriter] = []
+
+    def start(self, step: int) -> float:
+        self._start = step
+        return 0.0
+
+    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+        del seconds
+        with _disk(self._path):
+            if not self._writers:
+                count = len(next(iter(metrics.values()), ()))
+                self._writers = [self._open(seed) for seed in range(count)]
+            for seed, writer in enumerate(self._writers):
+                values = [
+                    Summary.Value(tag=name, simple_value=float(told[seed]))
+                    for name, told in metrics.items()
+                ]
+                summary = Summary(value=values)
+                writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            if time.monotonic() - self._flushed > _PERIOD:
+                self._flush()
+
+    def close(self) -> None:
+        with _disk(self._path):
+            self._flush()
+            for writer in self._writers:
+                writer.close()
+        self._writers = []
+
+    def _open(self, seed: int) -> EventsWriter:
+        directory = self._path / f"seed_{self._first_seed + seed}"
+        directory.mkdir(parents=True, exist_ok=True)
+        writer = EventsWriter(str(directory / "events"), f".{os.getpid()}")
+        # TensorBoard drops, from earlier files, the steps from here on.
+        session = SessionLog(status=SessionLog.START)
+        event = Event(wall_time=time.time(), step=self._start + 1, session_log=session)
+        writer.write_event(event)
+        return writer
+
+    def _flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+        self._flushed = time.monotonic()
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return [float(value) for value in np.ravel(values)]
+
+
+def _whole_lines(path: Path) -> list[dict]:
+    """The lines up to the first that was cut by a kill."""
+    lines: list[dict] = []
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError), open(path) as file:
+        for line in file:
+            lines.append(json.loads(line))
+    return lines
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Puts what the disk refuses in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise UserError(
+            f"{reason}: {path} could not be written; the checkpoints are kept, and "
+            "--resume continues from the last."
+        ) from error
+
+
+# ------------------------------------------------------------------------------- console
+
+
+class _Console:
+    """stderr: a bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._bar: tqdm | None = None
+        self._total = 0
+        self._first = (0.0, 0)  # when training started, and after which step
+        self._last_line = -math.inf
+
+    def say(self, sentence: str) -> None:
+        tqdm.write(sentence, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        finished = threading.Event()
+
+        def tick() -> None:
+            while not finished.wait(1.0):
+                seconds = time.monotonic() - began
+                print(f"\rcompiling {what}… {seconds:.0f} s", end="", file=sys.stderr)
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        if self._terminal:
+            print(f"compiling {what}…", end="", file=sys.stderr, flush=True)
+            ticking.start()
+        else:
+            self.say(f"compiling {what}…")
+        try:
+            yield
+        finally:
+            finished.set()
+            if self._terminal:
+                ticking.join()
+                print("\r", end="", file=sys.stderr)
+        self.say(f"compiled {what} in {time.monotonic() - began:.1f} s")
+
+    def start(self, step: int, total: int) -> None:
+        self._total = total
+        self._first = (time.monotonic(), step)
+        if self._terminal:
+            form = "{percentage:3.0f}%|{bar:20}| {postfix}"
+            self._bar = tqdm(total=total, initial=step, bar_format=form, file=sys.stderr)
+
+    def epoch(self, step: int, metrics: _Metrics) -> None:
+        line = self._line(step, metrics)
+        if self._bar is not None:
+            self._bar.set_postfix_str(line, refresh=False)
+            self._bar.update(min(step, self._total) - self._bar.n)
+            self._bar.refresh()
+        elif time.monotonic() - self._last_line >= _PERIOD or step >= self._total:
+            self._last_line = time.monotonic()
+            self.say(line)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, step: int, metrics: _Metrics) -> str:
+        """ "step 3200 of 50000 · 8412 steps/s · return -12.3 (-14 to -11) · 2 min left"."""
+        began, first = self._first
+        seeds = len(next(iter(metrics.values()), (0,)))
+        rate = (step - first) / max(time.monotonic() - began, 1e-9)  # of each seed
+        words = [f"step {step} of {self._total}", f"{rate * seeds:.3g} steps/s"]
+        name = next((name for name in _TOLD if name in metrics), None)
+        if name is not None:
+            words.append(f"{name} {_spread(metrics[name])}")
+        if step < self._total:
+            words.append(f"{_duration((self._total - step) / max(rate, 1e-9))} left")
+        return " · ".join(words)
+
+
+def _spread(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4g}"
+    return f"{np.mean(values):.4g} ({np.min(values):.4g} to {np.max(values):.4g})"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

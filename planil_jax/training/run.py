@@ -1,0 +1,304 @@
+"""Runs: all seeds in one compiled program an epoch, evaluated, checkpointed and reported.
+
+    seed i of a sweep is jax.random.key(first + i), so that it equals that seed alone
+    state [S] = over seeds: loop.init
+    each epoch:  state, metrics = over seeds: loop.epoch(demos, first_round, state)
+                 stop if anything is not finite;  evaluate;  report;  checkpoint;  yield
+
+"Over seeds" is `vmap`, or `lax.map`, which is slower and equals a single seed bit for bit.
+Where there are several devices and they divide the seeds, each takes its share of them.
+"""
+
+import contextlib
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    Metrics,
+    Params,
+    TrainState,
+    UsageError,
+    UserError,
+)
+from planil_jax.training import checkpoint, loop, memory, seeds
+from planil_jax.training.report import Report
+
+EVALUATION_SEED = 0x5EED  # every seed of every run is evaluated from the same starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    total_steps: int = 50_000  # environment steps of each seed, rounded up to whole epochs
+    evaluate_every: int = 5  # epochs; 0: only after the last
+    evaluation_episodes: int = 16  # 0: never evaluate
+    checkpoint_every: int = 5  # epochs; 0: only after the last
+    keep_last: int = 2  # newest checkpoints kept
+    keep_best: int = 2  # kept for their return, of those evaluated in the same epoch
+    seeds_by: str = "vmap"  # or "map"
+
+
+class Epoch(NamedTuple):
+    """What an epoch leaves behind."""
+
+    step: int  # environment steps of each seed so far
+    state: TrainState  # [S]; donated, so gone, once the next epoch is asked for
+    metrics: dict[str, np.ndarray]  # [S] each
+
+
+class Program(NamedTuple):
+    """What is compiled, and the shapes that it works on."""
+
+    template: TrainState  # [S] of ShapeDtypeStruct
+    init: Callable[[], TrainState]
+    # (first_round []) and the state, which is donated -> state, metrics, finite
+    epoch: Callable[[np.int32, TrainState], tuple[TrainState, Metrics, Metrics]]
+    evaluate: Callable[[Params], jax.Array]  # (params [S]) -> mean returns [S]
+
+
+def train(
+    agent: Agent,
+    env: Environment,
+    loop_config: loop.Config,
+    config: Config,
+    demos: Demonstrations,
+    seed_range: tuple[int, int] = (0, 1),
+    directory: str | Path | None = None,
+    report: Report | None = None,
+) -> Iterator[Epoch]:
+    """Trains, and yields after every epoch.
+
+    A run that was killed, at any time, continues from its last checkpoint bit for bit as if
+    it had not stopped. Ctrl-C and SIGTERM let the epoch end and save it; a second one acts
+    at once and loses what came after the last checkpoint.
+
+    Args:
+      seed_range: the first seed and how many.
+      directory: of the checkpoints; training continues from the newest that is there. None:
+        nothing is kept.
+      report: told of everything; None: silence.
+
+    Raises:
+      UserError: something is no longer finite, memory or the disk does not suffice, or the
+        checkpoints do not fit. What was saved before stays.
+    """
+    report = report or Report(console=False)
+    program = compile_program(agent, env, loop_config, config, demos, seed_range, report)
+    state, step, round_ = _begin(program, directory, report)
+    report.start(step, config.total_steps)
+    epoch_steps = loop_config.steps_per_epoch
+    while step < config.total_steps:
+        with _signals_held() as signals:
+            state, metrics, finite = program.epoch(np.int32(round_), state)
+            step, round_ = step + epoch_steps, round_ + loop_config.rounds
+            told = jax.device_get(metrics)
+            _require_finite(jax.device_get(finite), told, step, seed_range[0], directory)
+            number, last = step // epoch_steps, step >= config.total_steps
+            score = None
+            if config.evaluation_episodes and _due(number, config.evaluate_every, last):
+                told["eval/return"] = np.asarray(program.evaluate(state.agent.params))
+                score = float(np.mean(told["eval/return"]))
+            report.epoch(step, told)
+            stop = bool(signals)
+            if directory and (stop or _due(number, config.checkpoint_every, last)):
+                kept = {"keep_last": config.keep_last, "keep_best": config.keep_best}
+                checkpoint.save(
+                    directory, state, step=step, round_=round_, score=score, **kept
+                )
+            if stop:
+                report.say(f"stopped after step {step}; {checkpoint.newest(directory)}.")
+        yield Epoch(step, state, told)
+
+
+def compile_program(
+    agent: Agent,
+    env: Environment,
+    loop_config: loop.Config,
+    config: Config,
+    demos: Demonstrations,
+    seed_range: tuple[int, int],
+    report: Report,
+) -> Program:
+    """Compiles training and evaluation, and tells what memory they will take.
+
+    Raises:
+      UserError: there is not so much memory.
+    """
+    _check(config, seed_range[1])
+    layout = seeds.lay_out(seed_range[1])
+    over_seeds = functools.partial(seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh)
+    init = over_seeds(functools.partial(_init, agent, env, loop_config))
+    train_epoch = over_seeds(functools.partial(_epoch, agent, env, loop_config))
+    evaluate = over_seeds(functools.partial(mean_return, agent, env))
+    keys = jax.device_put(seeds.keys(*seed_range), layout.each)
+    demos = jax.device_put(demos, layout.shared)
+    starts = jax.random.split(
+        jax.random.key(EVALUATION_SEED), max(config.evaluation_episodes, 1)
+    )
+    starts = jax.device_put(starts, layout.shared)
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.each),
+        jax.eval_shape(init, keys),
+    )
+    memory.require(template, 0, layout.devices)
+
+    with report.compiling("training"):
+        training = (
+            jax.jit(train_epoch, donate_argnums=2)
+            .lower(demos, jax.ShapeDtypeStruct((), jnp.int32), template)
+            .compile()
+        )
+    analysis = training.memory_analysis()
+    temporary = analysis.temp_size_in_bytes if analysis else 0
+    report.say(f"{memory.require(template, temporary, layout.devices)}.")
+    with report.compiling("evaluation"):
+        evaluation = jax.jit(evaluate).lower(starts, template.agent.params).compile()
+    return Program(
+        template=template,
+        init=lambda: jax.jit(init, out_shardings=layout.each)(keys),
+        epoch=functools.partial(training, demos),
+        evaluate=functools.partial(evaluation, starts),
+    )
+
+
+# ------------------------------------------------------------------------------ one seed
+
+
+def mean_return(
+    agent: Agent, env: Environment, keys: jax.Array, params: Params
+) -> jax.Array:
+    """The mean over the keys `[B]` of the rewards of one episode each, summed; `[]`."""
+    transitions, alive = loop.evaluate(agent, env, params, keys)  # [B, L]
+    return jnp.mean(jnp.sum(transitions.reward * alive, axis=1))
+
+
+def _init(
+    agent: Agent, env: Environment, loop_config: loop.Config, key: jax.Array
+) -> TrainState:
+    return _strong(loop.init(agent, env, loop_config, key))
+
+
+def _epoch(
+    agent: Agent,
+    env: Environment,
+    loop_config: loop.Config,
+    demos: Demonstrations,
+    first_round: jax.Array,
+    state: TrainState,
+) -> tuple[TrainState, Metrics, Metrics]:
+    state, metrics = loop.epoch(agent, env, loop_config, demos, first_round, state)
+    return _strong(state), metrics, _finite(state.agent)
+
+
+def _strong(tree: Any) -> Any:
+    """Strips weak types, which no checkpoint holds: resuming shall change nothing."""
+
+    def strip(leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(strip, tree)
+
+
+def _finite(agent_state: Any) -> Metrics:
+    """Whether each part of an agent's State, such as "value", is finite throughout."""
+    finite: Metrics = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent_state)[0]:
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            part = jax.tree_util.keystr(path[:1], simple=True) or "agent"
+            so_far = finite.get(part, jnp.ones((), bool))
+            finite[part] = so_far & jnp.all(jnp.isfinite(leaf))
+    return finite
+
+
+# ------------------------------------------------------------------------------ the host
+
+
+def _begin(
+    program: Program, directory: str | Path | None, report: Report
+) -> tuple[TrainState, int, int]:
+    """The state to start from, its step and its round."""
+    restored = None
+    if directory:
+        restored = checkpoint.restore_latest(directory, program.template)
+    if restored is None:
+        return program.init(), 0, 0
+    for notice in restored.notices:
+        report.say(notice)
+    report.say(f"continuing from {restored.path}.")
+    return restored.state, restored.step, restored.round
+
+
+def _due(number: int, every: int, last: bool) -> bool:
+    return last or (every > 0 and number % every == 0)
+
+
+def _require_finite(
+    finite: dict[str, np.ndarray],
+    metrics: dict[str, np.ndarray],
+    step: int,
+    first_seed: int,
+    directory: str | Path | None,
+) -> None:
+    # `params` last: it gathers what other parts hold, and they tell more.
+    parts = {
+        name: finite[name] for name in sorted(finite, key=lambda name: name == "params")
+    }
+    told = {name: np.isfinite(values) for name, values in metrics.items()}
+    for where, good in (parts | told).items():
+        if not np.all(good):
+            seed = first_seed + int(np.argmin(good))
+            raise UserError(
+                f"training of seed {seed} became not finite at step {step} in {where}; "
+                f"{checkpoint.newest(directory)}."
+            )
+
+
+def _check(config: Config, seed_count: int) -> None:
+    if config.seeds_by not in ("vmap", "map"):
+        raise UsageError(f"run.seeds_by is 'vmap' or 'map', not {config.seeds_by!r}.")
+    if seed_count < 1:
+        raise UsageError(f"there must be at least 1 seed, not {seed_count}.")
+    if config.total_steps < 1:
+        raise UsageError(f"run.total_steps must be at least 1, not {config.total_steps}.")
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """Holds Ctrl-C and SIGTERM back to the end of the block; a second one acts at once.
+
+    State is donated: an epoch that was broken into would leave neither the old nor the new.
+    """
+    caught: list[int] = []
+
+    def hold(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, hold)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise (
+            KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
+        )

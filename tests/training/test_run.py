@@ -1,0 +1,366 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from planil_jax.base import UsageError, UserError
+from planil_jax.training import checkpoint, loop, memory, report, run, seeds
+
+
+def raw(state):
+    """The leaves as numpy, keys as their data, to compare bit for bit."""
+
+    def plain(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.array(jax.random.key_data(leaf) if is_key else leaf)
+
+    return jax.tree.map(plain, state)
+
+
+def assert_bitwise_equal(left, right):
+    names = [path for path, _ in jax.tree_util.tree_flatten_with_path(left)[0]]
+    for name, a, b in zip(names, jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape, name
+        assert a.tobytes() == b.tobytes(), name
+
+
+def finish(epochs):
+    """Runs to the end: the last state, and the metrics of all epochs."""
+    told, state = [], None
+    for epoch in epochs:
+        told.append((epoch.step, epoch.metrics))
+        state = raw(epoch.state)
+    return state, told
+
+
+def config(**changes):
+    return dataclasses.replace(toy.RUN, **changes)
+
+
+class Kept(report.Report):
+    """Remembers what it is told, and can do something at a step."""
+
+    def __init__(self, at=None, do=None):
+        super().__init__(console=False)
+        self.said, self.at, self.do = [], at, do
+
+    def say(self, sentence):
+        self.said.append(sentence)
+
+    def epoch(self, step, metrics):
+        if step == self.at:
+            self.do()
+
+
+# ------------------------------------------------------------------------------ programs
+
+
+def test_an_epoch_is_traced_and_compiled_once_for_a_whole_run():
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    traces = []
+    epochs = toy.train(config=config(total_steps=24 * 5), traces=traces)
+    next(epochs)
+    traced = len(traces)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        rest = list(epochs)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert len(rest) == 4
+    assert len(traces) == traced
+    assert compiled == []
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_the_state_after_an_epoch_has_the_types_of_the_first(weak):
+    agent, env, demos = toy.agent(weak=weak), toy.environment(), toy.demonstrations()
+    key = jax.random.key(0)
+    first = jax.eval_shape(lambda key: run._init(agent, env, toy.LOOP, key), key)
+    zero = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def one_epoch(first_round, state):
+        return run._epoch(agent, env, toy.LOOP, demos, first_round, state)[0]
+
+    after = jax.eval_shape(one_epoch, zero, first)
+    types = [
+        [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(state)]
+        for state in (first, after)
+    ]
+    assert types[0] == types[1]
+    assert not any(weak for _, _, weak in types[0])
+
+
+def test_the_toy_itself_has_no_weak_types_in_the_loop():
+    agent, env, demos = toy.agent(), toy.environment(), toy.demonstrations()
+    first = jax.eval_shape(lambda key: loop.init(agent, env, toy.LOOP, key), jax.random.key(0))
+    after = jax.eval_shape(
+        lambda state: loop.epoch(agent, env, toy.LOOP, demos, jnp.int32(0), state)[0], first
+    )
+    assert [leaf.weak_type for leaf in jax.tree.leaves(first)] == [
+        leaf.weak_type for leaf in jax.tree.leaves(after)
+    ]
+
+
+def test_total_steps_are_rounded_up_to_whole_epochs():
+    steps = [epoch.step for epoch in toy.train(config=config(total_steps=25))]
+    assert steps == [24, 48]
+
+
+def test_a_run_does_what_the_loop_does_round_after_round():
+    agent, env, demos = toy.agent(), toy.environment(), toy.demonstrations()
+    state = loop.init(agent, env, toy.LOOP, jax.random.key(3))
+    for first_round in (0, 2):
+        state, _ = loop.epoch(agent, env, toy.LOOP, demos, jnp.int32(first_round), state)
+    ours, _ = finish(toy.train(count=1, first=3, config=config(total_steps=48)))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(raw(state)), strict=True):
+        np.testing.assert_allclose(
+            a[0].astype(np.float32), b.astype(np.float32), rtol=1e-4, atol=1e-5
+        )
+
+
+# --------------------------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize("seeds_by", ["vmap", "map"])
+def test_a_seed_in_a_sweep_equals_that_seed_alone(seeds_by):
+    changed = config(seeds_by=seeds_by)
+    sweep, told = finish(toy.train(count=3, first=5, config=changed))
+    alone, told_alone = finish(toy.train(count=1, first=7, config=changed))
+    third = jax.tree.map(lambda leaf: leaf[2:], sweep)
+    if seeds_by == "map":
+        assert_bitwise_equal(third, alone)
+        for (_, metrics), (_, own) in zip(told, told_alone, strict=True):
+            assert {name: values[2] for name, values in metrics.items()} == {
+                name: values[0] for name, values in own.items()
+            }
+    for a, b in zip(jax.tree.leaves(third), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=1e-5)
+
+
+def test_seeds_differ():
+    state, told = finish(toy.train(count=2, config=config(total_steps=24)))
+    assert not np.array_equal(state.agent.params[0], state.agent.params[1])
+    assert told[0][1]["eval/return"][0] != told[0][1]["eval/return"][1]
+
+
+@pytest.mark.parametrize("seeds_by", ["vmap", "map"])
+def test_seeds_on_two_devices_equal_those_on_one(seeds_by):
+    changed = f"dataclasses.replace(toy.RUN, seeds_by={seeds_by!r})"
+    script = (
+        "import dataclasses, jax, numpy, toy\n"
+        f"for epoch in toy.train(count=4, config={changed}): pass\n"
+        "params = epoch.state.agent.params\n"
+        "print(len(params.sharding.device_set), numpy.asarray(params).tobytes().hex())"
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    devices, params = python(script, **flags).stdout.split()
+    assert devices == "2"
+    ours, _ = finish(toy.train(count=4, config=config(seeds_by=seeds_by)))
+    theirs = np.frombuffer(bytes.fromhex(params), np.float32).reshape(4, 2, 2)
+    np.testing.assert_allclose(theirs, ours.agent.params, rtol=1e-5)
+
+
+def python(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# ---------------------------------------------------------------------------- evaluation
+
+
+def test_the_evaluation_return_is_the_sum_of_rewards_over_shared_starts():
+    *_, last = toy.train(count=2, config=config(total_steps=24))
+    env, params = toy.environment(), np.asarray(last.state.agent.params)
+    for seed in range(2):
+        returns = []
+        for key in jax.random.split(jax.random.key(run.EVALUATION_SEED), 2):
+            obs, total = env.reset(jax.random.split(key)[0]).obs, 0.0
+            for _ in range(5):
+                obs = obs + 0.1 * np.tanh(params[seed] @ obs)
+                total -= np.sum(obs**2)
+            returns.append(total)
+        np.testing.assert_allclose(
+            last.metrics["eval/return"][seed], np.mean(returns), rtol=1e-4
+        )
+
+
+def test_evaluation_comes_as_often_as_asked_and_at_the_end():
+    evaluated = [
+        "eval/return" in epoch.metrics
+        for epoch in toy.train(config=config(total_steps=24 * 5, evaluate_every=2))
+    ]
+    assert evaluated == [False, True, False, True, True]
+
+
+# ---------------------------------------------------------------------------- going wrong
+
+
+def test_what_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
+    with pytest.raises(UserError) as error:
+        list(toy.train(directory=tmp_path, breaks_at=5))
+    assert "seed 0 became not finite at step 72 in value" in str(error.value)
+    assert f"{tmp_path}/000000000048 is kept" in str(error.value)
+    assert checkpoint.steps(tmp_path) == [24, 48]
+
+
+def test_the_seed_that_broke_is_named():
+    broken = {}
+    for first in (10, 11, 12, 13):
+        try:
+            list(toy.train(count=1, first=first, breaks_at=0, breaks_seed=True))
+        except UserError as error:
+            broken[first] = str(error)
+    assert broken and all(f"seed {first} " in said for first, said in broken.items())
+    with pytest.raises(UserError, match=f"seed {min(broken)} .*no checkpoint yet"):
+        list(toy.train(count=4, first=10, breaks_at=0, breaks_seed=True))
+
+
+def test_more_state_than_memory_is_refused_with_what_to_lower(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 100)
+    traces = []
+    with pytest.raises(UserError, match="100 B are free; lower --seeds") as error:
+        next(toy.train(traces=traces))
+    assert "agent.history" in str(error.value) or "env" in str(error.value)
+    assert len(traces) == 0
+
+
+def test_memory_parts_are_counted_by_hand():
+    agent, env = toy.agent(), toy.environment()
+    state = loop.init(agent, env, toy.LOOP, jax.random.key(0))
+    parts = memory.parts(state)
+    assert parts["agent.history"] == 7 * 3
+    assert parts["agent.value"] == 4 + 3 * 2
+    assert parts["agent.params"] == 2 * 2 * 4
+    assert parts["env"] == 3 * (2 * 4 + 4)
+    assert memory.size(state) == sum(parts.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"), [({"seeds_by": "pmap"}, 1), ({"total_steps": 0}, 1), ({}, 0)]
+)
+def test_nonsense_is_refused(changes, count):
+    with pytest.raises(UsageError):
+        next(toy.train(count=count, config=config(**changes)))
+
+
+# ------------------------------------------------------------------ stopping and resuming
+
+
+def test_a_resumed_run_continues_bit_for_bit(tmp_path):
+    straight, told = finish(toy.train())
+    _, first_half = finish(toy.train(config=config(total_steps=48), directory=tmp_path))
+    resumed, second_half = finish(toy.train(directory=tmp_path))
+    assert_bitwise_equal(resumed, straight)
+    assert [step for step, _ in second_half] == [72, 96]
+    for (step, a), (other, b) in zip(told, first_half + second_half, strict=True):
+        assert step == other
+        assert_bitwise_equal(a, b)
+
+
+def test_checkpoints_do_not_disturb_the_state(tmp_path):
+    without, _ = finish(toy.train(config=config(evaluate_every=0)))
+    with_, _ = finish(toy.train(directory=tmp_path))
+    assert_bitwise_equal(with_, without)
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    list(toy.train(directory=tmp_path))
+    assert list(toy.train(directory=tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
+    kept = Kept(at=72, do=lambda: signal.raise_signal(number))
+    rare = config(checkpoint_every=0)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+        list(toy.train(config=rare, directory=tmp_path, report=kept))
+    assert signal.getsignal(number) is before
+    assert checkpoint.steps(tmp_path) == [72]
+    assert any("stopped after step 72" in sentence for sentence in kept.said)
+    straight, _ = finish(toy.train())
+    resumed, _ = finish(toy.train(directory=tmp_path))
+    assert_bitwise_equal(resumed, straight)
+
+
+def test_a_second_signal_acts_at_once(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(
+            toy.train(
+                config=config(checkpoint_every=0),
+                directory=tmp_path,
+                report=Kept(at=48, do=twice),
+            )
+        )
+    assert checkpoint.steps(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys, toy
+from planil_jax.training import checkpoint, report
+real = checkpoint.{victim}
+def deadly(*args):
+    if "72" in str(args[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+checkpoint.{victim} = deadly
+with report.Report({logdir!r}, console=False) as told:
+    for _ in toy.train(directory={logdir!r} + "/checkpoints", report=told): pass
+"""
+
+
+# Before the arrays of step 72, after them, and after the rename but before old ones go.
+@pytest.mark.parametrize(
+    ("victim", "left"), [("_write", 48), ("_checksums", 48), ("_to_death", 48)]
+)
+def test_a_run_killed_while_saving_resumes_bit_for_bit(tmp_path, victim, left):
+    if victim == "_to_death":
+        script = KILLED.replace("checkpoint.{victim}", "os.rename").format(
+            victim=victim, logdir=str(tmp_path)
+        )
+    else:
+        script = KILLED.format(victim=victim, logdir=str(tmp_path))
+    died = python(script)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == left
+    assert list((tmp_path / "checkpoints").glob(".unfinished-*"))
+    lines = (tmp_path / report.METRICS_FILE).read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 72
+
+    with report.Report(tmp_path, console=False) as told:
+        resumed, _ = finish(toy.train(directory=tmp_path / "checkpoints", report=told))
+    straight, epochs = finish(toy.train())
+    assert_bitwise_equal(resumed, straight)
+    steps, values = report.read_metrics(tmp_path)["toy/target"]
+    assert steps.tolist() == [24, 48, 72, 96]
+    np.testing.assert_array_equal(values, [told["toy/target"] for _, told in epochs])
+    assert not list((tmp_path / "checkpoints").glob(".unfinished-*"))
+
+
+def test_seed_keys_depend_on_their_own_number_alone():
+    data = jax.random.key_data(seeds.keys(4, 3))
+    assert np.array_equal(data[1], jax.random.key_data(jax.random.key(5)))

@@ -1,0 +1,120 @@
+"""The smallest agent and environment that use all that the loop offers."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    EnvSpec,
+    EnvState,
+    Transition,
+)
+from planil_jax.training import loop, run
+
+LOOP = loop.Config(environments=3, steps=4, rounds=2, resets=2)  # 24 steps an epoch
+RUN = run.Config(
+    total_steps=96, evaluate_every=1, evaluation_episodes=2, checkpoint_every=1
+)
+SPEC = EnvSpec("toy", ("x", "y"), (-1.0, -1.0), (1.0, 1.0), 5, 0.1)
+
+
+@struct.dataclass
+class State:
+    params: jax.Array  # [2, 2]
+    value: dict[str, jax.Array]
+    history: jax.Array  # [C, E] of uint8
+    noise_key: jax.Array
+
+
+def environment(length: int = 5) -> Environment:
+    """Walk to the origin of the plane within five steps."""
+
+    def reset(key):
+        obs = jax.random.normal(key, (2,), jnp.float32)
+        return EnvState(sim=(), obs=obs, time=jnp.zeros((), jnp.int32))
+
+    def step(state, action):
+        following = EnvState(sim=(), obs=state.obs + 0.1 * action, time=state.time + 1)
+        reward = -jnp.sum(following.obs**2)
+        truncated = following.time >= length
+        transition = Transition(
+            obs=state.obs,
+            action=action,
+            next_obs=following.obs,
+            reward=reward,
+            terminal=jnp.zeros((), bool),
+            truncated=truncated,
+        )
+        return following, transition
+
+    return Environment(SPEC, reset, step)
+
+
+def agent(
+    breaks_at: int = 1_000_000,
+    traces: list | None = None,
+    weak: bool = False,
+    breaks_seed: bool = False,
+) -> Agent:
+    """Clones an expert at the origin, with noise.
+
+    Args:
+      breaks_at: the round in which `value` becomes nan.
+      traces: grows by one whenever `update` is traced.
+      weak: whether a leaf of the first State is weakly typed.
+      breaks_seed: whether only seeds whose draw is below 1/2 break.
+    """
+
+    def init(key):
+        params_key, noise_key = jax.random.split(key)
+        mean = jnp.full((), 0.5) if weak else jnp.full((), 0.5, jnp.float32)
+        return State(
+            params=jax.random.normal(params_key, (2, 2), jnp.float32),
+            value={"mean": mean, "half": jnp.ones((3,), jnp.bfloat16)},
+            history=jnp.zeros((7, LOOP.environments), jnp.uint8),
+            noise_key=noise_key,
+        )
+
+    def act(params, carry, state, key, explore):
+        noise = 0.1 * jax.random.normal(key, (2,)) if explore else 0.0
+        return jnp.tanh(params @ state.obs + carry) + noise, carry * jnp.float32(0.9)
+
+    def update(state, rollout, demos, key, round_):
+        if traces is not None:
+            traces.append(1)
+        use_key, noise_key = jax.random.split(state.noise_key)
+        noise = jax.random.normal(use_key, (2, 2)) + jax.random.normal(key, (2, 2))
+        target = jnp.mean(demos.obs) - rollout.obs[0].T @ rollout.action[0]
+        params = state.params + 0.01 * (target - state.params + noise + round_)
+        broken = round_ >= breaks_at
+        if breaks_seed:
+            broken &= jax.random.uniform(use_key) < 0.5
+        mean = 0.9 * state.value["mean"] + 0.1 * jnp.mean(rollout.reward)
+        mean = jnp.where(broken, jnp.nan, mean)
+        history = jnp.roll(state.history, 1, 0).at[0].add(jnp.uint8(round_ + 1))
+        value = {"mean": mean, "half": state.value["half"] * jnp.bfloat16(0.99)}
+        return State(params, value, history, noise_key), {"toy/target": jnp.mean(target)}
+
+    return Agent(False, init, lambda: jnp.zeros((2,), jnp.float32), act, update)
+
+
+def demonstrations() -> Demonstrations:
+    return Demonstrations(
+        obs=jnp.zeros((1, 3, 2), jnp.float32),
+        actions=None,
+        length=jnp.full((1,), 2, jnp.int32),
+        terminal=jnp.zeros((1,), bool),
+        entries=(0, 1),
+    )
+
+
+def train(count: int = 2, first: int = 0, config: run.Config = RUN, **options):
+    """`run.train` of the toy; options of the agent are told apart by their names."""
+    own = {"breaks_at", "traces", "weak", "breaks_seed"} & options.keys()
+    made = agent(**{name: options.pop(name) for name in own})
+    return run.train(
+        made, environment(), LOOP, config, demonstrations(), (first, count), **options
+    )

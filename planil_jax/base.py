@@ -84,7 +84,9 @@ class Dynamics(NamedTuple):
     init: Callable[[jax.Array], Params]  # (key) -> params
     start: Callable[[Params, EnvState], Any]  # (params, state) -> z
     step: Callable[[Params, Any, jax.Array, jax.Array], Any]  # (params, z, [U], key) -> z
-    observe: Callable[[Params, Any], jax.Array]  # (params, z) -> [O] as the environment shows
+    observe: Callable[
+        [Params, Any], jax.Array
+    ]  # (params, z) -> [O] as the environment shows
 
 
 class Environment(NamedTuple):
@@ -93,7 +95,9 @@ class Environment(NamedTuple):
     spec: EnvSpec
     reset: Callable[[jax.Array], EnvState]  # (key) -> state
     step: Callable[[EnvState, jax.Array], tuple[EnvState, Transition]]  # (state, [U])
-    prior: Dynamics | None = None  # a model of the physics for planners; None: there is none
+    prior: Dynamics | None = (
+        None  # a model of the physics for planners; None: there is none
+    )
     # Cost of the scripted demonstrator: (obs, action, next_obs) -> []
     expert_cost: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
     success: Callable[[jax.Array], jax.Array] | None = None  # (obs [O]) -> [] bool

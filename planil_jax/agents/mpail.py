@@ -56,6 +56,7 @@ class Config:
     final_temperature: float = 0.1
     temperature_rounds: int = 20  # rounds of geometric decay between the two
     reward: str = "logit"  # a name of losses.adversarial.REWARDS
+    logit_scale: float = 1.0  # Lipschitz constant
     spectral_norm: bool = True  # of the discriminator's kernels
     discount: float = 0.99  # γ
     trace: float = 0.95  # λ of the returns
@@ -71,6 +72,7 @@ class Config:
     weight_decay: float = 1e-3  # of the discriminator
     max_grad_norm: float = 1.0  # of the value
     target_rate: float = 0.01  # V̄ follows V by this share a gradient step
+    value_base: float = 1.0  # share of d(s, s) / (1 - γ) that V starts from; 0: none
     average_rate: float = 1.0  # acting parameters follow by this share a round; 1: at once
 
 
@@ -81,6 +83,7 @@ class Acting:
     discriminator: Params  # normalised
     value: Params
     model: Params
+    scale: Params
     temperature: jax.Array  # []
 
 
@@ -123,7 +126,15 @@ def make(
         return spectral.normalise(params) if config.spectral_norm else params
 
     def logit(params: Params, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
-        return network.apply(params, obs[..., seen], next_obs[..., seen])
+        return config.logit_scale * network.apply(
+            params, obs[..., seen], next_obs[..., seen]
+        )
+
+    def value_of(params: Params, judge: Params, scale, obs: jax.Array) -> jax.Array:
+        """V = [β d(s, s) + f(s)] / (1 - γ)."""
+        base = jax.lax.stop_gradient(reward_of(logit(judge, obs, obs)))
+        residual = value_network.apply(params, (obs - scale[0]) / scale[1])
+        return (config.value_base * base + residual) / (1 - config.discount)
 
     # ------------------------------------------------------------------------------ acting
 
@@ -140,7 +151,9 @@ def make(
             path = jax.lax.scan(step, start, (actions, model_keys))[1]  # [H, O]
             path = jnp.concatenate([state.obs[None], path])  # [H + 1, O]
             rewards = reward_of(logit(params.discriminator, path[:-1], path[1:]))  # [H]
-            terminal_value = value_network.apply(params.value, path[-1])
+            terminal_value = value_of(
+                params.value, params.discriminator, params.scale, path[-1]
+            )
             return jnp.dot(markups[:-1], rewards) + markups[-1] * terminal_value
 
         return planner.plan(score, carry, plan_key, params.temperature, explore)
@@ -157,6 +170,7 @@ def make(
             discriminator=normalised(discriminator.params),
             value=value.params,
             model=dynamics.init(model_key),
+            scale=(jnp.zeros(spec.observation_size), jnp.ones(spec.observation_size)),
             temperature=jnp.asarray(config.temperature, jnp.float32),
         )
         history = replay.init(step, config.history, environments)
@@ -177,13 +191,16 @@ def make(
             state.discriminator, demos, fresh, history, discriminator_key
         )
         judge = normalised(discriminator.params)
+        _o = demonstrations.transitions(demos)[0]
+        scale = (_o.mean(0), _o.std(0) + 1e-3)
         value, target, told_value = fit_value(
-            state.value, state.target, judge, rollout, fresh, history, value_key
+            state.value, state.target, judge, rollout, fresh, history, value_key, scale
         )
         newest = Acting(
             discriminator=judge,
             value=target,
             model=state.params.model,
+            scale=scale,
             temperature=temperature_of(round_ + 1),
         )
         params = fit.polyak(state.params, newest, config.average_rate).replace(
@@ -234,11 +251,13 @@ def make(
         fitted, metrics = jax.lax.scan(step, fitted, keys)
         return fitted, jax.tree.map(jnp.mean, metrics)
 
-    def fit_value(fitted: Fit, target: Params, judge: Params, rollout, fresh, history, key):
+    def fit_value(
+        fitted: Fit, target: Params, judge: Params, rollout, fresh, history, key, scale
+    ):
         rewards = reward_of(logit(judge, rollout.obs, rollout.next_obs))  # [T, E]
         lambda_returns = jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
             rewards,
-            value_network.apply(target, rollout.next_obs),
+            value_of(target, judge, scale, rollout.next_obs),
             config.discount * ~rollout.terminal,
             rollout.terminal | rollout.truncated,
             config.trace,
@@ -247,19 +266,23 @@ def make(
         def step(carry, key):
             fitted, target = carry
             fresh_key, history_key = jax.random.split(key)
-            rows = jax.random.randint(fresh_key, (config.batch,), 0, lambda_returns.shape[0])
+            rows = jax.random.randint(
+                fresh_key, (config.batch,), 0, lambda_returns.shape[0]
+            )
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
-            next_values = value_network.apply(target, past["next_obs"])
+            next_values = value_of(target, judge, scale, past["next_obs"])
             one_step = reward_of(logit(judge, past["obs"], past["next_obs"]))
             one_step = one_step + config.discount * ~past["terminal"] * next_values
 
             def loss_fn(params):
-                on_fresh = value_network.apply(params, fresh["obs"][rows])
-                on_past = value_network.apply(params, past["obs"])
-                fresh_loss = jnp.mean((on_fresh - lambda_returns[rows]) ** 2)
-                past_loss = jnp.mean((on_past - one_step) ** 2)
+                on_fresh = value_of(params, judge, scale, fresh["obs"][rows])
+                on_past = value_of(params, judge, scale, past["obs"])
+                fresh_loss = (1 - config.discount) ** 2 * jnp.mean(
+                    (on_fresh - lambda_returns[rows]) ** 2
+                )
+                past_loss = (1 - config.discount) ** 2 * jnp.mean((on_past - one_step) ** 2)
                 return fresh_loss + past_loss, {
                     "value/loss": fresh_loss,
                     "value/history_loss": past_loss,
@@ -275,6 +298,4 @@ def make(
         (fitted, target), metrics = jax.lax.scan(step, (fitted, target), keys)
         return fitted, target, jax.tree.map(jnp.mean, metrics)
 
-    return Agent(
-        needs_actions=False, init=init, carry=planner.init, act=act, update=update
-    )
+    return Agent(needs_actions=False, init=init, carry=planner.init, act=act, update=update)

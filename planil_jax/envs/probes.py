@@ -1,10 +1,10 @@
 """One-idea environments whose values are known without computing them.
 
-    one_step:  the observation is a coin in {-1, 1}; the episode ends at once and pays the coin.
-               V(obs) = obs, whatever is done.
-    countdown: the observation is the number of steps left; every step pays 1 and the last one
-               is terminal. V(n) = (1 - γ^n) / (1 - γ). With `endless=True` the same countdown
-               is cut by time instead, so that a value must look past its end.
+one_step:  the observation is a coin in {-1, 1}; the episode ends at once and pays the coin.
+           V(obs) = obs, whatever is done.
+countdown: the observation is the number of steps left; every step pays 1 and the last one
+           is terminal. V(n) = (1 - γ^n) / (1 - γ). With `endless=True` the same countdown
+           is cut by time instead, so that a value must look past its end.
 """
 
 import jax

@@ -34,13 +34,17 @@ class Config:
     iterations: int = 2  # refinements a call
     elites: int = 0  # best plans that are weighed; 0: all
     sampling: str = "delta"  # "delta": smooth plans; "gaussian": independent in time
-    noise: tuple[float, ...] = (0.5,)  # σ, in the action's units; one, or one an action entry
+    noise: tuple[float, ...] = (
+        0.5,
+    )  # σ, in the action's units; one, or one an action entry
     max_delta: float = 2.0  # largest change of an action entry in one step, delta sampling
     adapt_spread: bool = False  # refit the spread to the weighted plans between iterations
     min_spread: float = 0.05  # bounds of a refitted spread, in the action's units
     max_spread: float = 2.0
     antithetic: bool = True  # draw half the noise and mirror it
-    explore: str = "mean"  # while exploring, act by the "mean" or by one plan "sample"d by weight
+    explore: str = (
+        "mean"  # while exploring, act by the "mean" or by one plan "sample"d by weight
+    )
 
 
 def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Planner:
@@ -144,14 +148,18 @@ def _check(config: Config, action_size: int) -> None:
     at_least_one = ("samples", "horizon", "iterations")
     for name in at_least_one:
         if getattr(config, name) < 1:
-            raise UsageError(f"planner.{name} must be at least 1, not {getattr(config, name)}.")
+            raise UsageError(
+                f"planner.{name} must be at least 1, not {getattr(config, name)}."
+            )
     if len(config.noise) not in (1, action_size):
         raise UsageError(
             f"planner.noise has {len(config.noise)} entries; the action has {action_size}. "
             "Give one for all, or one each."
         )
     if config.sampling not in ("delta", "gaussian"):
-        raise UsageError(f"planner.sampling is 'delta' or 'gaussian', not {config.sampling!r}.")
+        raise UsageError(
+            f"planner.sampling is 'delta' or 'gaussian', not {config.sampling!r}."
+        )
     if config.explore not in ("mean", "sample"):
         raise UsageError(f"planner.explore is 'mean' or 'sample', not {config.explore!r}.")
     if not 0 <= config.elites <= config.samples:

@@ -11,11 +11,12 @@ Checksums tell a later injury; then the one before is read. Nothing is ever unpi
 import contextlib
 import errno
 import json
+import logging
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import orbax.checkpoint as ocp
 
 from planil_jax import __version__
 from planil_jax.base import Params, TrainState, UsageError, UserError
+from planil_jax.training import memory
 
 FORMAT = 1
 PARAMS = "agent.params"  # where a TrainState keeps the part that acts
@@ -40,9 +42,7 @@ class Restored(NamedTuple):
     step: int  # environment steps of each seed so far
     round: int  # rounds so far
     path: Path
-    notices: tuple[
-        str, ...
-    ]  # one sentence for each newer checkpoint that could not be read
+    notices: tuple[str, ...]  # a sentence for each newer checkpoint that was passed over
 
 
 class _DamagedError(Exception):
@@ -89,6 +89,7 @@ def save(
     try:
         clean(directory)
         unfinished.mkdir(parents=True)
+        _require_room(directory, memory.size(state))
         _write(unfinished, manifest, state)
         _remove(place)
         os.rename(unfinished, place)
@@ -125,7 +126,7 @@ def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
     leaves = dict(_named_leaves(state))
     arrays = {name: _to_numpy(leaf) for name, leaf in leaves.items()}
     arrays = {name: array for name, array in arrays.items() if array.size}
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path / _ARRAYS, arrays)
     manifest = manifest | {
         "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
@@ -167,6 +168,14 @@ def _sync(directory: Path) -> None:
     os.close(handle)
 
 
+def _require_room(directory: Path, wanted: int) -> None:
+    """Finds a full disk before Orbax does, whose threads complain of it one by one."""
+    free = shutil.disk_usage(directory).free
+    if wanted > free:
+        told = f"{memory.human(wanted)} are wanted, {memory.human(free)} are free"
+        raise OSError(errno.ENOSPC, told)
+
+
 def _disk_error(error: Exception) -> str:
     """How the sentence about a disk begins, "" where the error is about something else."""
     number = error.errno if isinstance(error, OSError) else None
@@ -174,7 +183,8 @@ def _disk_error(error: Exception) -> str:
     # Orbax wraps what TensorStore says, which is words without a number.
     full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
     if full or number in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: no checkpoint could be saved in"
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        return f"the disk is full{why}: no checkpoint could be saved in"
     if isinstance(error, OSError):
         return f"no checkpoint could be saved ({error.strerror or text}) in"
     return ""
@@ -293,7 +303,7 @@ def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> A
             partial_restore=True,
         )
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
                 arrays = checkpointer.restore(path / _ARRAYS, args=args)
         except Exception as error:  # whatever Orbax says of files with good checksums
             raise _DamagedError(str(error).splitlines()[0]) from error
@@ -344,6 +354,18 @@ def _from_numpy(array: np.ndarray | None, like: Any) -> jax.Array:
         return jax.device_put(array, sharding)
     key = jax.random.wrap_key_data(jax.numpy.asarray(array), dtype=like.dtype)
     return jax.device_put(key, sharding)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs the traceback of each of its threads, and then raises the error too."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _place(directory: str | Path, step: int) -> Path:

@@ -97,8 +97,10 @@ class Report:
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        # An error on its way says more than what closing may add to it.
+        with contextlib.suppress(UserError) if error else contextlib.nullcontext():
+            self.close()
 
 
 def read_metrics(logdir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -187,7 +189,7 @@ class _TensorBoard:
     def _open(self, seed: int) -> EventsWriter:
         directory = self._path / f"seed_{self._first_seed + seed}"
         directory.mkdir(parents=True, exist_ok=True)
-        writer = EventsWriter(str(directory / "events"), f".{os.getpid()}")
+        writer = EventsWriter(str(directory / "events"), f".{os.getpid()}.{self._start}")
         # TensorBoard drops, from earlier files, the steps from here on.
         session = SessionLog(status=SessionLog.START)
         event = Event(wall_time=time.time(), step=self._start + 1, session_log=session)

@@ -112,9 +112,14 @@ def train(
             report.epoch(step, told)
             stop = bool(signals)
             if directory and (stop or _due(number, config.checkpoint_every, last)):
-                kept = {"keep_last": config.keep_last, "keep_best": config.keep_best}
                 checkpoint.save(
-                    directory, state, step=step, round_=round_, score=score, **kept
+                    directory,
+                    state,
+                    step=step,
+                    round_=round_,
+                    score=score,
+                    keep_last=config.keep_last,
+                    keep_best=config.keep_best,
                 )
             if stop:
                 report.say(f"stopped after step {step}; {checkpoint.newest(directory)}.")
@@ -142,11 +147,9 @@ def compile_program(
     train_epoch = over_seeds(functools.partial(_epoch, agent, env, loop_config))
     evaluate = over_seeds(functools.partial(mean_return, agent, env))
     keys = jax.device_put(seeds.keys(*seed_range), layout.each)
-    demos = jax.device_put(demos, layout.shared)
-    starts = jax.random.split(
-        jax.random.key(EVALUATION_SEED), max(config.evaluation_episodes, 1)
-    )
-    starts = jax.device_put(starts, layout.shared)
+    starts = jax.random.key(EVALUATION_SEED)
+    starts = jax.random.split(starts, max(config.evaluation_episodes, 1))
+    demos, starts = jax.device_put((demos, starts), layout.shared)
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.each),
         jax.eval_shape(init, keys),
@@ -154,11 +157,9 @@ def compile_program(
     memory.require(template, 0, layout.devices)
 
     with report.compiling("training"):
-        training = (
-            jax.jit(train_epoch, donate_argnums=2)
-            .lower(demos, jax.ShapeDtypeStruct((), jnp.int32), template)
-            .compile()
-        )
+        jitted = jax.jit(train_epoch, donate_argnums=2)
+        first_round = jax.ShapeDtypeStruct((), jnp.int32)
+        training = jitted.lower(demos, first_round, template).compile()
     analysis = training.memory_analysis()
     temporary = analysis.temp_size_in_bytes if analysis else 0
     report.say(f"{memory.require(template, temporary, layout.devices)}.")

@@ -52,14 +52,7 @@ def over(
 
     def every(*args: Any) -> Any:
         one = functools.partial(function, *args[:-1])
-        if seeds_by == "vmap":
-            return jax.vmap(one)(args[-1])
-
-        # XLA unrolls a loop of one seed; the barriers keep it from fusing what it then sees.
-        def apart(seed: Any) -> Any:
-            return jax.lax.optimization_barrier(one(jax.lax.optimization_barrier(seed)))
-
-        return jax.lax.map(apart, args[-1])
+        return jax.vmap(one)(args[-1]) if seeds_by == "vmap" else _in_turn(one, args[-1])
 
     def spread(*args: Any) -> Any:
         each = PartitionSpec("seeds")
@@ -69,3 +62,35 @@ def over(
         )(*args)
 
     return every if mesh is None else spread
+
+
+def _in_turn(function: Callable[[Any], Any], each: Any) -> Any:
+    """`lax.map`, but that a single seed is computed just as one of many.
+
+    XLA would unroll a loop that runs once, and see through an axis of length 1; both change
+    the last bits. So there is always room for two, and the count is hidden.
+    """
+    function = jax.jit(function)  # traced once for its shapes and its body
+    count = jax.tree.leaves(each)[0].shape[0]
+    if count == 1:
+        each = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), each)
+
+    def one(i: jax.Array | int) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), each
+        )
+
+    def step(i: jax.Array, filled: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, new, i, 0),
+            filled,
+            function(one(i)),
+        )
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((max(count, 2), *leaf.shape), leaf.dtype),
+        jax.eval_shape(lambda: function(one(0))),
+    )
+    hidden_count = jax.lax.optimization_barrier(jnp.asarray(count, jnp.int32))
+    filled = jax.lax.fori_loop(0, hidden_count, step, empty)
+    return jax.tree.map(lambda leaf: leaf[:count], filled)

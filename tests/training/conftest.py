@@ -25,7 +25,9 @@ def compile_cache(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def _compile_each_program_once(compile_cache):
     before = {name: getattr(jax.config, name) for name in _CACHE}
-    cache = _CACHE | {"jax_compilation_cache_dir": compile_cache["JAX_COMPILATION_CACHE_DIR"]}
+    cache = _CACHE | {
+        "jax_compilation_cache_dir": compile_cache["JAX_COMPILATION_CACHE_DIR"]
+    }
     for settings in (cache, before):
         for name, value in settings.items():
             jax.config.update(name, value)

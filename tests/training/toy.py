@@ -33,7 +33,7 @@ def environment(length: int = 5) -> Environment:
     """Walk to the origin of the plane within five steps."""
 
     def reset(key):
-        obs = jax.random.normal(key, (2,), jnp.float32)
+        obs = jax.random.uniform(key, (2,), jnp.float32, -1, 1)
         return EnvState(sim=(), obs=obs, time=jnp.zeros((), jnp.int32))
 
     def step(state, action):
@@ -53,45 +53,36 @@ def environment(length: int = 5) -> Environment:
     return Environment(SPEC, reset, step)
 
 
-def agent(
-    breaks_at: int = 1_000_000,
-    traces: list | None = None,
-    weak: bool = False,
-    breaks_seed: bool = False,
-) -> Agent:
-    """Clones an expert at the origin, with noise.
+def agent(traces: list | None = None, weak: bool = False) -> Agent:
+    """Clones an expert at the origin, with noise; breaks when the demonstrations say so.
 
     Args:
-      breaks_at: the round in which `value` becomes nan.
       traces: grows by one whenever `update` is traced.
       weak: whether a leaf of the first State is weakly typed.
-      breaks_seed: whether only seeds whose draw is below 1/2 break.
     """
 
     def init(key):
         params_key, noise_key = jax.random.split(key)
         mean = jnp.full((), 0.5) if weak else jnp.full((), 0.5, jnp.float32)
         return State(
-            params=jax.random.normal(params_key, (2, 2), jnp.float32),
+            params=jax.random.uniform(params_key, (2, 2), jnp.float32),
             value={"mean": mean, "half": jnp.ones((3,), jnp.bfloat16)},
             history=jnp.zeros((7, LOOP.environments), jnp.uint8),
             noise_key=noise_key,
         )
 
     def act(params, carry, state, key, explore):
-        noise = 0.1 * jax.random.normal(key, (2,)) if explore else 0.0
+        noise = 0.1 * jax.random.uniform(key, (2,)) if explore else 0.0
         return jnp.tanh(params @ state.obs + carry) + noise, carry * jnp.float32(0.9)
 
     def update(state, rollout, demos, key, round_):
         if traces is not None:
             traces.append(1)
         use_key, noise_key = jax.random.split(state.noise_key)
-        noise = jax.random.normal(use_key, (2, 2)) + jax.random.normal(key, (2, 2))
-        target = jnp.mean(demos.obs) - rollout.obs[0].T @ rollout.action[0]
+        noise = jax.random.uniform(use_key, (2, 2)) - jax.random.uniform(key, (2, 2))
+        target = jnp.mean(demos.obs[:, 1:]) - rollout.obs[0].T @ rollout.action[0]
         params = state.params + 0.01 * (target - state.params + noise + round_)
-        broken = round_ >= breaks_at
-        if breaks_seed:
-            broken &= jax.random.uniform(use_key) < 0.5
+        broken = (round_ >= demos.length[0]) & (state.params[0, 0] > demos.obs[0, 0, 0])
         mean = 0.9 * state.value["mean"] + 0.1 * jnp.mean(rollout.reward)
         mean = jnp.where(broken, jnp.nan, mean)
         history = jnp.roll(state.history, 1, 0).at[0].add(jnp.uint8(round_ + 1))
@@ -101,20 +92,35 @@ def agent(
     return Agent(False, init, lambda: jnp.zeros((2,), jnp.float32), act, update)
 
 
-def demonstrations() -> Demonstrations:
+def demonstrations(
+    breaks_at: int = 1_000_000, breaks_above: float = -1e9
+) -> Demonstrations:
+    """An expert that stands still, and what makes an agent break.
+
+    These are data, so that a run which breaks is the same compiled program.
+
+    Args:
+      breaks_at: the round in which `value` becomes nan.
+      breaks_above: of those seeds alone whose first parameter is above this.
+    """
     return Demonstrations(
-        obs=jnp.zeros((1, 3, 2), jnp.float32),
+        obs=jnp.zeros((1, 3, 2), jnp.float32).at[0, 0, 0].set(breaks_above),
         actions=None,
-        length=jnp.full((1,), 2, jnp.int32),
+        length=jnp.full((1,), breaks_at, jnp.int32),
         terminal=jnp.zeros((1,), bool),
         entries=(0, 1),
     )
 
 
-def train(count: int = 2, first: int = 0, config: run.Config = RUN, **options):
-    """`run.train` of the toy; options of the agent are told apart by their names."""
-    own = {"breaks_at", "traces", "weak", "breaks_seed"} & options.keys()
-    made = agent(**{name: options.pop(name) for name in own})
-    return run.train(
-        made, environment(), LOOP, config, demonstrations(), (first, count), **options
-    )
+def train(
+    count: int = 2,
+    first: int = 0,
+    config: run.Config = RUN,
+    demos: Demonstrations | None = None,
+    traces: list | None = None,
+    **options,
+):
+    """`run.train` of the toy."""
+    demos = demos or demonstrations()
+    range_ = (first, count)
+    return run.train(agent(traces), environment(), LOOP, config, demos, range_, **options)

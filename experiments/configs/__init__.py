@@ -1,0 +1,1 @@
+"""Config files: `get_config()` returns an Experiment, thawed for the command line."""

@@ -1,0 +1,154 @@
+"""Evaluates a run: against its expert on the same starts, and out of distribution.
+
+    python -m experiments.evaluate --run=runs/nav --field=40
+
+Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints.
+"""
+
+import json
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import door, experiment, runs, statistics
+from planil_jax.base import Environment
+from planil_jax.training import loop, run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
+flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
+flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
+flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
+
+FIELD_SEED = 0x0DD
+SLOWEST = 1.4  # metres a second at which the farthest start still has time to arrive
+
+
+def main() -> None:
+    trained = runs.load(FLAGS.run, FLAGS.which)
+    found = evaluate(trained, FLAGS.episodes, [float(f) for f in FLAGS.field], FLAGS.starts)
+    print(table(found))
+
+
+def evaluate(
+    trained: runs.Run, episodes: int, fields: list[float], starts: int
+) -> dict[str, Any]:
+    """Evaluates, writes evaluation.json, and returns what it holds."""
+    print(f"evaluating {trained.directory} at step {trained.step} …", flush=True)
+    found: dict[str, Any] = {
+        "step": trained.step,
+        "seeds": trained.experiment.seeds,
+        "in_distribution": in_distribution(trained, episodes),
+        "fields": [on_field(trained, side, starts) for side in fields],
+    }
+    path = trained.directory / "evaluation.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
+    """Returns of learner and expert from the same starts, and distance to the demonstrations."""
+    env = trained.env
+    keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
+    paths, returns = _episodes(trained, env, keys)
+    found = {
+        "episodes": episodes,
+        "returns": returns.mean(1).tolist(),
+        "return": statistics.interquartile_mean(returns)._asdict(),
+    }
+    if env.expert_cost is not None:
+        expert = experiment.make_expert(trained.experiment.environment, env)
+        rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
+        expert_returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
+        found["expert_return"] = float(expert_returns.mean())
+        shares = returns / expert_returns.mean()
+        found["share_of_expert"] = statistics.interquartile_mean(shares)._asdict()
+        found["shares"] = shares.mean(1).tolist()
+    if env.spec.observation_names[:2] == ("x [m]", "y [m]"):
+        errors = _cross_track(trained, paths[..., :2])
+        found["cross_track_m"] = {
+            "mean": float(errors.mean()),
+            "largest": float(errors.max()),
+        }
+    return found
+
+
+def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:
+    """Share of starts on a square field from which the goal is reached in time."""
+    seconds = (side / math.sqrt(2) + math.hypot(10, 10)) / SLOWEST
+    length = math.ceil(seconds / trained.env.spec.control_period)
+    env = experiment.make_field(trained.experiment.environment, side, length)
+    keys = jax.random.split(jax.random.key(FIELD_SEED), starts)
+    paths, _ = _episodes(trained, env, keys)  # [S, B, L, O]
+    arrived = np.asarray(jax.vmap(jax.vmap(jax.vmap(env.success)))(paths))  # [S, B, L]
+    reached = arrived.any(axis=2)
+    np.savez_compressed(
+        trained.directory / f"field_{side:g}.npz",
+        paths=paths[..., ::4, :2].astype(np.float32),
+        reached=reached,
+    )
+    return {
+        "side_m": side,
+        "starts": starts,
+        "seconds": seconds,
+        "successes": reached.mean(1).tolist(),
+        "success": statistics.interquartile_mean(reached)._asdict(),
+        "mean_success": float(reached.mean()),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The evaluation, for reading."""
+    inside = found["in_distribution"]
+    lines = [f"step {found['step']}, {found['seeds']} seeds; each seed, then IQM [95%]"]
+    rows = [("return", inside["returns"], inside["return"])]
+    if "shares" in inside:
+        rows.append(("share of the expert", inside["shares"], inside["share_of_expert"]))
+    for field in found["fields"]:
+        name = f"arrived, {field['side_m']:g} m field"
+        rows.append((name, field["successes"], field["success"]))
+    for name, each, summary in rows:
+        seeds = " ".join(f"{value:8.3f}" for value in each)
+        lines.append(f"  {name:22} {seeds}   {statistics.Summary(**summary)}")
+    if "expert_return" in inside:
+        lines.append(f"  expert's return        {inside['expert_return']:8.3f}")
+    if "cross_track_m" in inside:
+        error = inside["cross_track_m"]
+        lines.append(
+            f"  off the nearest demonstration: {error['mean']:.2f} m on average, "
+            f"{error['largest']:.2f} m at most"
+        )
+    return "\n".join(lines)
+
+
+def _episodes(
+    trained: runs.Run, env: Environment, keys: jax.Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observations `[S, B, L + 1, O]` and returns `[S, B]` of one episode a key and seed."""
+    agent = experiment.make_agent(trained.experiment, env, trained.demos)
+
+    def one_seed(params):
+        rolled, alive = loop.evaluate(agent, env, params, keys)
+        return rolled.obs[:, :1], rolled.next_obs, (rolled.reward * alive).sum(1)
+
+    first, following, returns = runs.over_seeds(one_seed, trained.params)
+    return np.concatenate([first, following], axis=2), np.asarray(returns)
+
+
+def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:
+    """Metres of every point of `paths` `[S, B, L, 2]` to the nearest demonstration, flat."""
+    demos = trained.demos
+    references = [
+        np.asarray(demos.obs[n, : int(demos.length[n]) + 1, :2])
+        for n in range(demos.obs.shape[0])
+    ]
+    points = paths.reshape(-1, 2)
+    return np.min([statistics.cross_track(points, path) for path in references], axis=0)
+
+
+if __name__ == "__main__":
+    door.run(main)

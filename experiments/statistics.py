@@ -1,0 +1,47 @@
+"""Summaries over seeds: interquartile means with bootstrap intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Summary(NamedTuple):
+    """A mean and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
+    """Mean of the middle half of all scores `[S, B]`, with a bootstrap over seeds.
+
+    Seeds are resampled, not episodes: what differs between two trainings is what counts.
+    With one seed the interval is the point.
+
+    Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, section 4.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be [seeds, episodes], not {scores.shape}")
+    draws = np.random.default_rng(0).integers(
+        0, scores.shape[0], (resamples, scores.shape[0])
+    )
+    means = [stats.trim_mean(scores[rows], 0.25, axis=None) for rows in draws]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Summary(float(stats.trim_mean(scores, 0.25, axis=None)), float(low), float(high))
+
+
+def cross_track(path: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Distance of each point of a path `[T, 2]` to the reference polyline `[L, 2]`, `[T]`."""
+    start, end = reference[:-1], reference[1:]  # [L - 1, 2]
+    along = end - start
+    length2 = np.maximum(np.sum(along**2, axis=1), 1e-12)
+    offset = path[:, None] - start[None]  # [T, L - 1, 2]
+    share = np.clip(np.sum(offset * along[None], axis=2) / length2[None], 0.0, 1.0)
+    nearest = start[None] + share[..., None] * along[None]
+    return np.min(np.linalg.norm(path[:, None] - nearest, axis=2), axis=1)

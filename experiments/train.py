@@ -1,0 +1,73 @@
+"""Trains an imitator from demonstrations.
+
+    python -m experiments.train --config=experiments/configs/navigation_mpail.py \\
+        --demos=demos/navigation.npz --seeds=3 --logdir=runs/nav
+    python -m experiments.train --logdir=runs/nav --seeds=3 --resume
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import door, experiment, runs
+from planil_jax import config, envs
+from planil_jax.base import UsageError
+from planil_jax.data import demos
+from planil_jax.training import report, run, rundir
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config")
+flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
+flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
+flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
+flags.DEFINE_integer("seeds", 1, "Seeds, trained side by side.", lower_bound=1)
+flags.DEFINE_bool("resume", False, "Continue the run in --logdir.")
+
+_FREE = ("run.total_steps", "run.keep_last", "run.keep_best")  # may change on --resume
+
+
+def main() -> None:
+    settings = config.freeze(FLAGS.config, experiment.Experiment())
+    settings = dataclasses.replace(settings, seed=FLAGS.seed, seeds=FLAGS.seeds)
+    train(settings, FLAGS.demos, FLAGS.logdir, FLAGS.resume)
+
+
+def train(
+    settings: experiment.Experiment, demos_path: str | None, logdir: str, resume: bool
+) -> None:
+    """Trains to the end, or from where the run in `logdir` was left."""
+    kept = Path(logdir) / runs.DEMONSTRATIONS
+    if demos_path is None and not kept.exists():
+        raise UsageError(
+            "--demos is missing: give a file of demonstrations; "
+            "python -m experiments.collect makes one."
+        )
+    source = kept if demos_path is None else Path(demos_path)
+    env = envs.make(settings.environment)
+    demonstrations = demos.load(source, env.spec)
+    settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
+    agent = experiment.make_agent(settings, env, demonstrations)
+    notices = rundir.open_run(logdir, config.to_json(settings), resume, _FREE)
+    if source != kept:
+        shutil.copyfile(source, kept)
+    with report.Report(logdir, settings.seed) as told:
+        for notice in notices:
+            told.say(notice)
+        for _ in run.train(
+            agent,
+            env,
+            settings.loop,
+            settings.run,
+            demonstrations,
+            (settings.seed, settings.seeds),
+            Path(logdir) / rundir.CHECKPOINTS,
+            told,
+        ):
+            pass
+
+
+if __name__ == "__main__":
+    door.run(main, config="experiments/configs/navigation_mpail.py")

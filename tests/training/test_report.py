@@ -1,0 +1,217 @@
+import errno
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
+
+from planil_jax.base import UserError
+from planil_jax.training import report
+
+
+def write(logdir, steps, start=0, **options):
+    """Reports one epoch for each of the steps: "a/b" is the step, and the step less one."""
+    with report.Report(logdir, console=False, **options) as told:
+        told.start(start, 1000)
+        for step in steps:
+            told.epoch(step, {"a/b": np.array([step, step - 1], np.float32)})
+
+
+def events(logdir, seed):
+    """What TensorBoard reads: 8 bytes of length, 4 of checksum, data, 4 of checksum."""
+    found = []
+    for path in sorted((logdir / "tensorboard" / f"seed_{seed}").iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+            at += 16 + length
+    return found
+
+
+# --------------------------------------------------------------------------------- lines
+
+
+def test_metrics_are_read_back_as_they_were_told(tmp_path):
+    tenth = np.float32(0.1)
+    with report.Report(tmp_path, console=False) as told:
+        told.start(0, 20)
+        told.epoch(10, {"a/b": np.array([tenth, 2.0], np.float32)})
+        told.epoch(20, {"a/b": np.array([3.0, 4.0]), "eval/return": np.array([5, 6])})
+    metrics = report.read_metrics(tmp_path)
+    assert metrics.keys() == {"a/b", "eval/return"}
+    steps, values = metrics["a/b"]
+    assert steps.tolist() == [10, 20]
+    assert values.astype(np.float32).tolist() == [[tenth, 2.0], [3.0, 4.0]]
+    assert metrics["eval/return"][0].tolist() == [20]
+    assert metrics["eval/return"][1].tolist() == [[5, 6]]
+
+
+def test_a_line_is_strict_json_even_for_what_is_not_finite(tmp_path):
+    with report.Report(tmp_path, console=False) as told:
+        told.start(0, 10)
+        told.epoch(10, {"a": np.array([math.nan, math.inf, 1.0])})
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (line,) = (tmp_path / report.METRICS_FILE).read_text().splitlines()
+    parsed = json.loads(line, parse_constant=refuse)
+    assert parsed["metrics"] == {"a": [None, None, 1.0]}
+    assert (parsed["step"], parsed.keys()) == (10, {"step", "seconds", "metrics"})
+    np.testing.assert_array_equal(
+        report.read_metrics(tmp_path)["a"][1], [[math.nan, math.nan, 1.0]]
+    )
+
+
+def test_every_epoch_is_on_the_disk_before_the_next(tmp_path):
+    told = report.Report(tmp_path, console=False)
+    told.start(0, 20)
+    for step in (10, 20):
+        told.epoch(step, {"a": np.array([1.0])})
+        assert report.read_metrics(tmp_path)["a"][0][-1] == step
+
+
+def test_what_came_after_the_step_of_a_resumed_run_is_dropped(tmp_path):
+    write(tmp_path, [10, 20, 30])
+    write(tmp_path, [30, 40], start=20)
+    assert report.read_metrics(tmp_path)["a/b"][0].tolist() == [10, 20, 30, 40]
+
+
+def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
+    write(tmp_path, [10, 20])
+    with open(tmp_path / report.METRICS_FILE, "a") as file:
+        file.write('{"step": 30, "sec')
+    assert report.read_metrics(tmp_path)["a/b"][0].tolist() == [10, 20]
+    write(tmp_path, [30], start=20)
+    assert report.read_metrics(tmp_path)["a/b"][0].tolist() == [10, 20, 30]
+
+
+def test_seconds_go_on_where_a_resumed_run_stopped(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
+    told = report.Report(tmp_path, console=False)
+    told.start(0, 20)
+    clock[0] += 7.0
+    told.epoch(10, {"a": np.array([1.0])})
+    clock[0] = 5.0  # another boot
+    told = report.Report(tmp_path, console=False)
+    told.start(10, 20)
+    clock[0] += 2.0
+    told.epoch(20, {"a": np.array([1.0])})
+    lines = (tmp_path / report.METRICS_FILE).read_text().splitlines()
+    assert [json.loads(line)["seconds"] for line in lines] == [7.0, 9.0]
+
+
+def test_metrics_of_a_directory_without_a_run_are_none(tmp_path):
+    assert report.read_metrics(tmp_path) == {}
+
+
+# --------------------------------------------------------------------------- tensorboard
+
+
+def test_tensorboard_has_a_directory_for_each_seed_by_its_number(tmp_path):
+    write(tmp_path, [10, 20], first_seed=5)
+    assert {path.name for path in (tmp_path / "tensorboard").iterdir()} == {
+        "seed_5",
+        "seed_6",
+    }
+    scalars = [
+        (event.step, value.tag, value.simple_value)
+        for event in events(tmp_path, 6)
+        for value in event.summary.value
+    ]
+    assert scalars == [(10, "a/b", 9.0), (20, "a/b", 19.0)]
+
+
+def test_tensorboard_is_told_from_where_a_run_was_resumed(tmp_path):
+    write(tmp_path, [10, 20, 30])
+    write(tmp_path, [30], start=20)
+    starts = [event.step for event in events(tmp_path, 0) if event.HasField("session_log")]
+    assert starts == [1, 21]
+
+
+# ------------------------------------------------------------------------------ full disk
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    told = report.Report(tmp_path, console=False)
+    told.start(0, 10)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    with pytest.raises(UserError, match="the disk is full.*tensorboard"):
+        told.epoch(10, {"a": np.array([1.0])})
+
+
+def test_a_disk_that_fills_up_before_the_start_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(UserError, match="the disk is full.*metrics.jsonl"):
+        report.Report(tmp_path, console=False).start(0, 10)
+
+
+# -------------------------------------------------------------------------------- console
+
+
+def test_without_a_terminal_the_first_and_the_last_epoch_get_a_line(capsys):
+    told = report.Report()
+    told.start(0, 400)
+    for step in (100, 200, 300, 400):
+        told.epoch(step, {"eval/return": np.array([-1.0, -3.0])})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == [
+        "step 100 of 400",
+        "step 400 of 400",
+    ]
+    assert all("eval/return -2 (-3 to -1)" in line for line in lines)
+    assert "left" in lines[0] and "left" not in lines[1]
+
+
+def test_speed_counts_the_steps_of_all_seeds_since_the_start(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
+    told = report.Report()
+    told.start(100, 1100)
+    clock[0] = 10.0
+    told.epoch(200, {"train/reward": np.array([1.0, 1.0, 1.0])})
+    line = capsys.readouterr().err
+    assert "30 steps/s" in line  # 100 steps of 3 seeds in 10 s
+    assert "90 s left" in line  # 900 steps at 10 a second
+
+
+def test_a_terminal_sees_how_long_compilation_takes(capsys, monkeypatch):
+    monkeypatch.setattr(report.sys.stderr, "isatty", lambda: True, raising=False)
+    told = report.Report()
+    with told.compiling("training"):
+        time.sleep(1.2)
+    written = capsys.readouterr().err
+    assert "\rcompiling training… 1 s" in written
+    assert "compiled training in 1." in written
+
+
+def test_a_terminal_sees_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(report.sys.stderr, "isatty", lambda: True, raising=False)
+    with report.Report() as told:
+        told.start(0, 200)
+        told.epoch(100, {"eval/return": np.array([-1.0])})
+        told.say("a sentence.")
+    written = capsys.readouterr().err
+    assert " 50%|" in written and "eval/return -1" in written
+    assert "\na sentence.\n" in written.replace("\r", "\n")
+
+
+def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    told = report.Report(console=False)
+    with told.compiling("training"):
+        told.start(0, 1)
+    told.epoch(1, {"a": np.array([1.0])})
+    told.say("a sentence")
+    told.close()
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

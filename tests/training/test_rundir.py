@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from planil_jax.base import UsageError
+from planil_jax.training import rundir
+
+CONFIG = json.dumps({"agent": {"rate": 0.1, "sizes": [1, 2]}, "run": {"total_steps": 10}})
+
+
+def changed(**fields):
+    plain = json.loads(CONFIG)
+    for path, value in fields.items():
+        group, name = path.split("__")
+        plain[group][name] = value
+    return json.dumps(plain)
+
+
+def files(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_new_run_leaves_its_configuration_and_versions(tmp_path):
+    assert rundir.open_run(tmp_path / "a" / "b", CONFIG, resume=False) == []
+    assert rundir.read_config(tmp_path / "a" / "b") == CONFIG
+    versions = json.loads((tmp_path / "a" / "b" / "versions.json").read_text())
+    assert {"planil_jax", "jax", "jaxlib", "flax", "optax", "numpy"} <= versions.keys()
+    assert {"python", "device", "commit", "matmul_precision"} <= versions.keys()
+    assert versions["jax"] == __import__("jax").__version__
+
+
+def test_a_directory_with_a_run_is_refused_unless_it_is_to_be_resumed(tmp_path):
+    rundir.open_run(tmp_path, CONFIG, resume=False)
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match="add --resume"):
+        rundir.open_run(tmp_path, CONFIG, resume=False)
+    assert files(tmp_path) == before
+    rundir.open_run(tmp_path, CONFIG, resume=True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_another_configuration_is_refused_with_the_differences(tmp_path, resume):
+    rundir.open_run(tmp_path, CONFIG, resume=False)
+    before = files(tmp_path)
+    other = changed(agent__rate=0.2, agent__more=1)
+    with pytest.raises(UsageError) as error:
+        rundir.open_run(tmp_path, other, resume=resume)
+    assert "agent.rate is 0.1 there, 0.2 here" in str(error.value)
+    assert "agent.more is absent there, 1 here" in str(error.value)
+    assert files(tmp_path) == before
+
+
+def test_only_the_first_differences_are_listed(tmp_path):
+    rundir.open_run(tmp_path, CONFIG, resume=False)
+    other = changed(agent__a=1, agent__b=1, agent__c=1, agent__d=1, agent__e=1)
+    with pytest.raises(UsageError, match="; and 2 more"):
+        rundir.open_run(tmp_path, other, resume=True)
+
+
+def test_a_field_that_is_free_may_change_and_is_written_anew(tmp_path):
+    rundir.open_run(tmp_path, CONFIG, resume=False)
+    longer = changed(run__total_steps=20)
+    with pytest.raises(UsageError):
+        rundir.open_run(tmp_path, longer, resume=True)
+    rundir.open_run(tmp_path, longer, resume=True, free=("run.total_steps",))
+    assert rundir.read_config(tmp_path) == longer
+
+
+def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path):
+    for directory in (tmp_path, tmp_path / "absent"):
+        (notice,) = rundir.open_run(directory, CONFIG, resume=True)
+        assert "from the beginning" in notice
+
+
+def test_other_versions_are_told(tmp_path):
+    rundir.open_run(tmp_path, CONFIG, resume=False)
+    path = tmp_path / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1"}))
+    notices = rundir.open_run(tmp_path, CONFIG, resume=True)
+    assert any("jax was 0.1, is 0." in notice for notice in notices)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for logdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="cannot be written"):
+            rundir.open_run(logdir, CONFIG, resume=False)
+
+
+def test_a_directory_without_a_run_has_no_configuration(tmp_path):
+    with pytest.raises(UsageError, match="no run"):
+        rundir.read_config(tmp_path)
+
+
+def test_a_damaged_configuration_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"agent": {')
+    with pytest.raises(UsageError, match="not a configuration"):
+        rundir.open_run(tmp_path, CONFIG, resume=True)

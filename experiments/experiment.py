@@ -7,7 +7,8 @@ from planil_jax.agents import mpail, scripted
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError
 from planil_jax.models import simulator
 from planil_jax.planners import mppi
-from planil_jax.training import loop, run
+from planil_jax.training import loop as training_loop
+from planil_jax.training import run as training_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +20,15 @@ class Experiment:
     seed: int = 0  # the first; --seed
     seeds: int = 1  # how many, trained side by side; --seeds
     agent: mpail.Config = field(default_factory=mpail.Config)
-    loop: loop.Config = field(default_factory=loop.Config)
-    run: run.Config = field(default_factory=run.Config)
+    loop: training_loop.Config = field(default_factory=training_loop.Config)
+    run: training_run.Config = field(default_factory=training_run.Config)
 
 
 # Settings of the scripted demonstrator by environment; elsewhere scripted.Config's own.
 EXPERTS: dict[str, scripted.Config] = {
     "navigation": scripted.Config(
         temperature=0.01,
-        planner=mppi.Config(samples=1024, horizon=20, iterations=3, noise=(0.3,)),
+        planner=mppi.Config(samples=1024, horizon=20, iterations=2, noise=(0.3,)),
     ),
     "pendulum": scripted.Config(
         temperature=0.1,

@@ -73,6 +73,9 @@ class Config:
     max_grad_norm: float = 1.0  # of the value
     target_rate: float = 0.01  # V̄ follows V by this share a gradient step
     value_base: float = 1.0  # share of d(s, s) / (1 - γ) that V starts from; 0: none
+    value_plans: int = 0
+    value_horizon: int = 5
+    value_margin: float = 3.0
     average_rate: float = 1.0  # acting parameters follow by this share a round; 1: at once
 
 
@@ -132,9 +135,11 @@ def make(
 
     def value_of(params: Params, judge: Params, scale, obs: jax.Array) -> jax.Array:
         """V = [β d(s, s) + f(s)] / (1 - γ)."""
-        base = jax.lax.stop_gradient(reward_of(logit(judge, obs, obs)))
-        residual = value_network.apply(params, (obs - scale[0]) / scale[1])
-        return (config.value_base * base + residual) / (1 - config.discount)
+        base = jnp.minimum(
+            jax.lax.stop_gradient(logit(judge, obs, obs)) + config.value_margin, 0.0
+        )
+        residual = value_network.apply(params, obs)
+        return residual + config.value_base * base / (1 - config.discount)
 
     # ------------------------------------------------------------------------------ acting
 
@@ -251,6 +256,33 @@ def make(
         fitted, metrics = jax.lax.scan(step, fitted, keys)
         return fitted, jax.tree.map(jnp.mean, metrics)
 
+    def best_of(target, judge, scale, obs, key):
+        """max over held actions of the n-step value through the model, `[B]`."""
+        low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+        n, plans = config.value_horizon, config.value_plans
+
+        def one(obs, key):
+            actions = jax.random.uniform(key, (plans, low.shape[0]), jnp.float32, low, high)
+            start = dynamics.start(
+                (), EnvState(sim=(), obs=obs, time=jnp.zeros((), jnp.int32))
+            )
+
+            def roll(action):
+                def step(z, _):
+                    z = dynamics.step((), z, action, key)
+                    return z, dynamics.observe((), z)
+
+                path = jax.lax.scan(step, start, None, n)[1]
+                path = jnp.concatenate([obs[None], path])
+                rewards = reward_of(logit(judge, path[:-1], path[1:]))
+                powers = config.discount ** jnp.arange(n + 1)
+                last = value_of(target, judge, scale, path[-1])
+                return jnp.dot(powers[:-1], rewards) + powers[-1] * last
+
+            return jnp.max(jax.vmap(roll)(actions))
+
+        return jax.vmap(one)(obs, jax.random.split(key, obs.shape[0]))
+
     def fit_value(
         fitted: Fit, target: Params, judge: Params, rollout, fresh, history, key, scale
     ):
@@ -265,24 +297,25 @@ def make(
 
         def step(carry, key):
             fitted, target = carry
-            fresh_key, history_key = jax.random.split(key)
+            fresh_key, history_key, plan_key = jax.random.split(key, 3)
             rows = jax.random.randint(
                 fresh_key, (config.batch,), 0, lambda_returns.shape[0]
             )
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
-            next_values = value_of(target, judge, scale, past["next_obs"])
-            one_step = reward_of(logit(judge, past["obs"], past["next_obs"]))
-            one_step = one_step + config.discount * ~past["terminal"] * next_values
+            if config.value_plans:
+                one_step = best_of(target, judge, scale, past["obs"], plan_key)
+            else:
+                next_values = value_of(target, judge, scale, past["next_obs"])
+                one_step = reward_of(logit(judge, past["obs"], past["next_obs"]))
+                one_step = one_step + config.discount * ~past["terminal"] * next_values
 
             def loss_fn(params):
                 on_fresh = value_of(params, judge, scale, fresh["obs"][rows])
                 on_past = value_of(params, judge, scale, past["obs"])
-                fresh_loss = (1 - config.discount) ** 2 * jnp.mean(
-                    (on_fresh - lambda_returns[rows]) ** 2
-                )
-                past_loss = (1 - config.discount) ** 2 * jnp.mean((on_past - one_step) ** 2)
+                fresh_loss = jnp.mean((on_fresh - lambda_returns[rows]) ** 2)
+                past_loss = jnp.mean((on_past - one_step) ** 2)
                 return fresh_loss + past_loss, {
                     "value/loss": fresh_loss,
                     "value/history_loss": past_loss,

@@ -1,14 +1,15 @@
-"""The scripted demonstrator: MPPI on the task's own cost, in the planner's model; learns nothing.
+"""The scripted demonstrator: MPPI on the task's own cost; learns nothing.
 
-Source: Han et al. 2025, MPAIL, arXiv 2507.21533: its expert is MPPI with 1024 samples and H = 20.
+Source: Han et al. 2025, MPAIL, arXiv 2507.21533: the expert has 1024 samples and H = 20.
 """
 
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from planil_jax.base import Agent, Dynamics, Environment, EnvState, Plan, UsageError
+from planil_jax.base import Agent, Dynamics, Environment, EnvState, Params, Plan, UsageError
 from planil_jax.planners import mppi
 
 
@@ -18,6 +19,11 @@ class Config:
         default_factory=lambda: mppi.Config(samples=1024, horizon=20, iterations=2)
     )
     temperature: float = 0.1  # in units of cost
+
+
+@struct.dataclass
+class State:
+    params: Params  # of the planner's model
 
 
 def make(env: Environment, dynamics: Dynamics, config: Config) -> Agent:
@@ -54,7 +60,7 @@ def make(env: Environment, dynamics: Dynamics, config: Config) -> Agent:
 
     return Agent(
         needs_actions=False,
-        init=dynamics.init,
+        init=lambda key: State(dynamics.init(key)),
         carry=planner.init,
         act=act,
         update=lambda state, *_: (state, {}),

@@ -27,9 +27,15 @@ def init(step: Any, capacity: int, environments: int) -> Replay:
 
 
 def insert(replay: Replay, rollout: Any) -> Replay:
-    """Writes `rollout` `[T, E, …]` over the oldest steps; T <= C."""
+    """Writes `rollout` `[T, E, …]` over the oldest steps.
+
+    Raises:
+      ValueError: the rollout is longer than the ring.
+    """
     length = jax.tree.leaves(rollout)[0].shape[0]
     capacity = jax.tree.leaves(replay.steps)[0].shape[0]
+    if length > capacity:
+        raise ValueError(f"{length} steps do not fit into a replay of {capacity}")
     rows = (replay.cursor + jnp.arange(length)) % capacity
     steps = jax.tree.map(lambda ring, new: ring.at[rows].set(new), replay.steps, rollout)
     return Replay(

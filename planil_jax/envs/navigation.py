@@ -143,8 +143,8 @@ def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
 
     def step(params, car: Car, action: jax.Array, key: jax.Array) -> Car:
         del params, key
-        speed = MAX_SPEED * action[0]
-        steering = steering_gain * action[1]
+        speed = MAX_SPEED * jnp.clip(action[0], 0.0, 1.0)
+        steering = steering_gain * jnp.clip(action[1], -1.0, 1.0)
         yaw_rate = speed * jnp.tan(steering) / WHEELBASE
         heading = car.heading + yaw_rate * PERIOD
         return Car(

@@ -40,8 +40,11 @@ def make(name: str, **options) -> Environment:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no environment {name!r}.{hint} There are: {', '.join(names())}.")
     known = inspect.signature(_MAKERS[name]).parameters
+    open_ended = any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()
+    )
     for option in options:
-        if option not in known:
+        if option not in known and not open_ended:
             raise UsageError(
                 f"environment {name!r} has no option {option!r}. It has: "
                 f"{', '.join(known) or 'none'}."

@@ -76,36 +76,36 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
         chex.assert_shape(plan.mean, (config.horizon, len(low)))
         *keys, act_key = jax.random.split(key, config.iterations + 1)
         for sample_key in keys:
-            plans = _sample(sample_key, plan, proposals)  # [K, H, U]
-            scores = jax.vmap(score_fn)(plans)  # [K]
+            plans = _sample(sample_key, plan, proposals)  # [H, U, K]
+            scores = jax.vmap(score_fn, in_axes=-1)(plans)  # [K]
             weights = importance_weights(scores, temperature, config.elites)  # [K]
             plan = _refit(plan, plans, weights)
         action = plan.mean[0]
         if explore and config.explore == "sample":
             chosen = jax.random.categorical(act_key, jnp.log(weights))
-            action = plans[chosen, 0]
+            action = plans[0, :, chosen]
         return jnp.clip(action, lower, upper), _shift(plan)
 
     def _sample(key, plan, proposals):
         count = config.samples - (0 if proposals is None else proposals.shape[0])
-        noise = _noise(key, count, plan.mean.shape, config.antithetic)
+        noise = _noise(key, (*plan.mean.shape, count), config.antithetic)  # [H, U, K]
+        mean, std = plan.mean[..., None], plan.std[..., None]  # [H, U, 1]
         if config.sampling == "delta":
-            drift = jnp.diff(plan.mean, axis=0, prepend=plan.mean[:1])  # [H, U]
-            deltas = jnp.clip(
-                drift[None] + plan.std[None] * noise, -config.max_delta, config.max_delta
-            )
-            sampled = plan.mean[:1][None] + jnp.cumsum(deltas, axis=1)
+            drift = jnp.diff(mean, axis=0, prepend=mean[:1])
+            deltas = jnp.clip(drift + std * noise, -config.max_delta, config.max_delta)
+            # jnp.cumsum takes O(H²) operations on a CPU.
+            sampled = mean[:1] + jax.lax.associative_scan(jnp.add, deltas)
         else:
-            sampled = plan.mean[None] + plan.std[None] * noise
+            sampled = mean + std * noise
         if proposals is not None:
-            sampled = jnp.concatenate([sampled, proposals])
-        return jnp.clip(sampled, lower, upper)
+            sampled = jnp.concatenate([sampled, jnp.moveaxis(proposals, 0, -1)], axis=-1)
+        return jnp.clip(sampled, lower[:, None], upper[:, None])
 
     def _refit(plan, plans, weights):
-        mean = jnp.einsum("k,khu->hu", weights, plans)
+        mean = jnp.sum(weights * plans, axis=-1)
         if not config.adapt_spread:
             return plan.replace(mean=mean)
-        variance = jnp.einsum("k,khu->hu", weights, (plans - mean[None]) ** 2)
+        variance = jnp.sum(weights * (plans - mean[..., None]) ** 2, axis=-1)
         std = jnp.clip(jnp.sqrt(variance + 1e-12), config.min_spread, config.max_spread)
         return Plan(mean=mean, std=std)
 
@@ -136,12 +136,13 @@ def importance_weights(
     return jax.nn.softmax(jnp.where(jnp.isfinite(best), relative, 0.0))
 
 
-def _noise(key, count, shape, antithetic):
-    """Standard normals `[count, *shape]`; antithetic: ε and then -ε."""
+def _noise(key, shape, antithetic):
+    """Standard normals of this shape; antithetic: ε and then -ε along the last axis."""
     if not antithetic:
-        return jax.random.normal(key, (count, *shape))
-    half = jax.random.normal(key, ((count + 1) // 2, *shape))
-    return jnp.concatenate([half, -half])[:count]
+        return jax.random.normal(key, shape)
+    *leading, count = shape
+    half = jax.random.normal(key, (*leading, (count + 1) // 2))
+    return jnp.concatenate([half, -half], axis=-1)[..., :count]
 
 
 def _check(config: Config, action_size: int) -> None:

@@ -4,9 +4,9 @@
       collect: scan T steps of E environments: act | step | restart where an episode ended
       update:  the agent's own                                    -> State, metrics
 
-Restarts are drawn from a bank of reset states made once a rollout, because resetting within
-every step is dear on some physics. A `Transition` is recorded before its restart, so `next_obs`
-is the true successor. Nothing here knows which agent it runs.
+Restarts are drawn from a bank of reset states made once a rollout, because resetting
+within every step is dear on some physics. A `Transition` is recorded before its restart, so
+`next_obs` is the true successor. Nothing here knows which agent it runs.
 """
 
 from dataclasses import dataclass
@@ -58,8 +58,8 @@ def epoch(
     """R rounds of training; metrics `[]` are means over the rounds.
 
     Args:
-      first_round: `[]` int32, rounds done before; shared by all seeds of a sweep, so schedules
-        stay out of the vmapped state.
+      first_round: `[]` int32, rounds done before; shared by all seeds of a sweep, so
+        schedules stay out of the vmapped state.
     """
 
     def one_round(state, round_):
@@ -85,7 +85,7 @@ def collect(
     carry,
     key: jax.Array,
 ) -> tuple[EnvState, object, Transition]:
-    """T steps of E environments: the states after, the carries after, and a rollout `[T, E]`."""
+    """T steps of E environments: states and carries after, and a rollout `[T, E]`."""
     bank_key, key = jax.random.split(key)
     bank = jax.vmap(env.reset)(jax.random.split(bank_key, config.resets))
     fresh = _repeat(agent.carry(), config.environments)
@@ -120,8 +120,8 @@ def evaluate(
       keys: `[B]`; the same keys give the same starts to any agent.
 
     Returns:
-      The transitions `[B, L]` of `env.spec.episode_length` steps, and `alive` `[B, L]` bool:
-      whether the step belongs to the episode, that is, no end came before it.
+      The transitions `[B, L]` of `env.spec.episode_length` steps, and `alive` `[B, L]`
+      bool: whether the step belongs to the episode, that is, no end came before it.
     """
 
     def episode(key):
@@ -131,7 +131,8 @@ def evaluate(
             state, carry, alive = running
             action, carry = agent.act(params, carry, state, step_key, False)
             state, transition = env.step(state, action)
-            return (state, carry, alive & ~transition.terminal), (transition, alive)
+            ended = transition.terminal | transition.truncated
+            return (state, carry, alive & ~ended), (transition, alive)
 
         start = (env.reset(reset_key), agent.carry(), jnp.ones((), bool))
         step_keys = jax.random.split(act_key, env.spec.episode_length)

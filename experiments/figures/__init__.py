@@ -1,0 +1,13 @@
+"""The figures of a report: functions from arrays to a matplotlib Figure."""
+
+from experiments.figures.curves import learning_curves, trajectories
+from experiments.figures.plane import field, landscape, plans_still, underlay
+
+__all__ = [
+    "field",
+    "landscape",
+    "learning_curves",
+    "plans_still",
+    "trajectories",
+    "underlay",
+]

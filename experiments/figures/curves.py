@@ -1,0 +1,204 @@
+"""Figures over time: what was told while learning, and what is observed in an episode."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from experiments.figures import style
+
+
+class Panel(NamedTuple):
+    """One small multiple of the learning curves."""
+
+    title: str
+    metrics: tuple[str, ...]  # solid, then dashed
+    words: tuple[str, ...] = ()  # what each is, where there are several
+    log: bool = False
+    level: float | None = None  # a line to compare with
+
+
+PANELS = (
+    Panel("Return in evaluation", ("eval/return",)),
+    Panel("Task reward while collecting", ("train/reward",)),
+    Panel("Discriminator: accuracy", ("discriminator/accuracy",), level=0.5),
+    Panel(
+        "Discriminator: logit",
+        ("discriminator/expert_logit", "discriminator/learner_logit"),
+        ("expert", "learner"),
+        level=0.0,
+    ),
+    Panel(
+        "Value: loss",
+        ("value/loss", "value/history_loss"),
+        ("fresh rollout", "history"),
+        log=True,
+    ),
+    Panel("Planner: temperature", ("planner/temperature",), log=True),
+    Panel("Discriminator: loss", ("discriminator/loss",)),
+    Panel("Value: mean", ("value/mean",)),
+)
+
+
+@style.styled
+def learning_curves(
+    metrics: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    first_seed: int = 0,
+    expert: tuple[str, float] | None = None,
+) -> Figure:
+    """Every metric against environment steps, one line a seed; the return is the widest.
+
+    Args:
+      metrics: name -> steps `[P]` and values `[P, S]`, which may be nan.
+      expert: what the expert is called, and its return.
+    """
+    panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
+    known = {name for panel in panels for name in panel.metrics}
+    panels += [Panel(name, (name,)) for name in metrics if name not in known]
+    wide = panels[0].metrics == ("eval/return",)
+    rows = max(1, math.ceil((len(panels) + wide) / 3))
+    figure = _multiples(rows)
+    grid = figure.add_gridspec(rows, 3)
+    seeds = max(values.shape[1] for _, values in metrics.values())
+    for i, panel in enumerate(panels):
+        cell = i + (wide and i > 0)
+        place = grid[0, :2] if wide and i == 0 else grid[cell // 3, cell % 3]
+        axes = figure.add_subplot(place)
+        _curves(axes, panel, metrics)
+        if panel.metrics == ("eval/return",) and expert is not None:
+            _expert_lines(axes, *expert)
+    if seeds > 1:
+        _legend(figure, _seed_lines(seeds, first_seed))
+    return figure
+
+
+@style.styled
+def trajectories(
+    names: Sequence[str],
+    learner: np.ndarray,
+    demonstrations: Sequence[np.ndarray],
+    period: float,
+    first_seed: int = 0,
+) -> Figure:
+    """Every observation entry over time: the learner's seeds over the demonstrations.
+
+    Args:
+      learner: `[S, B, L + 1, O]`, nan after an end.
+      demonstrations: `[L + 1, O]` each, nan where an entry was not recorded.
+      period: seconds between two observations.
+    """
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = _multiples(rows)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.set(title=name, xlabel="time [s]" if i >= len(names) - columns else None)
+        for s, episodes in enumerate(learner):
+            colour = style.seed_colour(s)
+            _over_time(axes, period, episodes[..., i].T, color=colour, alpha=0.45, lw=0.9)
+        for episode in demonstrations:
+            _over_time(axes, period, episode[:, i], color=style.INK, ls=style.DASHED)
+    shown = Line2D([], [], color=style.INK, linestyle=style.DASHED, label="demonstrations")
+    _legend(figure, [shown, *_seed_lines(len(learner), first_seed)])
+    return figure
+
+
+# --------------------------------------------------------------------------------- helpers
+
+
+def _curves(
+    axes: Axes, panel: Panel, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """One panel of the learning curves."""
+    dashes: tuple[Any, ...] = ("-", style.DASHED, style.DOTTED)
+    there = [name for name in panel.metrics if name in metrics]
+    for name, dash in zip(panel.metrics, dashes, strict=False):
+        if name not in metrics:
+            continue
+        steps, values = metrics[name]
+        marker = "o" if len(steps) <= 25 else None
+        for i, line in enumerate(values.T):
+            axes.plot(
+                steps,
+                line,
+                color=style.seed_colour(i),
+                linestyle=dash,
+                marker=marker,
+                ms=2.6,
+            )
+    axes.set_title(panel.title)
+    told = [value for name in there for value in metrics[name][1].ravel().tolist()]
+    told = [value for value in told if math.isfinite(value)]
+    if panel.log and told and 0 < 10 * min(told) < max(told):
+        axes.set_yscale("log")
+    if panel.level is not None:
+        axes.axhline(panel.level, color=style.MUTED, linewidth=0.8, linestyle=":")
+    if len(there) > 1:
+        lines = [
+            Line2D([], [], color=style.MUTED, linestyle=dash, label=word)
+            for word, dash in zip(panel.words, dashes, strict=False)
+        ]
+        axes.legend(handles=lines, loc="best", handlelength=2.2)
+    axes.set_xlim(0, 1.02 * max(steps.max() for steps, _ in metrics.values()))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value / 1000:g}k" if value else "0"
+
+
+def _expert_lines(axes: Axes, who: str, value: float) -> None:
+    """The expert's return, and 95% of it where a share has a meaning."""
+    axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1)
+    marks = [(value, who)]
+    if value > 0:
+        axes.axhline(
+            0.95 * value, color=style.INK, linewidth=0.9, linestyle=style.DASHED, zorder=1
+        )
+        marks.append((0.95 * value, "95%"))
+    # Both lines lie close together: one word above the upper, one below the lower.
+    for (height, words), (va, shift) in zip(
+        marks, (("bottom", 2), ("top", -4)), strict=False
+    ):
+        axes.annotate(
+            words,
+            (1, height),
+            (-2, shift),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va=va,
+            fontsize=8.5,
+            color=style.INK,
+        )
+    axes.margins(y=0.12)
+
+
+def _over_time(axes: Axes, period: float, values: np.ndarray, **how: Any) -> None:
+    """Values `[T]` or `[T, B]`."""
+    axes.plot(period * np.arange(len(values)), values, **how)
+
+
+def _multiples(rows: int) -> Figure:
+    """A figure for small multiples, with air between the rows."""
+    layout = ConstrainedLayoutEngine(h_pad=0.1, hspace=0.04)
+    return Figure(figsize=(10.4, 2.4 * rows + 0.4), layout=layout)
+
+
+def _seed_lines(count: int, first_seed: int) -> list[Line2D]:
+    """A line for each colour that there is."""
+    return [
+        Line2D([], [], color=style.seed_colour(i), label=f"seed {first_seed + i}")
+        for i in range(min(count, len(style.SEED_COLOURS)))
+    ]
+
+
+def _legend(figure: Figure, lines: list[Line2D]) -> None:
+    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines))

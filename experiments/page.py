@@ -1,0 +1,137 @@
+"""One HTML file that holds all it shows: text, tables, figures and a player.
+
+Functions take plain text, which they escape, and return HTML; `assemble` puts it together.
+"""
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from planil_jax.base import UserError
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def assemble(title: str, parts: Iterable[str]) -> str:
+    """A whole page of parts that are HTML."""
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(title)}</title>",
+            f"<style>{_asset('page.css')}</style></head><body><main>",
+            *parts,
+            "</main></body></html>\n",
+        ]
+    )
+
+
+def save(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+      UserError: the disk is full, or not writable.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {error.strerror}.") from error
+
+
+# ------------------------------------------------------------------------------------ text
+
+
+def header(title: str, facts: Sequence[str], command: str) -> str:
+    """The top of the page: what was trained, and the command that would do it again."""
+    told = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    return (
+        f"<header><h1>{html.escape(title)}</h1><ul class='facts'>{told}</ul>"
+        f"<pre><code>{html.escape(command)}</code></pre></header>"
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def text(words: str) -> str:
+    """A paragraph; what stands between `backticks` is code."""
+    pieces = html.escape(words).split("`")
+    marked = [f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)]
+    return f"<p>{''.join(marked)}</p>"
+
+
+def tiles(numbers: Iterable[tuple[str, str, str]]) -> str:
+    """The headline: (number, what it is, what else to know of it) each."""
+    each = (
+        f"<div><strong>{html.escape(number)}</strong><span>{html.escape(what)}</span>"
+        f"<small>{html.escape(more)}</small></div>"
+        for number, what, more in numbers
+    )
+    return f"<div class='tiles'>{''.join(each)}</div>"
+
+
+def table(summary: str, rows: Iterable[tuple[str, str, bool]]) -> str:
+    """A table that opens on a click: (name, value, whether to stress it) each."""
+    lines = (
+        f"<tr{' class=changed' if stressed else ''}><th>{html.escape(name)}</th>"
+        f"<td>{html.escape(value)}</td></tr>"
+        for name, value, stressed in rows
+    )
+    return (
+        f"<details><summary>{html.escape(summary)}</summary>"
+        f"<table>{''.join(lines)}</table></details>"
+    )
+
+
+# --------------------------------------------------------------------------------- figures
+
+
+def figure(drawn: Figure, caption: str, alt: str) -> str:
+    """A figure as an SVG image, with its caption."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "planil_jax"}):
+        drawn.savefig(file, format="svg", dpi=160, metadata={"Date": None})
+    source = _uri("image/svg+xml", file.getvalue().encode())
+    return (
+        f"<figure><div class='wide'><img src='{source}' alt='{html.escape(alt)}'></div>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def picture(pixels: np.ndarray) -> str:
+    """Pixels `[G, G, 4]` in [0, 1] as the data URI of a PNG."""
+    file = io.BytesIO()
+    image.imsave(file, pixels, format="png")
+    return _uri("image/png", file.getvalue())
+
+
+def player(animation: Mapping[str, object], caption: str) -> str:
+    """The animation of `views.animation`, with its controls."""
+    # Within a script element only "<" could end it early.
+    data = json.dumps(animation, separators=(",", ":"), allow_nan=False)
+    return _asset("player.html").format(
+        data=data.replace("<", "\\u003c"),
+        caption=html.escape(caption),
+        script=_asset("player.js"),
+    )
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,80 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax import envs
+from planil_jax.agents import scripted
+from planil_jax.base import UsageError
+from planil_jax.models import simulator
+from planil_jax.planners import mppi
+
+CONFIG = scripted.Config(planner=mppi.Config(samples=128, horizon=10, iterations=1))
+
+
+@functools.cache
+def episodes(name: str, length: int, count: int = 3):
+    """What the demonstrator does: obs and next_obs `[B, L, O]`, action `[B, L, U]`."""
+    env = envs.make(name, episode_length=length)
+    model = simulator.prior_or_physics(env)
+    agent = scripted.make(env, model, CONFIG)
+    params = model.init(jax.random.key(0))
+
+    def episode(key):
+        reset_key, act_key = jax.random.split(key)
+
+        def step(running, key):
+            state, carry = running
+            action, carry = agent.act(params, carry, state, key, False)
+            state, transition = env.step(state, action)
+            return (state, carry), transition
+
+        start = (env.reset(reset_key), agent.carry())
+        return jax.lax.scan(step, start, jax.random.split(act_key, length))[1]
+
+    keys = jax.random.split(jax.random.key(1), count)
+    return env, jax.tree.map(np.array, jax.jit(jax.vmap(episode))(keys))
+
+
+def test_it_regulates_a_point_at_less_cost_than_to_do_nothing():
+    """At rest where it starts a point pays its distance squared every step."""
+    env, told = episodes("point_mass", 40)
+    still = 40 * (told.obs[:, 0, :2] ** 2).sum(-1)
+    paid = (told.next_obs[..., :2] ** 2).sum((1, 2)) + 0.1 * (told.action**2).sum((1, 2))
+    assert (paid < 0.7 * still).all()
+    ends = np.linalg.norm(told.next_obs[:, -1, :2], axis=-1)
+    assert (ends < 0.3 * np.linalg.norm(told.obs[:, 0, :2], axis=-1)).all()
+
+
+def test_it_drives_the_car_towards_the_goal_at_its_speed():
+    """In 4 s at 2 m/s it may come 8 m nearer; with a wrong model, by 4 m at least."""
+    env, told = episodes("navigation", 40)
+    before = np.hypot(*(10.0 - told.obs[:, 0, :2]).T)
+    after = np.hypot(*(10.0 - told.next_obs[:, -1, :2]).T)
+    assert (before - after > 4.0).all()
+    np.testing.assert_allclose(told.next_obs[:, 15:, 4].mean(), 2.0, atol=0.3)
+
+
+@pytest.mark.parametrize(("name", "length"), [("point_mass", 40), ("navigation", 40)])
+def test_its_actions_are_within_their_bounds(name, length):
+    env, told = episodes(name, length)
+    assert (np.array(env.spec.action_low) <= told.action).all()
+    assert (told.action <= np.array(env.spec.action_high)).all()
+
+
+def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
+    env = envs.make("probe/countdown")
+    message = "environment 'probe/countdown' has no expert_cost .*; register .*, or bring"
+    with pytest.raises(UsageError, match=message):
+        scripted.make(env, simulator.make(env), CONFIG)
+
+
+def test_it_learns_nothing():
+    env = envs.make("point_mass")
+    agent = scripted.make(env, simulator.make(env), CONFIG)
+    assert not agent.needs_actions
+    state = jnp.arange(3.0)
+    after, metrics = agent.update(state, "rollout", "demos", "key", 0)
+    assert after is state and metrics == {}

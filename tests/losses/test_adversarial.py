@@ -1,0 +1,172 @@
+import math
+from statistics import NormalDist
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.losses import adversarial
+
+# -------------------------------------------------------------------------- cross-entropy
+
+
+@pytest.mark.parametrize(("experts", "learners"), [(4, 4), (1, 7)])
+def test_the_cross_entropy_of_zero_logits_is_two_log_two(experts, learners):
+    loss = adversarial.cross_entropy(jnp.zeros(experts), jnp.zeros(learners))
+    np.testing.assert_allclose(loss, 2 * math.log(2), rtol=1e-6)
+
+
+def test_the_cross_entropy_is_the_one_computed_by_hand():
+    # softplus(-1) = 0.313262, softplus(-3) = 0.048587, softplus(2) = 2.126928
+    loss = adversarial.cross_entropy(jnp.array([1.0, 3.0]), jnp.array([2.0]))
+    np.testing.assert_allclose(loss, (0.313262 + 0.048587) / 2 + 2.126928, rtol=1e-6)
+
+
+def test_descent_raises_expert_logits_and_lowers_the_learner_s():
+    """The gradient of a logit l is -σ(-l) / n of an expert, σ(l) / n of a learner."""
+    expert, learner = jnp.array([-2.0, 0.0, 5.0]), jnp.array([1.0, -1.0])
+    rising, falling = jax.grad(adversarial.cross_entropy, (0, 1))(expert, learner)
+    np.testing.assert_allclose(rising, [-0.880797 / 3, -0.5 / 3, -0.006693 / 3], atol=1e-6)
+    np.testing.assert_allclose(falling, [0.731059 / 2, 0.268941 / 2], atol=1e-6)
+
+
+def test_the_cross_entropy_of_huge_logits_stays_finite():
+    huge = jnp.array([1e4, -1e4])
+    loss, gradients = jax.value_and_grad(adversarial.cross_entropy, (0, 1))(huge, huge)
+    np.testing.assert_allclose(loss, 1e4, rtol=1e-6)
+    np.testing.assert_allclose(gradients, [[0.0, -0.5], [0.5, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1)])
+@pytest.mark.parametrize("loss_fn", [adversarial.cross_entropy, adversarial.accuracy])
+def test_logits_that_are_not_one_list_are_refused(loss_fn, shape):
+    for pair in ((jnp.zeros(shape), jnp.zeros(3)), (jnp.zeros(3), jnp.zeros(shape))):
+        with pytest.raises(AssertionError):
+            loss_fn(*pair)
+
+
+def quantiles(mean: float, std: float, count: int) -> np.ndarray:
+    """`count` points that stand for a normal density, each for an equal share of it."""
+    density = NormalDist(mean, std)
+    return np.array([density.inv_cdf((i + 0.5) / count) for i in range(count)])
+
+
+@jax.jit
+def _slopes(c, expert, learner):
+    def loss(c):
+        return adversarial.cross_entropy(expert @ c, learner @ c)
+
+    return jax.grad(loss)(c), jax.hessian(loss)(c)
+
+
+def best_coefficients(expert, learner) -> np.ndarray:
+    """The minimiser of the loss over logits c₀ + c₁ x + c₂ x², by Newton's method."""
+
+    def features(x):
+        return jnp.asarray(np.stack([np.ones_like(x), x, x**2], axis=-1), jnp.float32)
+
+    expert, learner = features(expert), features(learner)
+
+    c = np.zeros(3)
+    for _ in range(12):
+        gradient, hessian = _slopes(jnp.float32(c), expert, learner)
+        c -= np.linalg.solve(np.float64(hessian), np.float64(gradient))
+    return c
+
+
+@pytest.mark.parametrize("learners", [4000, 1000])
+def test_the_best_logit_is_the_log_ratio_of_the_densities(learners):
+    """Expert N(1, 1), learner N(-½, 1½²): log p_E - log p_π is a quadratic in x.
+
+    It is so whatever the sizes of the two batches. The points leave out the outermost
+    tails, which moves the coefficients by less than 0.02.
+    """
+    found = best_coefficients(quantiles(1.0, 1.0, 4000), quantiles(-0.5, 1.5, learners))
+    constant = -0.5 + 0.25 / (2 * 2.25) + math.log(1.5)
+    expected = [constant, 1 + 0.5 / 2.25, -0.5 + 1 / (2 * 2.25)]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_of_equal_densities_the_best_logit_is_zero():
+    same = quantiles(0.3, 1.0, 4000)
+    np.testing.assert_allclose(best_coefficients(same, same), 0.0, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------- accuracy
+
+
+@pytest.mark.parametrize(
+    ("expert", "learner", "accuracy"),
+    [
+        ([2.0, 1.0], [-1.0], 1.0),
+        ([-2.0, -1.0], [1.0], 0.0),
+        ([0.0, 0.0], [0.0], 0.5),
+        ([1.0, 1.0, 1.0, -1.0], [1.0], 0.375),  # classes weigh alike, whatever their sizes
+    ],
+)
+def test_the_accuracy_is_the_one_counted_by_hand(expert, learner, accuracy):
+    found = adversarial.accuracy(jnp.array(expert), jnp.array(learner))
+    np.testing.assert_allclose(found, accuracy)
+
+
+# -------------------------------------------------------------------------------- rewards
+
+# Of D = σ(l), in double precision, where D is neither 0 nor 1.
+FORMS = {
+    "logit": lambda d: math.log(d) - math.log(1 - d),
+    "gail_pos": lambda d: -math.log(1 - d),
+    "gail_neg": lambda d: math.log(d),
+    "prob": lambda d: d,
+    "neg_prob": lambda d: -(1 - d),
+}
+RANGES = {
+    "logit": (-math.inf, math.inf),
+    "gail_pos": (0.0, math.inf),
+    "gail_neg": (-math.inf, 0.0),
+    "prob": (0.0, 1.0),
+    "neg_prob": (-1.0, 0.0),
+}
+
+
+def test_every_form_of_the_table_is_tried_here():
+    assert set(adversarial.REWARDS) == set(FORMS) == set(RANGES)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reward_is_what_its_formula_in_probabilities_says(form):
+    for logit in (-6.0, -2.0, 0.0, 1.0, 6.0):
+        expected = FORMS[form](1 / (1 + math.exp(-logit)))
+        found = adversarial.REWARDS[form](jnp.float32(logit))
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("form", "rewards"),
+    [
+        ("logit", [-2.0, 0.0, 3.0]),
+        ("gail_pos", [0.126928, 0.693147, 3.048587]),
+        ("gail_neg", [-2.126928, -0.693147, -0.048587]),
+        ("prob", [0.119203, 0.5, 0.952574]),
+        ("neg_prob", [-0.880797, -0.5, -0.047426]),
+    ],
+)
+def test_a_reward_is_the_one_in_the_table(form, rewards):
+    found = adversarial.REWARDS[form](jnp.array([-2.0, 0.0, 3.0]))
+    np.testing.assert_allclose(found, rewards, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", adversarial.REWARDS)
+def test_a_higher_logit_pays_more(form):
+    rewards = adversarial.REWARDS[form](jnp.linspace(-8.0, 8.0, 200))
+    assert (jnp.diff(rewards) > 0).all()
+
+
+@pytest.mark.parametrize("form", adversarial.REWARDS)
+def test_a_reward_stays_in_its_range_and_is_finite_with_its_gradient_at_huge_logits(form):
+    low, high = RANGES[form]
+    logits = jnp.array([-1e4, -30.0, 0.0, 30.0, 1e4])
+    rewards = adversarial.REWARDS[form](logits)
+    gradients = jax.vmap(jax.grad(adversarial.REWARDS[form]))(logits)
+    assert ((low <= rewards) & (rewards <= high)).all()
+    assert jnp.isfinite(rewards).all() and jnp.isfinite(gradients).all()

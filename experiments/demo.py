@@ -2,9 +2,9 @@
 
     python -m experiments.demo --logdir=runs/demo
 
-Collects 4 observation-only demonstrations of the navigation task, trains MPAIL on them with 3
-seeds side by side, evaluates it against the expert and on a 40 × 40 m field of starts, and
-writes report.html. A demo that was interrupted continues where it was.
+Collects 4 observation-only demonstrations of the navigation task, trains MPAIL on them with
+3 seeds side by side, evaluates it against the expert and on a 40 × 40 m field of starts,
+and writes report.html. A demo that was interrupted continues where it was.
 """
 
 import dataclasses

@@ -51,7 +51,7 @@ def evaluate(
 
 
 def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
-    """Returns of learner and expert from the same starts, and distance to the demonstrations."""
+    """Returns of learner and expert from the same starts; distance to demonstrations."""
     env = trained.env
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
     paths, returns = _episodes(trained, env, keys)
@@ -128,7 +128,7 @@ def table(found: dict[str, Any]) -> str:
 def _episodes(
     trained: runs.Run, env: Environment, keys: jax.Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Observations `[S, B, L + 1, O]` and returns `[S, B]` of one episode a key and seed."""
+    """Observations `[S, B, L + 1, O]` and returns `[S, B]`: an episode a key and seed."""
     agent = experiment.make_agent(trained.experiment, env, trained.demos)
 
     def one_seed(params):
@@ -140,7 +140,7 @@ def _episodes(
 
 
 def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:
-    """Metres of every point of `paths` `[S, B, L, 2]` to the nearest demonstration, flat."""
+    """Metres from each point of `paths` `[S, B, L, 2]` to a demonstration, flat."""
     demos = trained.demos
     references = [
         np.asarray(demos.obs[n, : int(demos.length[n]) + 1, :2])

@@ -23,7 +23,7 @@ def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
     Seeds are resampled, not episodes: what differs between two trainings is what counts.
     With one seed the interval is the point.
 
-    Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, section 4.
+    Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, sec. 4.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2:
@@ -37,7 +37,7 @@ def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
 
 
 def cross_track(path: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Distance of each point of a path `[T, 2]` to the reference polyline `[L, 2]`, `[T]`."""
+    """Distance of each point of a path `[T, 2]` to a reference line `[L, 2]`; `[T]`."""
     start, end = reference[:-1], reference[1:]  # [L - 1, 2]
     along = end - start
     length2 = np.maximum(np.sum(along**2, axis=1), 1e-12)

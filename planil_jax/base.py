@@ -42,7 +42,7 @@ class UsageError(UserError):
 class EnvState:
     """Where one environment is."""
 
-    sim: Any  # the back end's own state; privileged: no agent reads it but through a Dynamics
+    sim: Any  # the back end's own; privileged: agents read it through a Dynamics alone
     obs: jax.Array  # [O] what an agent may see
     time: jax.Array  # [] int32, control steps since the reset
 
@@ -79,7 +79,7 @@ class EnvSpec(NamedTuple):
 
 
 class Dynamics(NamedTuple):
-    """What a planner or a policy rolls forward: a model, right or wrong, of an environment."""
+    """What a planner or a policy rolls forward: a model of an environment, right or wrong."""
 
     init: Callable[[jax.Array], Params]  # (key) -> params
     start: Callable[[Params, EnvState], Any]  # (params, state) -> z
@@ -90,7 +90,7 @@ class Dynamics(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """A task: physics, an end of time, and what its demonstrator and its planner may use."""
+    """A task: physics, an end, and what its demonstrator and its planner may use."""
 
     spec: EnvSpec
     reset: Callable[[jax.Array], EnvState]  # (key) -> state
@@ -124,8 +124,8 @@ class Plan:
 class Planner(NamedTuple):
     """Climbs a score; does not know what is scored.
 
-    `plan(score_fn, plan, key, temperature, explore[, proposals]) -> (action [U], plan)`, where
-    `score_fn` maps actions [H, U] to a score [] (higher is better).
+    `plan(score_fn, plan, key, temperature, explore[, proposals]) -> (action [U], plan)`,
+    where `score_fn` maps actions [H, U] to a score [] (higher is better).
     """
 
     init: Callable[[], Plan]
@@ -146,7 +146,7 @@ class Demonstrations:
     actions: jax.Array | None  # [N, L, U] float32, or None: observations only
     length: jax.Array  # [N] int32, transitions of each episode
     terminal: jax.Array  # [N] bool: the episode ended for good, rather than by time
-    # Which observation entries the demonstrations hold, static: it shapes the compiled program.
+    # Observation entries that the demonstrations hold; static: it shapes the program.
     entries: tuple[int, ...] = struct.field(pytree_node=False)
 
 

@@ -1,4 +1,4 @@
-"""Environments, by name: `envs.make("navigation")`. Outside packages add theirs by `register`."""
+"""Environments, by name: `envs.make("navigation")`; outside packages `register` theirs."""
 
 from planil_jax.envs import navigation, pendulum, point_mass, probes
 from planil_jax.envs.registry import make, names, register

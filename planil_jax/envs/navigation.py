@@ -11,16 +11,18 @@ The *real* car (wheelbase L, control period dt, integrated in substeps):
 The planner's *prior* is a kinematic bicycle that is deliberately wrong: steering gain 0.4
 instead of 0.488, no lag and no slip:
 
-    v = 3 throttle,  ω = v tan(0.4 steer) / L,  ψ' = ψ + ω dt,  (x, y)' = (x, y) + v (cos ψ', sin ψ') dt
+    v = 3 throttle,  ω = v tan(0.4 steer) / L
+    ψ' = ψ + ω dt,   (x, y)' = (x, y) + v (cos ψ', sin ψ') dt
 
-Observation: position (m), heading as cosine and sine, body velocity (m/s), yaw rate (rad/s).
+Observation: position (m), cosine and sine of the heading, body velocity (m/s), yaw rate
+(rad/s).
 Reward: √200 - distance to the goal. Episodes end by time alone.
 
 States are records of scalars, not stacked vectors: under `vmap` each variable becomes one
 contiguous array, which is two to three times faster on a CPU.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
-Departures: the chassis is planar (no suspension); drive, steering and slip constants are ours.
+Departures: the chassis is planar (no suspension); lags and slip constants are ours.
 """
 
 import math
@@ -139,7 +141,7 @@ def make(
 
 
 def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
-    """The planner's model: a kinematic bicycle without lag or slip, and with a wrong gain."""
+    """The planner's model: a kinematic bicycle, no lag, no slip, and a wrong gain."""
 
     def step(params, car: Car, action: jax.Array, key: jax.Array) -> Car:
         del params, key

@@ -2,7 +2,8 @@
 
     θ̈ = 3 g / (2 l) sin θ + 3 / (m l²) u,   |u| <= 2 N m,  |θ̇| <= 8 rad/s
 
-θ is 0 upright. Observation: cos θ, sin θ, θ̇. Reward: -(θ² + 0.1 θ̇² + 0.001 u²), θ in [-π, π].
+θ is 0 upright. Observation: cos θ, sin θ, θ̇. Reward: -(θ² + 0.1 θ̇² + 0.001 u²), with θ
+within [-π, π].
 
 Source: the constants and reward of the classic gym task; semi-implicit Euler at 20 Hz.
 """

@@ -2,8 +2,8 @@
 
     v' = v + dt u,   p' = p + dt v',   |u| <= 1 m/s²
 
-Observation: position and velocity. Reward: -(‖p‖² + 0.1 ‖u‖²), so the best controller is linear
-(LQR) while the bound on u is not met.
+Observation: position and velocity. Reward: -(‖p‖² + 0.1 ‖u‖²), so the best controller is
+linear (LQR) while the bound on u is not met.
 """
 
 import jax

@@ -10,8 +10,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Reward of a logit l. The sign of a form decides tasks that can end early: at l = 0 a form that
-# pays for living (gail_pos, prob) rewards survival, one that charges for it (gail_neg) ending.
+# Reward of a logit l. Its sign decides tasks that can end early: at l = 0 a form that pays
+# for living (gail_pos, prob) rewards survival, one that charges for it (gail_neg) ending.
 REWARDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logit": lambda logit: logit,  # log D - log(1 - D): AIRL, DAC, MPAIL
     "gail_pos": jax.nn.softplus,  # -log(1 - D) >= 0: Ho & Ermon's code

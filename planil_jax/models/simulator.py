@@ -1,4 +1,4 @@
-"""The environment's own physics as a planner's model, and the choice between it and a prior."""
+"""The environment's own physics as a planner's model, or its prior where it has one."""
 
 from planil_jax.base import Dynamics, Environment
 

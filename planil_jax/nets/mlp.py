@@ -37,13 +37,13 @@ class _Mlp(nn.Module):
 
 
 def make(config: Config, input_sizes: tuple[int, ...], output_size: int) -> Network:
-    """A perceptron of several inputs, concatenated: `apply(params, *inputs [.., I]) -> [.., O]`."""
+    """A perceptron of concatenated inputs: `apply(params, *inputs [.., I]) -> [.., O]`."""
     module = _Mlp(config, output_size)
     dummies = [jnp.zeros((size,), jnp.float32) for size in input_sizes]
     return Network(init=lambda key: module.init(key, *dummies), apply=module.apply)
 
 
 def make_scalar(config: Config, input_sizes: tuple[int, ...]) -> Network:
-    """A perceptron with one output and no axis for it: `apply(params, *inputs [.., I]) -> [..]`."""
+    """A perceptron with one output: `apply(params, *inputs [.., I]) -> [..]`."""
     network = make(config, input_sizes, 1)
     return network._replace(apply=lambda params, *xs: network.apply(params, *xs)[..., 0])

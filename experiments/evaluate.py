@@ -58,16 +58,16 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
     found = {
         "episodes": episodes,
         "returns": returns.mean(1).tolist(),
-        "return": statistics.interquartile_mean(returns)._asdict(),
+        "return": statistics.interquartile_mean(returns.mean(1))._asdict(),
     }
     if env.expert_cost is not None:
         expert = experiment.make_expert(trained.experiment.environment, env)
         rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
         expert_returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
         found["expert_return"] = float(expert_returns.mean())
-        shares = returns / expert_returns.mean()
+        shares = returns.mean(1) / expert_returns.mean()
         found["share_of_expert"] = statistics.interquartile_mean(shares)._asdict()
-        found["shares"] = shares.mean(1).tolist()
+        found["shares"] = shares.tolist()
     if env.spec.observation_names[:2] == ("x [m]", "y [m]"):
         errors = _cross_track(trained, paths[..., :2])
         found["cross_track_m"] = {
@@ -96,7 +96,7 @@ def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:
         "starts": starts,
         "seconds": seconds,
         "successes": reached.mean(1).tolist(),
-        "success": statistics.interquartile_mean(reached)._asdict(),
+        "success": statistics.interquartile_mean(reached.mean(1))._asdict(),
         "mean_success": float(reached.mean()),
     }
 

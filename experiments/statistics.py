@@ -18,22 +18,19 @@ class Summary(NamedTuple):
 
 
 def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
-    """Mean of the middle half of all scores `[S, B]`, with a bootstrap over seeds.
+    """Mean of the middle half of the seeds' scores `[S]`, with a bootstrap over seeds.
 
-    Seeds are resampled, not episodes: what differs between two trainings is what counts.
-    With one seed the interval is the point.
+    A score is one seed's mean over episodes, so no bad episode is trimmed away. With one
+    seed the interval is the point.
 
     Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, sec. 4.
     """
     scores = np.asarray(scores, np.float64)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must be [seeds, episodes], not {scores.shape}")
-    draws = np.random.default_rng(0).integers(
-        0, scores.shape[0], (resamples, scores.shape[0])
-    )
-    means = [stats.trim_mean(scores[rows], 0.25, axis=None) for rows in draws]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Summary(float(stats.trim_mean(scores, 0.25, axis=None)), float(low), float(high))
+    if scores.ndim != 1:
+        raise ValueError(f"scores must be one a seed, not of shape {scores.shape}")
+    draws = np.random.default_rng(0).choice(scores, (resamples, scores.size))
+    low, high = np.quantile(stats.trim_mean(draws, 0.25, axis=1), [0.025, 0.975])
+    return Summary(float(stats.trim_mean(scores, 0.25)), float(low), float(high))
 
 
 def cross_track(path: np.ndarray, reference: np.ndarray) -> np.ndarray:

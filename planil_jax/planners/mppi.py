@@ -2,7 +2,7 @@
 
 For each iteration, around the present mean and standard deviation `[H, U]`:
 
-    1. sample K plans, smooth ("delta") or independent in time ("gaussian"), clipped to bounds;
+    1. sample K plans, smooth ("delta") or independent in time ("gaussian"), within bounds;
     2. score them: s_k = score_fn(plan_k), the total over the horizon, higher is better;
     3. weigh them: w = softmax(s / temperature), over the best `elites` alone if asked;
     4. move the mean to Σ w_k plan_k, and the spread to the weighted one if asked.
@@ -13,9 +13,13 @@ Delta sampling draws changes of the control, so that plans are smooth:
 
     δ = diff(mean) + σ ε, clipped to ± max_delta;   plan_h = mean_0 + δ_0 + … + δ_h
 
-Source: Williams et al. 2017, Information Theoretic MPC; delta space as in Han et al. 2025, MPAIL,
-arXiv 2507.21533.
-Departures: a score that is not finite counts as the worst, so one bad rollout cannot poison a plan.
+Source: Williams et al. 2017, Information Theoretic MPC; delta space as in Han et al. 2025,
+MPAIL, arXiv 2507.21533.
+Departures: a score that is not finite counts as the worst, so one bad rollout cannot poison
+a plan.
+
+Plans are laid out `[H, U, K]`: contiguous over samples, every draw, sum and step of a model
+becomes one vectorised loop, which is about twice as fast on a CPU.
 """
 
 from dataclasses import dataclass
@@ -71,20 +75,30 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
           key: consumed.
           temperature: `[]`, in the score's units; towards 0 the best plan takes all.
           explore: whether to act as `config.explore` says, or by the mean.
-          proposals: `[P, H, U]` plans that compete in every iteration, P <= samples, or None.
+          proposals: `[P, H, U]` plans that compete in every iteration, P <= K; or None.
         """
-        chex.assert_shape(plan.mean, (config.horizon, len(low)))
-        *keys, act_key = jax.random.split(key, config.iterations + 1)
-        for sample_key in keys:
-            plans = _sample(sample_key, plan, proposals)  # [H, U, K]
-            scores = jax.vmap(score_fn, in_axes=-1)(plans)  # [K]
-            weights = importance_weights(scores, temperature, config.elites)  # [K]
-            plan = _refit(plan, plans, weights)
+        search_key, act_key = jax.random.split(key)
+        plan, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
         action = plan.mean[0]
         if explore and config.explore == "sample":
             chosen = jax.random.categorical(act_key, jnp.log(weights))
             action = plans[0, :, chosen]
         return jnp.clip(action, lower, upper), _shift(plan)
+
+    def trace(score_fn, plan, key, temperature, proposals=None):
+        """What `plan` weighs last, for looking at: plans `[K, H, U]` and weights `[K]`."""
+        search_key, _ = jax.random.split(key)
+        _, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
+        return jnp.moveaxis(plans, -1, 0), weights
+
+    def _search(score_fn, plan, key, temperature, proposals):
+        chex.assert_shape(plan.mean, (config.horizon, len(low)))
+        for sample_key in jax.random.split(key, config.iterations):
+            plans = _sample(sample_key, plan, proposals)  # [H, U, K]
+            scores = jax.vmap(score_fn, in_axes=-1)(plans)  # [K]
+            weights = importance_weights(scores, temperature, config.elites)  # [K]
+            plan = _refit(plan, plans, weights)
+        return plan, plans, weights
 
     def _sample(key, plan, proposals):
         count = config.samples - (0 if proposals is None else proposals.shape[0])
@@ -116,7 +130,7 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
             std=jnp.broadcast_to(sigma, plan.std.shape),
         )
 
-    return Planner(init, plan)
+    return Planner(init, plan, trace)
 
 
 def importance_weights(

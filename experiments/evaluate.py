@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -84,8 +85,9 @@ def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:
     env = experiment.make_field(trained.experiment.environment, side, length)
     keys = jax.random.split(jax.random.key(FIELD_SEED), starts)
     paths, _ = _episodes(trained, env, keys)  # [S, B, L, O]
-    arrived = np.asarray(jax.vmap(jax.vmap(jax.vmap(env.success)))(paths))  # [S, B, L]
-    reached = arrived.any(axis=2)
+    assert env.success is not None  # make_field sees to it
+    arrived = jax.vmap(jax.vmap(jax.vmap(env.success)))(jnp.asarray(paths))  # [S, B, L]
+    reached = np.asarray(arrived).any(axis=2)
     np.savez_compressed(
         trained.directory / f"field_{side:g}.npz",
         paths=paths[..., ::4, :2].astype(np.float32),

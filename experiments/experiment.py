@@ -65,11 +65,14 @@ def make_field(environment: str, side: float, episode_length: int) -> Environmen
       UsageError: the environment has no field.
     """
     try:
-        return envs.make(
+        env = envs.make(
             environment, start="field", field=side, episode_length=episode_length
         )
+        if env.success is None:
+            raise UsageError(f"environment {environment!r} has no success.")
+        return env
     except UsageError:
         raise UsageError(
             f"environment {environment!r} has no field of starts (options start, field and "
-            "episode_length of its make function); leave --field out."
+            "episode_length of its make function, and a success); leave --field out."
         ) from None

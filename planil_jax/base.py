@@ -79,7 +79,7 @@ class EnvSpec(NamedTuple):
 
 
 class Dynamics(NamedTuple):
-    """What a planner or a policy rolls forward: a model of an environment, right or wrong."""
+    """What a planner or a policy rolls forward: a model, right or wrong, of a task."""
 
     init: Callable[[jax.Array], Params]  # (key) -> params
     start: Callable[[Params, EnvState], Any]  # (params, state) -> z

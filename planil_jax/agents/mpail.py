@@ -23,6 +23,7 @@ what they do:
     rate_half_life      learning rates decay [none]
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,9 +169,9 @@ def make(
         fitted_value, target, told_value = fit_value(
             state.value, state.target, judge, fresh["obs"], targets, history, value_key
         )
-        newest = state.params.replace(discriminator=judge, value=target)
+        newest = dataclasses.replace(state.params, discriminator=judge, value=target)
         params = fit.polyak(state.params, newest, config.average_rate)
-        params = params.replace(temperature=temperature_after(round_))
+        params = dataclasses.replace(params, temperature=temperature_after(round_))
         metrics = told | told_value | {"planner/temperature": params.temperature}
         return State(params, discriminator, fitted_value, target, history), metrics
 

@@ -7,6 +7,8 @@ countdown: the observation is the number of steps left; every step pays 1 and th
            is cut by time instead, so that a value must look past its end.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +23,7 @@ def one_step() -> Environment:
         return EnvState(sim=(), obs=coin, time=jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        following = state.replace(time=state.time + 1)
+        following = dataclasses.replace(state, time=state.time + 1)
         transition = Transition(
             obs=state.obs,
             action=action,
@@ -44,7 +46,7 @@ def countdown(length: int = 5, endless: bool = False) -> Environment:
         return EnvState(sim=(), obs=left, time=jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        following = state.replace(obs=state.obs - 1.0, time=state.time + 1)
+        following = dataclasses.replace(state, obs=state.obs - 1.0, time=state.time + 1)
         ended = following.time >= length
         transition = Transition(
             obs=state.obs,

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from planil_jax.base import Network
+from planil_jax.base import Network, Params
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
@@ -40,7 +40,11 @@ def make(config: Config, input_sizes: tuple[int, ...], output_size: int) -> Netw
     """A perceptron of concatenated inputs: `apply(params, *inputs [.., I]) -> [.., O]`."""
     module = _Mlp(config, output_size)
     dummies = [jnp.zeros((size,), jnp.float32) for size in input_sizes]
-    return Network(init=lambda key: module.init(key, *dummies), apply=module.apply)
+
+    def apply(params: Params, *inputs: jax.Array) -> jax.Array:
+        return module.apply(params, *inputs)  # type: ignore[return-value]
+
+    return Network(init=lambda key: module.init(key, *dummies), apply=apply)
 
 
 def make_scalar(config: Config, input_sizes: tuple[int, ...]) -> Network:

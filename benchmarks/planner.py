@@ -1,0 +1,215 @@
+"""Measures the navigation planner: plans a second, latency, compile time, share of a floor.
+
+python -m benchmarks.planner --out=results/planner_cpu.json
+
+Three planners on a grid of samples × horizons × environments:
+
+    reference   plain MPPI in one jit, on the task's cost (benchmarks/reference.py)
+    task        the scripted expert, on the same cost
+    learned     MPAIL as it acts in training, on fresh networks
+
+"vs ref" is the median ratio of calls taken in turn; above 1: faster than the reference.
+"floor" is the share of the time that the operations themselves need (benchmarks/floor.py).
+"""
+
+import datetime
+import itertools
+import json
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from benchmarks import reference, timing
+from benchmarks.floor import Cell, floor
+from experiments import door
+from planil_jax.agents import mpail, scripted
+from planil_jax.base import Agent, UsageError
+from planil_jax.envs import navigation
+from planil_jax.planners import mppi
+from planil_jax.training import rundir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("out", None, "File of results to write, .json.", required=True)
+flags.DEFINE_list("samples", ["512", "4096"], "Plans an iteration.")
+flags.DEFINE_list("horizons", ["10", "32"], "Steps a plan.")
+flags.DEFINE_list("environments", ["1", "64"], "Environments that plan at once.")
+flags.DEFINE_integer("iterations", 1, "Refinements a plan.", lower_bound=1)
+flags.DEFINE_float("seconds", 2.0, "Time for each planner in each cell.", lower_bound=0.0)
+flags.DEFINE_float("unit_seconds", 0.5, "Time for each operation.", lower_bound=0.0)
+
+TEMPERATURE = 0.1
+COLUMNS = (
+    "planner        K    H    E   plans/s Msteps/s   p50 ms   p99 ms  compile s  "
+    "vs ref  floor"
+)
+
+
+def main() -> None:
+    # Else the second run would measure how fast compiled programs are read.
+    jax.config.update("jax_enable_compilation_cache", False)
+    grid = (FLAGS.samples, FLAGS.horizons, FLAGS.environments)
+    sizes = [[positive_integer(text) for text in each] for each in grid]
+    path = pathlib.Path(FLAGS.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    say("measuring single operations …")
+    units = timing.measure_units(FLAGS.unit_seconds)
+    rows = []
+    print(COLUMNS)
+    for samples, horizon, environments in itertools.product(*sizes):
+        for row in measure(samples, horizon, environments, units):
+            print(line(row), flush=True)
+            rows.append(row)
+    results = {"about": about(), "units_seconds": asdict(units), "rows": rows}
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+def measure(
+    samples: int, horizon: int, environments: int, units: timing.Units
+) -> list[dict[str, Any]]:
+    """One row a planner, with all of them taken in turn."""
+    calls, compile_seconds = {}, {}
+    for name, make_fn in PLANNERS.items():
+        say(f"compiling {name}, {samples} × {horizon} × {environments} …")
+        act, params, carry, states, keys = make_fn(samples, horizon, environments)
+        batched = jax.vmap(act, in_axes=(None, 0, 0, 0))
+        calls[name], compile_seconds[name] = timing.compiled(
+            batched, params, carry, states, keys
+        )
+    say("measuring …")
+    durations = timing.in_turn(calls, FLAGS.seconds)
+    rows = []
+    for name, each in durations.items():
+        ratios = durations["reference"] / each  # of one turn each
+        cell = Cell(
+            cost="learned" if name == "learned" else "task",
+            samples=samples,
+            horizon=horizon,
+            environments=environments,
+            iterations=FLAGS.iterations,
+        )
+        least = floor(cell, mpail.Config().discriminator.hidden, units)
+        rows.append(
+            {
+                "planner": name,
+                **asdict(cell),
+                "calls": len(each),
+                "plans_per_second": environments / np.mean(each),
+                "rollout_steps_per_second": cell.rollout_steps / np.mean(each),
+                "p50_ms": 1e3 * np.quantile(each, 0.5),
+                "p99_ms": 1e3 * np.quantile(each, 0.99),
+                "compile_seconds": compile_seconds[name],
+                "ratio_to_reference": None if name == "learned" else np.median(ratios),
+                "floor_seconds": least,
+                "floor_share": least["total"] / np.median(each),
+            }
+        )
+    return rows
+
+
+# ------------------------------------------------------------------------------- planners
+
+
+def make_reference(samples: int, horizon: int, environments: int):
+    _, *inputs = make_task(samples, horizon, environments)
+    iterations = FLAGS.iterations
+
+    def act(params, carry, state, key):
+        obs, mean = state.obs, carry.mean
+        return reference.plan(obs, mean, key, samples, iterations, TEMPERATURE)
+
+    return act, *inputs
+
+
+def make_task(samples: int, horizon: int, environments: int):
+    planner = mppi.Config(samples=samples, horizon=horizon, iterations=FLAGS.iterations)
+    config = scripted.Config(planner=planner, temperature=TEMPERATURE)
+    env = navigation.make()
+    return ready(scripted.make(env, navigation.kinematic_prior(), config), environments)
+
+
+def make_learned(samples: int, horizon: int, environments: int):
+    planner = mppi.Config(samples=samples, horizon=horizon, iterations=FLAGS.iterations)
+    config = mpail.Config(planner=planner, history=1)
+    spec, prior = navigation.make().spec, navigation.kinematic_prior()
+    entries = tuple(range(spec.observation_size))
+    return ready(mpail.make(spec, prior, config, environments, entries), environments)
+
+
+def ready(agent: Agent, environments: int):
+    """`act`, and its inputs `(params, carry [E], states [E], keys [E])`."""
+
+    def act(params, carry, state, key):
+        return agent.act(params, carry, state, key, False)
+
+    init_key, reset_key, act_key = jax.random.split(jax.random.key(0), 3)
+    state = agent.init(init_key)
+    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * environments), agent.carry())
+    states = jax.vmap(navigation.make().reset)(jax.random.split(reset_key, environments))
+    params = getattr(state, "params", state)  # what learns nothing has no State
+    return act, params, carry, states, jax.random.split(act_key, environments)
+
+
+PLANNERS: dict[str, Callable[[int, int, int], tuple]] = {
+    "reference": make_reference,
+    "task": make_task,
+    "learned": make_learned,
+}
+
+
+# -------------------------------------------------------------------------------- telling
+
+
+def line(row: dict[str, Any]) -> str:
+    ratio = row["ratio_to_reference"]
+    return (
+        f"{row['planner']:9} {row['samples']:6} {row['horizon']:4} {row['environments']:4} "
+        f"{row['plans_per_second']:9.0f} {row['rollout_steps_per_second'] / 1e6:9.2f} "
+        f"{row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['compile_seconds']:10.1f} "
+        f"{f'{ratio:.2f}' if ratio else '':>7} {row['floor_share']:6.0%}"
+    )
+
+
+def about() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return rundir.versions() | {
+        "platform": jax.default_backend(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if sys.platform == "linux"
+        else os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", "benchmarks.planner", *sys.argv[1:]]),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((text.split(": ")[1] for text in lines if "model name" in text), "unknown")
+
+
+def positive_integer(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"sizes are whole numbers of at least 1, not {text!r}.")
+    return int(text)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    door.run(main)

@@ -84,9 +84,9 @@ class Dynamics(NamedTuple):
     init: Callable[[jax.Array], Params]  # (key) -> params
     start: Callable[[Params, EnvState], Any]  # (params, state) -> z
     step: Callable[[Params, Any, jax.Array, jax.Array], Any]  # (params, z, [U], key) -> z
-    observe: Callable[
-        [Params, Any], jax.Array
-    ]  # (params, z) -> [O] as the environment shows
+    observe: Callable[[Params, Any], jax.Array]  # (params, z) -> [O], as the task shows it
+    # (params, obs [O]) -> z, where an observation tells all that the model needs
+    recover: Callable[[Params, jax.Array], Any] | None = None
 
 
 class Environment(NamedTuple):

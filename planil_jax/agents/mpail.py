@@ -7,24 +7,28 @@ d(s, s') (high: expert), the value V and the round's temperature λ:
        in the planner's model of the environment;
     2. discriminator, spectrally normalised:
            min_d  E_expert[softplus(-d)] + E_learner[softplus(d)];
-    3. value: min_f  (V(s_t) - G_t)² on λ-returns of the fresh rollout, r = d(s, s'),
-                   + (V(s) - [d(s, s') + γ V̄(s')])² on history;
+    3. value: min_V  (V(s_t) - G_t)² on λ-returns of the fresh rollout, r = d(s, s'),
+                   + (V(s) - [d(s, s') + γ V̄(s')])² on history,
+                   + the same, as a Huber loss, on imagined steps;
     4. V̄, and the parameters that act, follow slowly; learning rates decay.
+
+An imagined step starts far around the demonstrations, takes a random action, and ends where
+the planner's model says. It costs no interaction, and it is what makes the planner find its
+way where nobody ever was: the smooth discriminator says everywhere what is less like the
+expert, and imagined steps teach the value, which would else extrapolate at random, to add
+it up. A model that cannot start from an observation (`Dynamics.recover`) imagines nothing.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533.
 Departures, each a field of Config with the paper's choice in brackets; BUILD_NOTES.md has
 what they do:
-    history_share       part of a learner batch is drawn from all past rounds [0]
-    history_age_power   and favours the old [1], lest aimless first drives be forgotten
-    value_margin        V = f + min(0, d(s, s) + margin) / (1 - γ) [inf: V = f]: where the
-                        discriminator is sure that no expert ever was, f is a guess, and
-                        V falls with the logit, as if the reward of here were paid for ever
-    average_rate        averaged parameters act [1]
-    rate_half_life      learning rates decay [none]
+    history_share, history_age_power   history of all rounds in 2 and 3, the old favoured,
+                                       lest aimless first drives be forgotten [0, 1]
+    imagined_share, imagined_batch     imagined steps in 2 and 3 [0, 0]
+    average_rate                       averaged parameters act [1]
+    rate_half_life                     learning rates decay [0]
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,15 +78,18 @@ class Config:
     history: int = 20_000  # steps of each environment that are kept
     history_share: float = 0.5  # of the discriminator's learner batch
     history_age_power: float = 3.0  # above 1: the old are favoured, see data.replay
+    imagined_share: float = 0.2  # of the discriminator's learner batch
+    imagined_batch: int = 256  # imagined steps in a gradient step of the value
+    imagined_spread: float = 8.0  # how far around, in the demonstrations' deviations
+    huber_delta: float = 10.0  # of the imagined loss, in units of value
     discriminator_rate: float = 1e-3  # AdamW
     value_rate: float = 1e-3  # Adam
     rate_half_life: int = 15  # rounds in which both rates halve; 0: they stay
     momentum: float = 0.5  # AdamW's β1
     weight_decay: float = 1e-3  # AdamW's
     max_grad_norm: float = 1.0  # of the value
-    value_margin: float = 3.0  # logits below -margin pull the value down; inf: none do
     target_rate: float = 0.01  # V̄ follows V by this share a gradient step
-    average_rate: float = 0.2  # what acts follows what learns by this share a round
+    average_rate: float = 0.3  # what acts follows what learns by this share a round
 
 
 @struct.dataclass
@@ -124,6 +131,7 @@ def make(
     reward_of = adversarial.REWARDS[config.reward]
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
     discriminator_fit, value_fit = _fitters(config)
+    imagines = dynamics.recover is not None
 
     def normalised(params: Params) -> Params:
         return spectral.normalise(params) if config.spectral_norm else params
@@ -162,12 +170,25 @@ def make(
         history = replay.insert(state.history, steps)
         fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps)
         discriminator, told = fit_discriminator(
-            state.discriminator, demos, fresh, history, discriminator_key
+            state.discriminator,
+            demos,
+            fresh,
+            history,
+            state.params.model,
+            discriminator_key,
         )
         judge = normalised(discriminator.params)
         targets = lambda_returns(judge, state.target, rollout)
         fitted_value, target, told_value = fit_value(
-            state.value, state.target, judge, fresh["obs"], targets, history, value_key
+            state.value,
+            state.target,
+            judge,
+            fresh["obs"],
+            targets,
+            history,
+            state.params.model,
+            demos,
+            value_key,
         )
         newest = dataclasses.replace(state.params, discriminator=judge, value=target)
         params = fit.polyak(state.params, newest, config.average_rate)
@@ -180,11 +201,13 @@ def make(
         ratio = config.final_temperature / config.temperature
         return jnp.asarray(config.temperature * ratio**share, jnp.float32)
 
-    def fit_discriminator(fitted: Fit, demos, fresh, history, key) -> tuple[Fit, Metrics]:
+    def fit_discriminator(
+        fitted: Fit, demos, fresh, history, model, key
+    ) -> tuple[Fit, Metrics]:
         def step(fitted: Fit, key: jax.Array):
             expert_key, learner_key = jax.random.split(key)
             expert = demonstrations.sample_pairs(demos, expert_key, config.batch)
-            learner = learner_batch(fresh, history, learner_key)
+            learner = learner_batch(fresh, history, model, demos, learner_key)
 
             def loss_fn(params):
                 params = normalised(params)
@@ -206,50 +229,84 @@ def make(
         fitted, metrics = jax.lax.scan(step, fitted, keys)
         return fitted, jax.tree.map(jnp.mean, metrics)
 
-    def learner_batch(fresh: Any, history: replay.Replay, key: jax.Array) -> Any:
-        """`[B]` of the learner's steps, `history_share` of them from history."""
-        fresh_key, history_key = jax.random.split(key)
+    def learner_batch(fresh, history, model, demos, key: jax.Array) -> Any:
+        """`[B]` of the learner's steps: fresh ones, old ones, and imagined ones."""
+        fresh_key, history_key, imagined_key = jax.random.split(key, 3)
         old = round(config.batch * config.history_share)
+        dreamt = round(config.batch * config.imagined_share) if imagines else 0
         count = jax.tree.leaves(fresh)[0].shape[0]
-        rows = jax.random.randint(fresh_key, (config.batch - old,), 0, count)
-        recent = jax.tree.map(lambda leaf: leaf[rows], fresh)
-        past = replay.sample(history, history_key, old, config.history_age_power)
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), recent, past)
+        rows = jax.random.randint(fresh_key, (config.batch - old - dreamt,), 0, count)
+        parts = [
+            jax.tree.map(lambda leaf: leaf[rows], fresh),
+            replay.sample(history, history_key, old, config.history_age_power),
+        ]
+        if dreamt:
+            parts.append(imagine(model, demos, imagined_key, dreamt))
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
     def lambda_returns(judge: Params, target: Params, rollout: Transition) -> jax.Array:
         """G_t of the fresh rollout, flat `[T E]`."""
         return jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
             reward_of(logit(judge, rollout.obs, rollout.next_obs)),
-            value(target, judge, rollout.next_obs),
+            value(target, rollout.next_obs),
             config.discount * ~rollout.terminal,
             rollout.terminal | rollout.truncated,
             config.trace,
         ).reshape(-1)
 
-    def fit_value(fitted: Fit, target, judge, obs, targets, history, key):
+    def one_step_targets(judge, target, obs, next_obs, terminal) -> jax.Array:
+        """d(s, s') + γ V̄(s'), `[B]`."""
+        rewards = reward_of(logit(judge, obs, next_obs))
+        return rewards + config.discount * ~terminal * value(target, next_obs)
+
+    def imagine(model: Params, demos: Demonstrations, key: jax.Array, count: int) -> Any:
+        """`[B]` steps that the planner's model foresees, far around the demonstrations."""
+        recover = dynamics.recover
+        assert recover is not None
+        obs_key, noise_key, step_key = jax.random.split(key, 3)
+        obs, _ = demonstrations.sample_pairs(demos, obs_key, count)
+        noise = jax.random.normal(noise_key, obs.shape)
+        obs = obs + config.imagined_spread * jnp.std(obs, axis=0) * noise
+        low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+
+        def step(obs: jax.Array, key: jax.Array):
+            action_key, key = jax.random.split(key)
+            action = jax.random.uniform(action_key, low.shape, low.dtype, low, high)
+            z = recover(model, obs)
+            following = dynamics.step(model, z, action, key)
+            return dynamics.observe(model, z), dynamics.observe(model, following)
+
+        obs, next_obs = jax.vmap(step)(obs, jax.random.split(step_key, count))
+        terminal = jnp.zeros((count,), bool)
+        return {"obs": obs, "next_obs": next_obs, "terminal": terminal}
+
+    def fit_value(fitted: Fit, target, judge, obs, targets, history, model, demos, key):
         """Fits V to `targets` at `obs` and one-step targets on history; moves V̄ along."""
 
         def step(carry, key: jax.Array):
             fitted, target = carry
-            fresh_key, history_key = jax.random.split(key)
+            fresh_key, history_key, imagined_key = jax.random.split(key, 3)
             rows = jax.random.randint(fresh_key, (config.batch,), 0, targets.shape[0])
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
-            rewards = reward_of(logit(judge, past["obs"], past["next_obs"]))  # [B]
-            following = value(target, judge, past["next_obs"])
-            past_targets = rewards + config.discount * ~past["terminal"] * following
+            past_targets = one_step_targets(judge, target, **past)
+            if imagines and config.imagined_batch:
+                imagined = imagine(model, demos, imagined_key, config.imagined_batch)
+                imagined_targets = one_step_targets(judge, target, **imagined)
 
             def loss_fn(params):
-                fresh_values = value(params, judge, obs[rows])
-                fresh_loss = jnp.mean((fresh_values - targets[rows]) ** 2)
-                past_values = value(params, judge, past["obs"])
-                past_loss = jnp.mean((past_values - past_targets) ** 2)
-                return fresh_loss + past_loss, {
-                    "value/loss": fresh_loss,
-                    "value/history_loss": past_loss,
-                    "value/mean": jnp.mean(fresh_values),
+                fresh_values = value(params, obs[rows])
+                past_values = value(params, past["obs"])
+                losses = {
+                    "value/loss": jnp.mean((fresh_values - targets[rows]) ** 2),
+                    "value/history_loss": jnp.mean((past_values - past_targets) ** 2),
                 }
+                if imagines and config.imagined_batch:
+                    errors = value(params, imagined["obs"]) - imagined_targets
+                    huber = optax.losses.huber_loss(errors, delta=config.huber_delta)
+                    losses["value/imagined_loss"] = jnp.mean(huber)
+                return sum(losses.values()), losses | {"value/mean": fresh_values.mean()}
 
             gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
             fitted = value_fit.step(fitted, gradients)
@@ -275,7 +332,7 @@ def critic(
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
     return (
         lambda params, obs, next_obs: logit(params.discriminator, obs, next_obs),
-        lambda params, obs: value(params.value, params.discriminator, obs),
+        lambda params, obs: value(params.value, obs),
     )
 
 
@@ -310,16 +367,28 @@ def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[
     """`(params, state, key) -> score`, with `score` of actions `[H, U]`, `[]`."""
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
     reward_of = adversarial.REWARDS[config.reward]
-    path_fn = _path_fn(dynamics)
-    powers = jnp.arange(config.planner.horizon + 1, dtype=jnp.float32)
-    markups = config.markup**powers  # [H + 1]
+    horizon = config.planner.horizon
+    markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
 
     def score_fn(params: Acting, state: EnvState, key: jax.Array):
+        start = (dynamics.start(params.model, state), state.obs)
+        keys = jax.random.split(key, horizon)
+
+        # Rewards are taken inside the scan: after it, the activations of all steps, plans
+        # and environments at once would not fit into a processor's cache.
+        def step(running, inputs):
+            z, obs = running
+            action, markup, step_key = inputs
+            z = dynamics.step(params.model, z, action, step_key)
+            next_obs = dynamics.observe(params.model, z)
+            reward = reward_of(logit(params.discriminator, obs, next_obs))
+            return (z, next_obs), markup * reward
+
         def score(actions: jax.Array) -> jax.Array:
-            path = path_fn(params, state, key, actions)
-            rewards = reward_of(logit(params.discriminator, path[:-1], path[1:]))  # [H]
-            last = value(params.value, params.discriminator, path[-1])
-            return jnp.dot(markups[:-1], rewards) + markups[-1] * last
+            inputs = (actions, markups[:-1], keys)
+            (_, last), rewards = jax.lax.scan(step, start, inputs)
+            last_value = value(params.value, last)
+            return jnp.sum(rewards) + markups[-1] * last_value
 
         return score
 
@@ -362,18 +431,8 @@ def _logit_fn(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
 
 
 def _value_fn(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
-    """V: `(params, the judge's normalised params, obs […, O]) -> […]`."""
-    network = _networks(spec, config, entries)[1]
-    logit = _logit_fn(spec, config, entries)
-
-    def value(params: Params, judge: Params, obs: jax.Array) -> jax.Array:
-        known = network.apply(params, obs)
-        if math.isinf(config.value_margin):
-            return known
-        beyond = jnp.minimum(0.0, logit(judge, obs, obs) + config.value_margin)
-        return known + beyond / (1 - config.discount)
-
-    return value
+    """V: `(params, obs […, O]) -> […]`."""
+    return _networks(spec, config, entries)[1].apply
 
 
 def _fitters(config: Config) -> tuple[fit.Fitter, fit.Fitter]:

@@ -164,6 +164,7 @@ def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
         start=lambda params, state: _seen(state.obs),
         step=step,
         observe=lambda params, car: _observe(car),
+        recover=lambda params, obs: _seen(obs),
     )
 
 

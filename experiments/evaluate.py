@@ -7,6 +7,8 @@ Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints
 
 import json
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,13 +18,14 @@ from absl import flags
 
 from experiments import door, experiment, runs, statistics
 from planil_jax.base import Environment
-from planil_jax.training import loop, run
+from planil_jax.training import loop, report, run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
 flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
 flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
 flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
+flags.DEFINE_string("out", "", "Also write all there is to know of the run here, .json.")
 flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
 
 FIELD_SEED = 0x0DD
@@ -33,6 +36,25 @@ def main() -> None:
     trained = runs.load(FLAGS.run, FLAGS.which)
     found = evaluate(trained, FLAGS.episodes, [float(f) for f in FLAGS.field], FLAGS.starts)
     print(table(found))
+    if FLAGS.out:
+        Path(FLAGS.out).write_text(json.dumps(record(trained, found), indent=1) + "\n")
+
+
+def record(trained: runs.Run, found: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation with what it takes to believe it: training curve, config, versions."""
+    steps, returns = report.read_metrics(trained.directory)["eval/return"]
+    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
+    return {
+        "command": " ".join(["python -m experiments.evaluate", *sys.argv[1:]]),
+        "evaluation": found,
+        "training": {
+            "steps": steps.tolist(),
+            "return_by_seed": returns.tolist(),
+            "seconds": json.loads(lines[-1])["seconds"],
+        },
+        "versions": json.loads((trained.directory / "versions.json").read_text()),
+        "config": json.loads((trained.directory / "config.json").read_text()),
+    }
 
 
 def evaluate(

@@ -81,6 +81,7 @@ class Config:
     imagined_share: float = 0.2  # of the discriminator's learner batch
     imagined_batch: int = 256  # imagined steps in a gradient step of the value
     imagined_spread: float = 8.0  # how far around, in the demonstrations' deviations
+    imagined_discount: float = 0.95  # γ of the imagined targets
     huber_delta: float = 10.0  # of the imagined loss, in units of value
     discriminator_rate: float = 1e-3  # AdamW
     value_rate: float = 1e-3  # Adam
@@ -254,10 +255,10 @@ def make(
             config.trace,
         ).reshape(-1)
 
-    def one_step_targets(judge, target, obs, next_obs, terminal) -> jax.Array:
+    def one_step_targets(judge, target, discount, obs, next_obs, terminal) -> jax.Array:
         """d(s, s') + γ V̄(s'), `[B]`."""
         rewards = reward_of(logit(judge, obs, next_obs))
-        return rewards + config.discount * ~terminal * value(target, next_obs)
+        return rewards + discount * ~terminal * value(target, next_obs)
 
     def imagine(model: Params, demos: Demonstrations, key: jax.Array, count: int) -> Any:
         """`[B]` steps that the planner's model foresees, far around the demonstrations."""
@@ -290,10 +291,12 @@ def make(
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
-            past_targets = one_step_targets(judge, target, **past)
+            past_targets = one_step_targets(judge, target, config.discount, **past)
             if imagines and config.imagined_batch:
                 imagined = imagine(model, demos, imagined_key, config.imagined_batch)
-                imagined_targets = one_step_targets(judge, target, **imagined)
+                imagined_targets = one_step_targets(
+                    judge, target, config.imagined_discount, **imagined
+                )
 
             def loss_fn(params):
                 fresh_values = value(params, obs[rows])

@@ -78,14 +78,14 @@ class Config:
     history: int = 20_000  # steps of each environment that are kept
     history_share: float = 0.5  # of the discriminator's learner batch
     history_age_power: float = 3.0  # above 1: the old are favoured, see data.replay
-    imagined_share: float = 0.2  # of the discriminator's learner batch
+    imagined_share: float = 0.1  # of the discriminator's learner batch
     imagined_batch: int = 256  # imagined steps in a gradient step of the value
     imagined_spread: float = 8.0  # how far around, in the demonstrations' deviations
     imagined_discount: float = 0.95  # γ of the imagined targets
     huber_delta: float = 10.0  # of the imagined loss, in units of value
     discriminator_rate: float = 1e-3  # AdamW
     value_rate: float = 1e-3  # Adam
-    rate_half_life: int = 15  # rounds in which both rates halve; 0: they stay
+    rate_half_life: int = 8  # rounds in which both rates halve; 0: they stay
     momentum: float = 0.5  # AdamW's β1
     weight_decay: float = 1e-3  # AdamW's
     max_grad_norm: float = 1.0  # of the value

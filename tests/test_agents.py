@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import mpail, scripted
-from planil_jax.base import Agent, Demonstrations, Environment, TrainState
+from planil_jax.base import Agent, Demonstrations, Environment, EnvState, TrainState
 from planil_jax.envs import point_mass
 from planil_jax.models import simulator
 from planil_jax.nets import mlp
@@ -37,9 +37,14 @@ def _mpail(env: Environment) -> Agent:
         discriminator_steps=3,
         value_steps=3,
         batch=16,
+        imagined_batch=16,
         history=20,
     )
-    model = simulator.prior_or_physics(env)
+
+    def recover(params, obs):
+        return EnvState(point_mass.Point(*obs), obs, jnp.zeros((), jnp.int32))
+
+    model = simulator.make(env)._replace(recover=recover)  # so that it imagines
     return mpail.make(env.spec, model, config, LOOP.environments, ENTRIES)
 
 

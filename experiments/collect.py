@@ -14,11 +14,15 @@ from planil_jax.data import demos
 from planil_jax.training import loop
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("env", None, "Environment to demonstrate.", required=True)
-flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
-flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
-flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
-flags.DEFINE_bool("actions", False, "Write actions too; without, observations only.")
+
+
+def define_flags() -> None:
+    """Not on import: other binaries import this one."""
+    flags.DEFINE_string("env", None, "Environment to demonstrate.", required=True)
+    flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
+    flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
+    flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
+    flags.DEFINE_bool("actions", False, "Write actions too; without, observations only.")
 
 
 def main() -> None:
@@ -69,4 +73,5 @@ def _episode(transitions, alive: np.ndarray, actions: bool) -> demos.Episode:
 
 
 if __name__ == "__main__":
+    define_flags()
     door.run(main)

@@ -21,15 +21,21 @@ from planil_jax.base import Environment
 from planil_jax.training import loop, report, run
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
-flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
-flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
-flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
-flags.DEFINE_string("out", "", "Also write all there is to know of the run here, .json.")
-flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
 
 FIELD_SEED = 0x0DD
 SLOWEST = 1.4  # metres a second at which the farthest start still has time to arrive
+
+
+def define_flags() -> None:
+    """Not on import: other binaries import this one."""
+    flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+    flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
+    flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
+    flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
+    flags.DEFINE_string(
+        "out", "", "Also write all there is to know of the run here, .json."
+    )
+    flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
 
 
 def main() -> None:
@@ -175,4 +181,5 @@ def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    define_flags()
     door.run(main)

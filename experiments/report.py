@@ -24,13 +24,17 @@ from planil_jax.data import demos
 from planil_jax.training import report as training_report
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
-flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
-flags.DEFINE_integer("seed_index", 0, "Which of the run's seeds drives.", lower_bound=0)
 
 REPORT_FILE = "report.html"
 _SEEDS = 6  # shown on maps
 _ROLLOUTS = 8  # of each seed, on maps
+
+
+def define_flags() -> None:
+    """Not on import: other binaries import this one."""
+    flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+    flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
+    flags.DEFINE_integer("seed_index", 0, "Which of the run's seeds drives.", lower_bound=0)
 
 
 def main() -> None:
@@ -347,4 +351,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    define_flags()
     door.run(main)

@@ -19,14 +19,18 @@ from planil_jax.data import demos
 from planil_jax.training import report, run, rundir
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config")
-flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
-flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
-flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
-flags.DEFINE_integer("seeds", 1, "Seeds, trained side by side.", lower_bound=1)
-flags.DEFINE_bool("resume", False, "Continue the run in --logdir.")
 
 _FREE = ("run.total_steps", "run.keep_last", "run.keep_best")  # may change on --resume
+
+
+def define_flags() -> None:
+    """Not on import: other binaries import this one."""
+    config_flags.DEFINE_config_file("config")
+    flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
+    flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
+    flags.DEFINE_integer("seeds", 1, "Seeds, trained side by side.", lower_bound=1)
+    flags.DEFINE_bool("resume", False, "Continue the run in --logdir.")
 
 
 def main() -> None:
@@ -70,4 +74,5 @@ def train(
 
 
 if __name__ == "__main__":
+    define_flags()
     door.run(main, config="experiments/configs/navigation_mpail.py")

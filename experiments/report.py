@@ -179,6 +179,7 @@ def _plane(
     underlay = page.picture(figures.underlay(learned, seed_index))
     animation = views.animation(trained, scene, driven, underlay)
     still = figures.plans_still(scene, driven)
+    still.savefig(trained.directory / "plans.png", dpi=90)
     drive = page.section(
         "A drive, and what was weighed",
         page.player(

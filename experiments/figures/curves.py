@@ -43,6 +43,7 @@ PANELS = (
     Panel("Planner: temperature", ("planner/temperature",), log=True),
     Panel("Discriminator: loss", ("discriminator/loss",)),
     Panel("Value: mean", ("value/mean",)),
+    Panel("Value: loss on imagined steps", ("value/imagined_loss",)),
 )
 
 

@@ -321,26 +321,26 @@ def test_the_values_rate_halves_by_its_half_life():
 RECOVERS = STILL._replace(recover=lambda params, obs: obs)
 
 
-def updated(dynamics: Dynamics, **changes) -> tuple[mpail.State, dict[str, jax.Array]]:
-    """One update of the chain, planning with `dynamics`."""
-    config = dataclasses.replace(CHAIN, **changes)
-    agent = mpail.make(SPEC, dynamics, config, 1, ENTRIES)
+def updated(**changes) -> tuple[mpail.State, dict[str, jax.Array]]:
+    """The same update with a model that recovers, and so may imagine."""
+    config = dataclasses.replace(BOTH, **changes)
+    agent = mpail.make(SPEC, RECOVERS, config, 1, ENTRIES)
     jitted = jax.jit(agent.update, compiler_options=QUICK)
     return jitted(begin(), ROUND, DEMOS, jax.random.key(7), jnp.int32(0))
 
 
 def test_a_model_that_cannot_start_from_an_observation_imagines_nothing():
-    state, metrics = updated(STILL)
-    plain, _ = updated(RECOVERS, imagined_share=0.0, imagined_batch=0)
+    state, metrics = update(BOTH, begin(), ROUND, DEMOS)
+    plain, _ = updated(imagined_share=0.0, imagined_batch=0)
     assert "value/imagined_loss" not in metrics
     assert equal(state, plain)
 
 
 def test_imagined_steps_teach_the_discriminator_and_the_value_apart():
-    plain, _ = updated(STILL)
-    judged, _ = updated(RECOVERS, imagined_share=0.25, imagined_batch=0)
+    plain, _ = update(BOTH, begin(), ROUND, DEMOS)
+    judged, _ = updated(imagined_share=0.25, imagined_batch=0)
     assert not equal(judged.discriminator.params, plain.discriminator.params)
-    valued, metrics = updated(RECOVERS, imagined_share=0.0, imagined_batch=8)
+    valued, metrics = updated(imagined_share=0.0, imagined_batch=8)
     assert equal(valued.discriminator.params, plain.discriminator.params)
     assert not equal(valued.value.params, plain.value.params)
     assert metrics["value/imagined_loss"] > 0

@@ -159,7 +159,7 @@ def _panels(
     columns = 2 if count == 4 else min(3, count)
     rows = math.ceil(count / columns)
     width = 10.4 if columns > 1 else 6.4
-    height = rows * ((width - 1.1) / columns + 0.45)
+    height = rows * ((width - 1.1) / columns + 0.7)
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = []
     for i in range(count):

@@ -26,6 +26,11 @@ what they do:
     imagined_share, imagined_batch     imagined steps in 2 and 3 [0, 0]
     average_rate                       averaged parameters act [1]
     rate_half_life                     learning rates decay [0]
+The published code departs from the paper, each time for the worse; so can this one:
+    planner.weighting="step"           weights by the sum of exponentials of the steps
+    planner.warm_start="backwards"     the plan is shifted the wrong way
+    reward_pairs="same"                the value learns from d(s_t, s_t)
+    pairs_across_resets=True           the discriminator sees steps that never happened
 """
 
 import dataclasses
@@ -49,6 +54,7 @@ from planil_jax.base import (
     Params,
     Plan,
     Transition,
+    UsageError,
 )
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
@@ -69,6 +75,8 @@ class Config:
     final_temperature: float = 0.1
     temperature_rounds: int = 20  # of geometric decay from the one to the other
     reward: str = "logit"  # a name of losses.adversarial.REWARDS
+    reward_pairs: str = "next"  # d(s_t, s_{t+1}); "same": d(s_t, s_t), in the returns
+    pairs_across_resets: bool = False  # take the step after an end for its successor
     spectral_norm: bool = True  # of the discriminator's kernels
     discount: float = 0.99  # γ
     trace: float = 0.95  # λ of the returns
@@ -131,6 +139,10 @@ def make(
     score_fn = _score_fn(spec, dynamics, config, entries)
     reward_of = adversarial.REWARDS[config.reward]
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
+    if config.reward_pairs not in ("next", "same"):
+        raise UsageError(
+            f"agent.reward_pairs is 'next' or 'same', not {config.reward_pairs!r}."
+        )
     discriminator_fit, value_fit = _fitters(config)
     imagines = dynamics.recover is not None
 
@@ -163,9 +175,12 @@ def make(
         state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
         discriminator_key, value_key = jax.random.split(key)
+        next_obs = rollout.next_obs  # [T, E, O]
+        if config.pairs_across_resets:
+            next_obs = jnp.concatenate([rollout.obs[1:], next_obs[-1:]])
         steps = {
             "obs": rollout.obs,
-            "next_obs": rollout.next_obs,
+            "next_obs": next_obs,
             "terminal": rollout.terminal,
         }
         history = replay.insert(state.history, steps)
@@ -247,8 +262,9 @@ def make(
 
     def lambda_returns(judge: Params, target: Params, rollout: Transition) -> jax.Array:
         """G_t of the fresh rollout, flat `[T E]`."""
+        successors = rollout.next_obs if config.reward_pairs == "next" else rollout.obs
         return jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
-            reward_of(logit(judge, rollout.obs, rollout.next_obs)),
+            reward_of(logit(judge, rollout.obs, successors)),
             value(target, rollout.next_obs),
             config.discount * ~rollout.terminal,
             rollout.terminal | rollout.truncated,
@@ -391,6 +407,8 @@ def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[
             inputs = (actions, markups[:-1], keys)
             (_, last), rewards = jax.lax.scan(step, start, inputs)
             last_value = value(params.value, last)
+            if config.planner.weighting == "step":
+                return jnp.append(rewards, markups[-1] * last_value)  # [H + 1]
             return jnp.sum(rewards) + markups[-1] * last_value
 
         return score

@@ -45,6 +45,10 @@ class Config:
     adapt_spread: bool = False  # refit the spread to the weighted plans between iterations
     min_spread: float = 0.05  # bounds of a refitted spread, in the action's units
     max_spread: float = 2.0
+    weighting: str = (
+        "total"  # of a plan's "total" score, or "step": Σ_h softmax of each step
+    )
+    warm_start: str = "shift"  # by one step; "backwards" or "none": for comparison
     antithetic: bool = True  # draw half the noise and mirror it
     explore: str = (
         "mean"  # while exploring, act by the "mean" or by one plan "sample"d by weight
@@ -95,10 +99,15 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
         chex.assert_shape(plan.mean, (config.horizon, len(low)))
         for sample_key in jax.random.split(key, config.iterations):
             plans = _sample(sample_key, plan, proposals)  # [H, U, K]
-            scores = jax.vmap(score_fn, in_axes=-1)(plans)  # [K]
-            weights = importance_weights(scores, temperature, config.elites)  # [K]
+            scores = jax.vmap(score_fn, in_axes=-1)(plans)  # [K], or [K, H'] by step
+            weights = weigh(scores, temperature)  # [K]
             plan = _refit(plan, plans, weights)
         return plan, plans, weights
+
+    def weigh(scores, temperature):
+        if config.weighting == "total":
+            return importance_weights(scores, temperature, config.elites)
+        return step_weights(scores, temperature)
 
     def _sample(key, plan, proposals):
         count = config.samples - (0 if proposals is None else proposals.shape[0])
@@ -125,10 +134,12 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
 
     def _shift(plan):
         still = jnp.clip(jnp.zeros_like(lower), lower, upper)[None]
-        return Plan(
-            mean=jnp.concatenate([plan.mean[1:], still]),
-            std=jnp.broadcast_to(sigma, plan.std.shape),
-        )
+        mean = {
+            "shift": lambda: jnp.concatenate([plan.mean[1:], still]),
+            "backwards": lambda: jnp.concatenate([still, plan.mean[:-1]]),
+            "none": lambda: jnp.broadcast_to(still, plan.mean.shape),
+        }[config.warm_start]()
+        return Plan(mean=mean, std=jnp.broadcast_to(sigma, plan.std.shape))
 
     return Planner(init, plan, trace)
 
@@ -148,6 +159,17 @@ def importance_weights(
     best = jnp.max(jnp.where(finite, scores, -jnp.inf))
     relative = (ranked - jnp.where(jnp.isfinite(best), best, 0.0)) / temperature
     return jax.nn.softmax(jnp.where(jnp.isfinite(best), relative, 0.0))
+
+
+def step_weights(scores: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """w_k ∝ Σ_h exp((s_kh - max s) / temperature), `[K]`, of scores by step `[K, H']`.
+
+    As in the published code of MPAIL. A plan that is good at one step weighs much, however
+    bad it is at the others; `importance_weights` of the totals is the sound choice.
+    """
+    chex.assert_rank(scores, 2)
+    flat = importance_weights(scores.reshape(-1), temperature)
+    return jnp.sum(flat.reshape(scores.shape), axis=1)
 
 
 def _noise(key, shape, antithetic):
@@ -174,6 +196,17 @@ def _check(config: Config, action_size: int) -> None:
     if config.sampling not in ("delta", "gaussian"):
         raise UsageError(
             f"planner.sampling is 'delta' or 'gaussian', not {config.sampling!r}."
+        )
+    if config.weighting not in ("total", "step"):
+        raise UsageError(
+            f"planner.weighting is 'total' or 'step', not {config.weighting!r}."
+        )
+    if config.weighting == "step" and config.elites:
+        raise UsageError("planner.elites goes with planner.weighting='total' alone.")
+    if config.warm_start not in ("shift", "backwards", "none"):
+        raise UsageError(
+            "planner.warm_start is 'shift', 'backwards' or 'none', not "
+            f"{config.warm_start!r}."
         )
     if config.explore not in ("mean", "sample"):
         raise UsageError(f"planner.explore is 'mean' or 'sample', not {config.explore!r}.")

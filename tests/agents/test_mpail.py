@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import mpail
-from planil_jax.base import Demonstrations, Dynamics, EnvSpec, Fit, Plan, Transition
+from planil_jax.base import (
+    Demonstrations,
+    Dynamics,
+    EnvSpec,
+    Fit,
+    Plan,
+    Transition,
+    UsageError,
+)
 from planil_jax.envs import point_mass
 from planil_jax.models import simulator
 from planil_jax.nets import mlp
@@ -314,6 +322,33 @@ def test_the_values_rate_halves_by_its_half_life():
         moved = sum(0.05 * 0.5 ** (j / 600) for j in range(start, start + 600))
         found = entry(state.value.params, 3) - entry(before, 3)
         np.testing.assert_allclose(found, moved, rtol=1e-3)
+
+
+# -------------------------------------------------------- departures of published code
+
+WAKING = {"imagined_share": 0.0, "imagined_batch": 0}
+
+
+def test_the_published_reward_is_that_of_staying_and_moves_the_value_alone():
+    sound, _ = updated(**WAKING)
+    published, _ = updated(**WAKING, reward_pairs="same")
+    assert equal(published.discriminator.params, sound.discriminator.params)
+    assert not equal(published.value.params, sound.value.params)
+
+
+def test_pairs_across_resets_enter_the_history_only_if_asked():
+    sound, _ = updated(**WAKING)
+    published, _ = updated(**WAKING, pairs_across_resets=True)
+    count = ROUND.obs.shape[0]
+    np.testing.assert_array_equal(sound.history.steps["next_obs"][:count], ROUND.next_obs)
+    np.testing.assert_array_equal(
+        published.history.steps["next_obs"][: count - 1], ROUND.obs[1:]
+    )
+
+
+def test_an_unknown_choice_of_pairs_is_refused():
+    with pytest.raises(UsageError, match="reward_pairs"):
+        updated(**WAKING, reward_pairs="both")
 
 
 # ------------------------------------------------------------------------- imagination

@@ -327,3 +327,27 @@ def test_a_setting_outside_its_range_is_refused_by_name(setting, named):
 def test_a_plan_of_another_horizon_is_refused():
     with pytest.raises(AssertionError):
         decide(config(), plan=plan_of(np.zeros((3, 2))))
+
+
+def test_published_step_weights_are_sums_of_exponentials_over_the_steps():
+    scores = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, -1.0]])
+    exponentials = np.exp(scores / 0.5).sum(axis=1)
+    weights = mppi.step_weights(jnp.asarray(scores), 0.5)
+    np.testing.assert_allclose(weights, exponentials / exponentials.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("warm_start", "expected"),
+    [("shift", [1.0, 2.0, 0.0]), ("backwards", [0.0, 0.0, 1.0]), ("none", [0.0] * 3)],
+)
+def test_the_warm_start_is_the_one_that_is_asked_for(warm_start, expected):
+    """Two samples, ±0 of noise: the plan stays what it was, and is handed on."""
+    config = mppi.Config(
+        samples=2, horizon=3, iterations=1, noise=(1e-6,), warm_start=warm_start
+    )
+    planner = mppi.make(config, (-5.0,), (5.0,))
+    plan = Plan(mean=jnp.array([[0.0], [1.0], [2.0]]), std=jnp.full((3, 1), 1e-6))
+    _, handed_on = planner.plan(
+        lambda actions: 0.0 * actions.sum(), plan, jax.random.key(0), 1.0, False
+    )
+    np.testing.assert_allclose(handed_on.mean[:, 0], expected, atol=1e-4)

@@ -1,6 +1,5 @@
 """A run directory read back: what it trained, on what, and the parameters that act."""
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -73,5 +72,4 @@ def digest(path: str | Path) -> str:
 
 def over_seeds(function, params: Params):
     """`function(params)` of each seed in turn, compiled once; results `[S, …]`."""
-    mapped = functools.partial(seeds.over(function, "map", None))
-    return jax.device_get(jax.jit(mapped)(params))
+    return jax.device_get(jax.jit(seeds.over(function, "map", None))(params))

@@ -25,8 +25,8 @@ import ml_collections
 from absl import flags
 from absl import logging as absl_logging
 
-from planil_jax.base import UsageError, UserError
-from planil_jax.config import did_you_mean, leaves
+from planil_jax.base import UsageError, UserError, did_you_mean
+from planil_jax.config import leaves
 
 FLAGS = flags.FLAGS
 

@@ -13,7 +13,8 @@ Axis letters, in the order in which axes lead:
     O observation · U action · F features
 """
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -33,6 +34,12 @@ class UsageError(UserError):
     """A `UserError` that a different command line would avoid."""
 
     exit_code = 2
+
+
+def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """A hint, " Did you mean --seeds?" with its space, or "" where no name is near."""
+    near = [dashes + match for match in difflib.get_close_matches(name, list(known), 2)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 # --------------------------------------------------------------------------- environments

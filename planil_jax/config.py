@@ -6,15 +6,14 @@ bc.Config`), the *template*, an instance, says which: its types at run time are 
 """
 
 import dataclasses
-import difflib
 import json
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
 
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, did_you_mean
 
 Config = TypeVar("Config")
 _NESTED = (Mapping, ml_collections.ConfigDict)
@@ -78,12 +77,6 @@ def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """A hint, " Did you mean --seeds?" with its space, or "" where no name is near."""
-    near = [dashes + match for match in difflib.get_close_matches(name, list(known), 2)]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A loss takes logits or a function that makes them; it knows no network.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -18,6 +19,14 @@ REWARDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gail_neg": jax.nn.log_sigmoid,  # log D <= 0
     "prob": jax.nn.sigmoid,  # D: V-MAIL's code
     "neg_prob": lambda logit: -jax.nn.sigmoid(-logit),  # -(1 - D): MAIL
+}
+
+# What a form of reward does to a task that can end early, whatever is imitated.
+BIASES: dict[str, str] = {
+    "gail_pos": "pays for every step, so it rewards staying alive by itself",
+    "prob": "pays for every step, so it rewards staying alive by itself",
+    "gail_neg": "charges for every step, so it rewards an early end by itself",
+    "neg_prob": "charges for every step, so it rewards an early end by itself",
 }
 
 
@@ -38,3 +47,45 @@ def accuracy(expert_logits: jax.Array, learner_logits: jax.Array) -> jax.Array:
     """Share of samples on their side of zero, each class weighted alike, `[]` in [0, 1]."""
     chex.assert_rank([expert_logits, learner_logits], 1)
     return 0.5 * (jnp.mean(expert_logits > 0) + jnp.mean(learner_logits <= 0))
+
+
+def gradient_penalty(
+    logit_fn: Callable[[Any], jax.Array],
+    expert: Any,
+    learner: Any,
+    key: jax.Array,
+    norm: float = 1.0,
+) -> jax.Array:
+    """How far the slope of a logit is from `norm` between the classes, squared, `[]`.
+
+        E[(‖∇ l(x)‖ - norm)²],   x = u x_expert + (1 - u) x_learner,   u ~ U(0, 1)
+
+    Gulrajani et al. 2017, arXiv 1704.00028, eq. 3.
+
+    Args:
+      logit_fn: of one sample, a tree of float arrays, to `[]`.
+      expert, learner: such trees, `[B, ...]`.
+    """
+    shares = jax.random.uniform(key, (jax.tree.leaves(expert)[0].shape[0],))  # [B]
+
+    def slope(share: jax.Array, one: Any, other: Any) -> jax.Array:
+        between = jax.tree.map(lambda a, b: share * a + (1 - share) * b, one, other)
+        gradient = jax.grad(logit_fn)(between)
+        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)) + 1e-12)
+
+    return jnp.mean((jax.vmap(slope)(shares, expert, learner) - norm) ** 2)
+
+
+def shaped(
+    reward: jax.Array,
+    potential: jax.Array,
+    next_potential: jax.Array,
+    terminal: jax.Array,
+    discount: float,
+) -> jax.Array:
+    """AIRL's f = g(s) + γ (1 - terminal) h(s') - h(s), elementwise.
+
+    Fu et al. 2018, arXiv 1710.11248, eq. 4, with h = 0 after an end: the discounted sum of
+    f over an episode that ends is that of g, less h(s_0).
+    """
+    return reward + discount * ~terminal * next_potential - potential

@@ -38,3 +38,26 @@ def lambda_returns(
     start = jnp.zeros((), rewards.dtype)
     steps = (rewards, next_values, discounts, traces)
     return jax.lax.scan(backwards, start, steps, reverse=True)[1]
+
+
+def advantages(
+    rewards: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    discounts: jax.Array,
+    cut: jax.Array,
+    trace: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Generalised advantages and the λ-returns that they lead to, `[T]` each.
+
+        A_t = δ_t + γ_t λ_t A_{t+1} = G_t - V(s_t),   δ_t = r_t + γ_t V(s_{t+1}) - V(s_t)
+
+    Schulman et al. 2016, arXiv 1506.02438, eq. 16; the second form, by the recursion of
+    G_t, holds where `next_values[t]` is `values[t + 1]` at all steps that are not cut.
+
+    Args:
+      values: `[T]`, V(s_t); the rest as for `lambda_returns`.
+    """
+    chex.assert_equal_shape([rewards, values])
+    targets = lambda_returns(rewards, next_values, discounts, cut, trace)
+    return targets - values, targets

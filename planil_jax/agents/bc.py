@@ -1,0 +1,124 @@
+"""Behavioural cloning: the demonstrator's actions, by regression; no environment needed.
+
+    mean squared error:  min_π  E_expert ‖mode π(·|s) - a‖²,  in units of half the bounds
+    likelihood:          min_π  -E_expert[log π(a|s)]
+
+Observations are normalised by the demonstrations' mean and deviation. What the loop
+collects is not looked at.
+
+Source: Pomerleau 1991; as the baseline of Ho & Ermon 2016, arXiv 1606.03476.
+Departures: the deviation of actions has a floor, else noiseless experts drive it to zero.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    EnvSpec,
+    EnvState,
+    Fit,
+    Metrics,
+    Params,
+    UsageError,
+)
+from planil_jax.data import demos as demonstrations
+from planil_jax.losses import policy as losses
+from planil_jax.nets import fit, heads, mlp, normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    policy: heads.Config = field(
+        default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
+    )
+    loss: str = "mse"  # or "likelihood"
+    steps: int = 100  # gradient steps a round
+    batch: int = 128
+    rate: float = 1e-3  # AdamW
+    weight_decay: float = 1e-4
+
+
+@struct.dataclass
+class Acting:
+    """The part that acts and is exported."""
+
+    policy: Params
+    moments: normalise.Moments  # of the demonstrations
+
+
+@struct.dataclass
+class State:
+    params: Acting
+    policy: Fit
+
+
+def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
+    """Cloning in an environment of this spec.
+
+    Args:
+      entries: indices of the observation entries that the demonstrations hold; the policy
+        sees no others.
+
+    Raises:
+      UsageError: there is no such loss.
+    """
+    if config.loss not in ("mse", "likelihood"):
+        raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
+    policy = heads.make(config.policy, (len(entries),), spec.action_low, spec.action_high)
+    fitter = fit.make(optax.adamw(config.rate, weight_decay=config.weight_decay))
+    seen = jnp.asarray(entries)
+    half = (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
+
+    def look(moments: normalise.Moments, obs: jax.Array) -> jax.Array:
+        return normalise.apply(moments, obs[..., seen])
+
+    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+        chosen = policy.apply(params.policy, look(params.moments, state.obs))
+        return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
+
+    def init(key: jax.Array) -> State:
+        fitted = fitter.init(policy.init(key))
+        return State(Acting(fitted.params, normalise.init(len(entries))), fitted)
+
+    def update(
+        state: State, rollout, demos: Demonstrations, key: jax.Array, round_
+    ) -> tuple[State, Metrics]:
+        del rollout, round_
+        moments = moments_of(demos)
+
+        def step(fitted: Fit, key: jax.Array):
+            obs, actions, _, _ = demonstrations.sample(demos, key, config.batch)
+            assert actions is not None  # needs_actions
+
+            def loss_fn(params: Params):
+                chosen = policy.apply(params, look(moments, obs))
+                error = losses.cloning_error(policy.mode(chosen) / half, actions / half)
+                log_probs = policy.log_prob(chosen, actions)
+                likelihood = losses.cloning_likelihood(log_probs)
+                loss = error if config.loss == "mse" else likelihood
+                return loss, {"policy/error": error, "policy/likelihood": likelihood}
+
+            gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
+            return fitter.step(fitted, gradients), metrics
+
+        keys = jax.random.split(key, config.steps)
+        fitted, metrics = jax.lax.scan(step, state.policy, keys)
+        return State(Acting(fitted.params, moments), fitted), jax.tree.map(
+            jnp.mean, metrics
+        )
+
+    def moments_of(demos: Demonstrations) -> normalise.Moments:
+        obs, _, valid = demonstrations.transitions(demos)
+        weights = valid[:, None] / jnp.sum(valid)
+        mean = jnp.sum(weights * obs[:, seen], axis=0)
+        variance = jnp.sum(weights * (obs[:, seen] - mean) ** 2, axis=0)
+        count = jnp.sum(valid, dtype=jnp.float32)
+        return normalise.Moments(count, mean, variance)
+
+    return Agent(needs_actions=True, init=init, carry=lambda: (), act=act, update=update)

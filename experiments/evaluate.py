@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import door, experiment, runs, statistics
+from experiments import door, experiment, runs, statistics, sweep
 from planil_jax.base import Environment
 from planil_jax.training import loop, report, run
 
@@ -71,6 +71,7 @@ def evaluate(
     found: dict[str, Any] = {
         "step": trained.step,
         "seeds": trained.experiment.seeds,
+        "members": sweep.labels(trained.experiment),
         "in_distribution": in_distribution(trained, episodes),
         "fields": [on_field(trained, side, starts) for side in fields],
     }
@@ -134,7 +135,10 @@ def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The evaluation, for reading."""
     inside = found["in_distribution"]
-    lines = [f"step {found['step']}, {found['seeds']} seeds; each seed, then IQM [95%]"]
+    seeds = found["seeds"]
+    if len(found["members"]) > seeds:
+        return _sweep_table(found)
+    lines = [f"step {found['step']}, {seeds} seeds; each seed, then IQM [95%]"]
     rows = [("return", inside["returns"], inside["return"])]
     if "shares" in inside:
         rows.append(("share of the expert", inside["shares"], inside["share_of_expert"]))
@@ -155,17 +159,36 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _sweep_table(found: dict[str, Any]) -> str:
+    """The evaluation of a sweep: a row for each of its settings."""
+    seeds, inside = found["seeds"], found["in_distribution"]
+    columns = {"return": inside["returns"], "share of the expert": inside.get("shares")}
+    for field in found["fields"]:
+        columns[f"arrived, {field['side_m']:g} m"] = field["successes"]
+    held = {
+        name: np.reshape(values, (-1, seeds)) for name, values in columns.items() if values
+    }
+    lines = [f"step {found['step']}, {seeds} seeds of each; IQM [95%]"]
+    for point, label in enumerate(found["members"][::seeds]):
+        summaries = "   ".join(
+            f"{name} {statistics.interquartile_mean(values[point])}"
+            for name, values in held.items()
+        )
+        lines.append(f"  {label.split(', ', 1)[-1]:30} {summaries}")
+    return "\n".join(lines)
+
+
 def _episodes(
     trained: runs.Run, env: Environment, keys: jax.Array
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[S, B, L + 1, O]` and returns `[S, B]`: an episode a key and seed."""
-    agent = experiment.make_agent(trained.experiment, env, trained.demos)
 
-    def one_seed(params):
+    def one_seed(params, settings):
+        agent = trained.make_agent(env, settings)
         rolled, alive = loop.evaluate(agent, env, params, keys)
         return rolled.obs[:, :1], rolled.next_obs, (rolled.reward * alive).sum(1)
 
-    first, following, returns = runs.over_seeds(one_seed, trained.params)
+    first, following, returns = runs.over_seeds(one_seed, trained)
     return np.concatenate([first, following], axis=2), np.asarray(returns)
 
 

@@ -1,10 +1,21 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from planil_jax import envs
-from planil_jax.agents import mpail, scripted
-from planil_jax.base import Agent, Demonstrations, Environment, UsageError
+from experiments.methods import METHODS
+from planil_jax import config, envs
+from planil_jax.agents import scripted
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Dynamics,
+    Environment,
+    UsageError,
+    did_you_mean,
+)
+from planil_jax.data.demos import require_actions
 from planil_jax.models import simulator
 from planil_jax.planners import mppi
 from planil_jax.training import loop as training_loop
@@ -15,11 +26,17 @@ from planil_jax.training import run as training_run
 class Experiment:
     """Everything that `config.json` of a run directory holds."""
 
-    environment: str = "navigation"  # a name of envs.names()
+    method: str = "mpail"  # a name of methods.METHODS
+    environment: str = "navigation"  # a name of envs.names(), maybe with options
+    # What planners roll forward. Empty: the environment's prior, or else its own physics.
+    # Names of environments, maybe with options: their physics; of several, each plan is
+    # tried on all.
+    model: tuple[str, ...] = ()
     demonstrations: str = ""  # digest of the file, filled in by train
     seed: int = 0  # the first; --seed
     seeds: int = 1  # how many, trained side by side; --seeds
-    agent: mpail.Config = field(default_factory=mpail.Config)
+    sweep: tuple[str, ...] = ()  # settings tried side by side; --sweep
+    agent: Any = field(default_factory=lambda: METHODS["mpail"].config)
     loop: training_loop.Config = field(default_factory=training_loop.Config)
     run: training_run.Config = field(default_factory=training_run.Config)
 
@@ -35,23 +52,71 @@ EXPERTS: dict[str, scripted.Config] = {
         planner=mppi.Config(samples=256, horizon=30, iterations=3, noise=(1.0,)),
     ),
 }
+EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
+
+
+def of_method(method: str, **fields: Any) -> Experiment:
+    """An experiment with a method and, unless told otherwise, its default settings.
+
+    Raises:
+      UsageError: there is no such method.
+    """
+    if method not in METHODS:
+        raise UsageError(
+            f"no method {method!r}.{did_you_mean(method, METHODS)} "
+            f"There are: {', '.join(METHODS)}."
+        )
+    return Experiment(method=method, **({"agent": METHODS[method].config} | fields))
+
+
+def freeze(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment of a nested mapping; fields that it lacks keep their defaults.
+
+    Raises:
+      UsageError: the method or a field is unknown, or a value is of the wrong type.
+    """
+    return config.freeze(settings, of_method(str(settings.get("method", "mpail"))))
+
+
+def from_json(text: str) -> Experiment:
+    """Reads what `config.to_json` wrote of an experiment.
+
+    Raises:
+      UsageError: as for `freeze`, or the text is no JSON object.
+    """
+    return freeze(config.parse_json(text))
 
 
 def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) -> Agent:
-    """The method of an experiment, for its environment and its demonstrations."""
-    return mpail.make(
+    """The method of an experiment, for its environment and its demonstrations.
+
+    Raises:
+      UsageError: the method needs actions, and the demonstrations hold none.
+    """
+    agent = METHODS[experiment.method].make(
         env.spec,
-        simulator.prior_or_physics(env),
+        make_model(experiment, env),
         experiment.agent,
         experiment.loop.environments,
         demos.entries,
     )
+    if agent.needs_actions:
+        require_actions(demos, experiment.method)
+    return agent
+
+
+def make_model(experiment: Experiment, env: Environment) -> Dynamics:
+    """What planners roll forward."""
+    models = [envs.make(name) for name in experiment.model]
+    if len(models) > 1:
+        return simulator.members(models)
+    return simulator.make(models[0]) if models else simulator.prior_or_physics(env)
 
 
 def make_expert(environment: str, env: Environment) -> Agent:
     """The scripted demonstrator of an environment."""
-    config = EXPERTS.get(environment, scripted.Config())
-    return scripted.make(env, simulator.prior_or_physics(env), config)
+    settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
+    return scripted.make(env, simulator.prior_or_physics(env), settings)
 
 
 def make_field(environment: str, side: float, episode_length: int) -> Environment:

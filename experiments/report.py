@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import door, experiment, figures, page, runs, statistics, views
+from experiments.methods import METHODS
 from planil_jax import config
 from planil_jax.base import UsageError
 from planil_jax.data import demos
@@ -26,8 +27,10 @@ from planil_jax.training import report as training_report
 FLAGS = flags.FLAGS
 
 REPORT_FILE = "report.html"
+CONFIG = "experiments/configs/default.py"
 _SEEDS = 6  # shown on maps
 _ROLLOUTS = 8  # of each seed, on maps
+_FLAGS = ("method", "seed", "seeds", "sweep", "demonstrations")  # told by other flags
 
 
 def define_flags() -> None:
@@ -58,10 +61,12 @@ def write(trained: runs.Run, seed_index: int = 0) -> Path:
     evaluation = _read_json(trained.directory / "evaluation.json")
     paths = views.rollouts(trained, _ROLLOUTS)
     parts = [_header(trained), _headline(trained, evaluation), _curves(trained, evaluation)]
-    if views.is_planar(trained):
+    if views.is_planar(trained) and METHODS[trained.experiment.method].maps:
         parts += _plane(trained, evaluation, paths, seed_index)
     else:
         parts.append(_trajectories(trained, paths))
+    if views.is_planar(trained) and _has_field(trained):
+        parts.append(_fields(trained, evaluation, views.scene(trained)))
     parts.append(_configuration(trained))
     path = trained.directory / REPORT_FILE
     page.save(path, page.assemble(_title(trained), parts))
@@ -72,8 +77,7 @@ def write(trained: runs.Run, seed_index: int = 0) -> Path:
 
 
 def _title(trained: runs.Run) -> str:
-    method = type(trained.experiment.agent).__module__.rsplit(".", 1)[-1].upper()
-    return f"{method} on {trained.experiment.environment}"
+    return f"{trained.experiment.method.upper()} on {trained.experiment.environment}"
 
 
 def _header(trained: runs.Run) -> str:
@@ -102,13 +106,14 @@ def command(trained: runs.Run) -> str:
     changes = [
         f"--config.{name}={shlex.quote(value)}"
         for name, value, changed in _leaves(settings)
-        if changed and name not in ("seed", "seeds", "demonstrations")
+        if changed and name not in _FLAGS
     ]
     words = [
-        "python -m experiments.train",
+        f"python -m experiments.train --config={CONFIG}:{settings.method}",
         f"--demos={shlex.quote(str(trained.directory / runs.DEMONSTRATIONS))}",
         f"--seed={settings.seed} --seeds={settings.seeds}",
         "--logdir=runs/again",
+        *(f"--sweep={line}" for line in settings.sweep),
         *changes,
     ]
     return " \\\n    ".join(words)
@@ -198,10 +203,7 @@ def _plane(
             "A drive with its sampled plans at four steps",
         ),
     )
-    sections = [drive, _maps(scene, learned, paths, first)]
-    if _has_field(trained):
-        sections.append(_fields(trained, evaluation, scene))
-    return sections
+    return [drive, _maps(scene, learned, paths, first)]
 
 
 def _maps(
@@ -303,7 +305,7 @@ def _configuration(trained: runs.Run) -> str:
 
 def _leaves(settings: experiment.Experiment) -> list[tuple[str, str, bool]]:
     """Each field of a configuration, its value, and whether that is not the default."""
-    default = experiment.Experiment()
+    default = experiment.of_method(settings.method)
     usual = dict(config.leaves(json.loads(config.to_json(default))))
     return [
         (

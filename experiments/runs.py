@@ -1,16 +1,17 @@
 """A run directory read back: what it trained, on what, and the parameters that act."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
-from experiments import experiment
-from planil_jax import config, envs
+from experiments import experiment, sweep
+from planil_jax import envs
 from planil_jax.base import Agent, Demonstrations, Environment, Params, UsageError
 from planil_jax.data import demos
-from planil_jax.training import checkpoint, rundir, seeds
+from planil_jax.training import checkpoint, run, rundir, seeds
 
 DEMONSTRATIONS = "demonstrations.npz"
 
@@ -21,9 +22,11 @@ class Run(NamedTuple):
     directory: Path
     experiment: experiment.Experiment
     env: Environment
-    agent: Agent
+    # (environment, settings of a member) -> its agent, there
+    make_agent: Callable[[Environment, run.Settings], Agent]
     demos: Demonstrations
-    params: Params  # [S] acting parameters
+    params: Params  # [S] acting parameters of each member
+    settings: run.Settings  # [S] of what a sweep tries, by the paths of fields
     step: int  # environment steps of each seed when they were saved
 
 
@@ -40,14 +43,28 @@ def load(directory: str | Path, which: str = "last") -> Run:
     settings = load_experiment(directory)
     env = envs.make(settings.environment)
     demonstrations = demos.load(directory / DEMONSTRATIONS, env.spec)
-    agent = experiment.make_agent(settings, env, demonstrations)
-    keys = seeds.keys(settings.seed, settings.seeds)
-    template = jax.eval_shape(jax.vmap(lambda key: agent.init(key).params), keys)
+    keys, own = run.members((settings.seed, settings.seeds), sweep.settings(settings))
+
+    def make_agent(env: Environment, own: run.Settings) -> Agent:
+        member = sweep.configured(settings, own)
+        return experiment.make_agent(member, env, demonstrations)
+
+    def params_of(key, own):
+        return make_agent(env, own).init(key).params
+
+    template = jax.eval_shape(jax.vmap(params_of), keys, own)
     restored = checkpoint.restore_params(
         directory / rundir.CHECKPOINTS, template, int(which) if which.isdigit() else which
     )
     return Run(
-        directory, settings, env, agent, demonstrations, restored.state, restored.step
+        directory=directory,
+        experiment=settings,
+        env=env,
+        make_agent=make_agent,
+        demos=demonstrations,
+        params=restored.state,
+        settings=own,
+        step=restored.step,
     )
 
 
@@ -62,7 +79,7 @@ def load_experiment(directory: str | Path) -> experiment.Experiment:
         raise UsageError(
             f"{directory} holds no run (no config.json); give the --logdir of a training."
         )
-    return config.from_json(path.read_text(), experiment.Experiment())
+    return experiment.from_json(path.read_text())
 
 
 def digest(path: str | Path) -> str:
@@ -70,6 +87,7 @@ def digest(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def over_seeds(function, params: Params):
-    """`function(params)` of each seed in turn, compiled once; results `[S, …]`."""
-    return jax.device_get(jax.jit(seeds.over(function, "map", None))(params))
+def over_seeds(function: Callable[..., Any], trained: Run) -> Any:
+    """`function(params, settings)` of each member in turn, compiled once; `[S, …]`."""
+    every = seeds.over(function, "map", None, own=2)
+    return jax.device_get(jax.jit(every)(trained.params, trained.settings))

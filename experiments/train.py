@@ -1,8 +1,10 @@
 """Trains an imitator from demonstrations.
 
-    python -m experiments.train --config=experiments/configs/navigation_mpail.py \\
+    python -m experiments.train --config=experiments/configs/navigation.py:mpail \\
         --demos=demos/navigation.npz --seeds=3 --logdir=runs/nav
     python -m experiments.train --logdir=runs/nav --seeds=3 --resume
+    python -m experiments.train --config=experiments/configs/navigation.py:gaifo \\
+        --demos=demos/navigation.npz --logdir=runs/rates --sweep=agent.rate=1e-4,1e-3
 """
 
 import dataclasses
@@ -12,9 +14,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import door, experiment, runs
+from experiments import door, experiment, runs, sweep
 from planil_jax import config, envs
-from planil_jax.base import UsageError
+from planil_jax.base import Agent, UsageError
 from planil_jax.data import demos
 from planil_jax.training import report, run, rundir
 
@@ -30,12 +32,19 @@ def define_flags() -> None:
     flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
     flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
     flags.DEFINE_integer("seeds", 1, "Seeds, trained side by side.", lower_bound=1)
+    flags.DEFINE_multi_string(
+        "sweep", [], "Numbers to try side by side: agent.rate=1e-4,1e-3."
+    )
     flags.DEFINE_bool("resume", False, "Continue the run in --logdir.")
 
 
 def main() -> None:
-    settings = config.freeze(FLAGS.config, experiment.Experiment())
-    settings = dataclasses.replace(settings, seed=FLAGS.seed, seeds=FLAGS.seeds)
+    settings = dataclasses.replace(
+        experiment.freeze(FLAGS.config),
+        seed=FLAGS.seed,
+        seeds=FLAGS.seeds,
+        sweep=tuple(FLAGS.sweep),
+    )
     train(settings, FLAGS.demos, FLAGS.logdir, FLAGS.resume)
 
 
@@ -53,7 +62,13 @@ def train(
     env = envs.make(settings.environment)
     demonstrations = demos.load(source, env.spec)
     settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
-    agent = experiment.make_agent(settings, env, demonstrations)
+    swept = sweep.settings(settings)
+
+    def make_agent(own: run.Settings) -> Agent:
+        member = sweep.configured(settings, own)
+        return experiment.make_agent(member, env, demonstrations)
+
+    agent = make_agent if swept else make_agent({})
     notices = rundir.open_run(logdir, config.to_json(settings), resume, _FREE)
     if source != kept:
         shutil.copyfile(source, kept)
@@ -69,10 +84,11 @@ def train(
             (settings.seed, settings.seeds),
             Path(logdir) / rundir.CHECKPOINTS,
             told,
+            swept,
         ):
             pass
 
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main, config="experiments/configs/navigation_mpail.py")
+    door.run(main, config="experiments/configs/navigation.py")

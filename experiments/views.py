@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import runs
+from experiments import experiment, runs, sweep
 from planil_jax.agents import mpail
 from planil_jax.base import EnvSpec
-from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
 SPEED = 2.0  # metres a second, of the car that the maps are drawn for
@@ -65,12 +64,13 @@ def rollouts(trained: runs.Run, count: int) -> np.ndarray:
     """Observations `[S, B, L + 1, O]` from starts of the evaluation; nan after an end."""
     keys = _evaluation_keys(count)
 
-    def one_seed(params):
-        rolled, alive = loop.evaluate(trained.agent, trained.env, params, keys)
+    def one_seed(params, settings):
+        agent = trained.make_agent(trained.env, settings)
+        rolled, alive = loop.evaluate(agent, trained.env, params, keys)
         ended = jnp.where(alive[..., None], rolled.next_obs, jnp.nan)
         return jnp.concatenate([rolled.obs[:, :1], ended], axis=1)
 
-    return runs.over_seeds(one_seed, trained.params)
+    return runs.over_seeds(one_seed, trained)
 
 
 def demonstrated(trained: runs.Run) -> list[np.ndarray]:
@@ -126,18 +126,22 @@ def landscape(trained: runs.Run, scene: Scene) -> Landscape:
     )
     logit, value = _critic(trained)
 
-    def one_seed(params):
+    def one_seed(params, settings):
         return value(params, obs), logit(params, obs, next_obs)
 
-    value_map, reward_map = runs.over_seeds(one_seed, trained.params)
+    value_map, reward_map = runs.over_seeds(one_seed, trained)
     return Landscape(x, y, value_map, reward_map)
 
 
 def drive(trained: runs.Run, seed_index: int) -> Drive:
     """The first evaluation episode of a seed, with its plans looked at on the way."""
-    env, agent, config = trained.env, trained.agent, trained.experiment.agent
-    params = jax.tree.map(lambda leaf: leaf[seed_index], trained.params)
-    dynamics = simulator.prior_or_physics(env)
+    env = trained.env
+    params, own = jax.tree.map(
+        lambda leaf: leaf[seed_index], (trained.params, trained.settings)
+    )
+    member = sweep.configured(trained.experiment, own)
+    agent, config = trained.make_agent(env, own), member.agent
+    dynamics = experiment.make_model(member, env)
     plans_of = mpail.inspect(env.spec, dynamics, config, trained.demos.entries)
     logit, _ = _critic(trained)
     points = env.spec.episode_length * (config.planner.horizon + 1)
@@ -223,8 +227,8 @@ def animation(
 
 def _critic(trained: runs.Run):
     """`(logit(params, obs, next_obs), value(params, obs))` of the run's agent."""
-    experiment = trained.experiment
-    return mpail.critic(trained.env.spec, experiment.agent, trained.demos.entries)
+    config = trained.experiment.agent
+    return mpail.critic(trained.env.spec, config, trained.demos.entries)
 
 
 def _evaluation_keys(count: int) -> jax.Array:

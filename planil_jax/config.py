@@ -46,13 +46,22 @@ def from_json(text: str, template: Config) -> Config:
     Raises:
       UsageError: the text is not JSON, or as for `freeze`.
     """
+    return freeze(parse_json(text), template)
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """What `to_json` wrote, as nested dicts.
+
+    Raises:
+      UsageError: the text is no JSON object.
+    """
     try:
         plain = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"the saved configuration is not JSON: {error}.") from None
     if not isinstance(plain, dict):
         raise UsageError(f"the saved configuration must be a JSON object, not {plain!r}.")
-    return freeze(plain, template)
+    return plain
 
 
 def differences(there: Any, here: Any) -> list[str]:

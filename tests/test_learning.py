@@ -30,7 +30,8 @@ def trained(tmp_path_factory) -> runs.Run:
 def shares(trained) -> np.ndarray:
     """Shares of the expert's return from the same 8 starts, `[2, 2]`: before and after."""
     keys = jax.random.split(jax.random.key(0), 2)
-    untrained = jax.vmap(lambda key: trained.agent.init(key).params)(keys)
+    agent = trained.make_agent(trained.env, {})
+    untrained = jax.vmap(lambda key: agent.init(key).params)(keys)
     both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), untrained, trained.params)
     found = evaluate.in_distribution(trained._replace(params=both), episodes=8)
     return np.reshape(found["shares"], (2, 2))

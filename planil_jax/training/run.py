@@ -1,12 +1,16 @@
 """Runs: all seeds in one compiled program an epoch, evaluated, checkpointed and reported.
 
-    seed i of a sweep is jax.random.key(first + i), so that it equals that seed alone
+    seed i of a run is jax.random.key(first + i), so that it equals that seed alone
     state [S] = over seeds: loop.init
     each epoch:  state, metrics = over seeds: loop.epoch(demos, first_round, state)
                  stop if anything is not finite;  evaluate;  report;  checkpoint;  yield
 
 "Over seeds" is `vmap`, or `lax.map`, which is slower and equals a single seed bit for bit.
 Where there are several devices and they divide the seeds, each takes its share of them.
+
+Settings that are numbers, such as learning rates, can be tried side by side as well: an
+agent is then made inside the program, of each member's own settings, and the members S of
+the run are all seeds with the first settings, all seeds with the second, and so on.
 """
 
 import contextlib
@@ -16,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +53,10 @@ class Config:
     seeds_by: str = "vmap"  # or "map"
 
 
+Settings: TypeAlias = dict[str, Any]  # "agent.rate" -> [], or [P] of P settings, or [S]
+MakeAgent: TypeAlias = Callable[[Settings], Agent]
+
+
 class Epoch(NamedTuple):
     """What an epoch leaves behind."""
 
@@ -68,7 +76,7 @@ class Program(NamedTuple):
 
 
 def train(
-    agent: Agent,
+    agent: Agent | MakeAgent,
     env: Environment,
     loop_config: loop.Config,
     config: Config,
@@ -76,6 +84,7 @@ def train(
     seed_range: tuple[int, int] = (0, 1),
     directory: str | Path | None = None,
     report: Report | None = None,
+    settings: Settings | None = None,
 ) -> Iterator[Epoch]:
     """Trains, and yields after every epoch.
 
@@ -84,17 +93,22 @@ def train(
     at once and loses what came after the last checkpoint.
 
     Args:
+      agent: an agent, or with `settings` what makes one of the settings of a member.
       seed_range: the first seed and how many.
       directory: of the checkpoints; training continues from the newest that is there. None:
         nothing is kept.
       report: told of everything; None: silence.
+      settings: `[P]` each, numbers to try side by side; members S = P × seeds.
 
     Raises:
-      UserError: something is no longer finite, memory or the disk does not suffice, or the
-        checkpoints do not fit. What was saved before stays.
+      UserError: something is no longer finite, memory or the disk does not suffice, the
+        checkpoints do not fit, or a setting decides the shape of the program. What was
+        saved before stays.
     """
     report = report or Report(console=False)
-    program = compile_program(agent, env, loop_config, config, demos, seed_range, report)
+    program = compile_program(
+        agent, env, loop_config, config, demos, seed_range, report, settings
+    )
     state, step, round_ = _begin(program, directory, report)
     report.start(step, config.total_steps)
     epoch_steps = loop_config.steps_per_epoch
@@ -103,7 +117,7 @@ def train(
             state, metrics, finite = program.epoch(np.int32(round_), state)
             step, round_ = step + epoch_steps, round_ + loop_config.rounds
             told = jax.device_get(metrics)
-            _require_finite(jax.device_get(finite), told, step, seed_range[0], directory)
+            _require_finite(jax.device_get(finite), told, step, seed_range, directory)
             number, last = step // epoch_steps, step >= config.total_steps
             score = None
             if config.evaluation_episodes and _due(number, config.evaluate_every, last):
@@ -127,50 +141,87 @@ def train(
 
 
 def compile_program(
-    agent: Agent,
+    agent: Agent | MakeAgent,
     env: Environment,
     loop_config: loop.Config,
     config: Config,
     demos: Demonstrations,
     seed_range: tuple[int, int],
     report: Report,
+    settings: Settings | None = None,
 ) -> Program:
     """Compiles training and evaluation, and tells what memory they will take.
 
     Raises:
-      UserError: there is not so much memory.
+      UserError: there is not so much memory, or a setting decides the program's shape.
     """
     _check(config, seed_range[1])
-    layout = seeds.lay_out(seed_range[1])
-    over_seeds = functools.partial(seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh)
-    init = over_seeds(functools.partial(_init, agent, env, loop_config))
-    train_epoch = over_seeds(functools.partial(_epoch, agent, env, loop_config))
-    evaluate = over_seeds(functools.partial(mean_return, agent, env))
-    keys = jax.device_put(seeds.keys(*seed_range), layout.each)
+    make_agent = _constant(agent) if isinstance(agent, Agent) else agent
+    keys, own = members(seed_range, settings or {})
+    layout = seeds.lay_out(keys.shape[0])
+    over_seeds = functools.partial(
+        seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh, own=2
+    )
+    init = over_seeds(functools.partial(_init, make_agent, env, loop_config))
+    train_epoch = over_seeds(functools.partial(_epoch, make_agent, env, loop_config))
+    evaluate = over_seeds(functools.partial(_evaluate, make_agent, env))
+    keys, own = jax.device_put((keys, own), layout.each)
     starts = jax.random.key(EVALUATION_SEED)
     starts = jax.random.split(starts, max(config.evaluation_episodes, 1))
     demos, starts = jax.device_put((demos, starts), layout.shared)
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.each),
-        jax.eval_shape(init, keys),
+        _shaped_by_none(settings, lambda: jax.eval_shape(init, keys, own)),
     )
     memory.require(template, 0, layout.devices)
 
     with report.compiling("training"):
         jitted = jax.jit(train_epoch, donate_argnums=2)
         first_round = jax.ShapeDtypeStruct((), jnp.int32)
-        training = jitted.lower(demos, first_round, template).compile()
+        training = _shaped_by_none(
+            settings, lambda: jitted.lower(demos, first_round, template, own)
+        ).compile()
     analysis = training.memory_analysis()
     temporary = analysis.temp_size_in_bytes if analysis else 0
     report.say(f"{memory.require(template, temporary, layout.devices)}.")
     with report.compiling("evaluation"):
-        evaluation = jax.jit(evaluate).lower(starts, template.agent.params).compile()
+        evaluation = jax.jit(evaluate).lower(starts, template.agent.params, own).compile()
     return Program(
         template=template,
-        init=lambda: jax.jit(init, out_shardings=layout.each)(keys),
-        epoch=functools.partial(training, demos),
-        evaluate=functools.partial(evaluation, starts),
+        init=lambda: jax.jit(init, out_shardings=layout.each)(keys, own),
+        epoch=lambda first_round, state: training(demos, first_round, state, own),
+        evaluate=lambda params: evaluation(starts, params, own),
     )
+
+
+def members(
+    seed_range: tuple[int, int], settings: Settings
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Keys `[S]` and settings `[S]` of the members: every seed with each of P settings."""
+    keys = seeds.keys(*seed_range)
+    points = len(next(iter(settings.values()), [None]))
+    own = {
+        name: jnp.repeat(jnp.asarray(values, jnp.float32), seed_range[1])
+        for name, values in settings.items()
+    }
+    return jnp.tile(keys, points), own
+
+
+def _constant(agent: Agent) -> MakeAgent:
+    return lambda settings: agent
+
+
+def _shaped_by_none(settings: Settings | None, trace: Callable[[], Any]) -> Any:
+    """What `trace` returns; a setting that it wants to know beforehand is refused."""
+    try:
+        return trace()
+    except (jax.errors.ConcretizationTypeError, TypeError) as error:
+        if not settings:
+            raise
+        raise UsageError(
+            f"a sweep over {', '.join(settings)} is not possible: one of them decides the "
+            "shape of the program; train such settings in runs of their own."
+        ) from error
 
 
 # ------------------------------------------------------------------------------ one seed
@@ -185,19 +236,35 @@ def mean_return(
 
 
 def _init(
-    agent: Agent, env: Environment, loop_config: loop.Config, key: jax.Array
+    make_agent: MakeAgent,
+    env: Environment,
+    loop_config: loop.Config,
+    key: jax.Array,
+    settings: Settings,
 ) -> TrainState:
-    return _strong(loop.init(agent, env, loop_config, key))
+    return _strong(loop.init(make_agent(settings), env, loop_config, key))
+
+
+def _evaluate(
+    make_agent: MakeAgent,
+    env: Environment,
+    keys: jax.Array,
+    params: Params,
+    settings: Settings,
+) -> jax.Array:
+    return mean_return(make_agent(settings), env, keys, params)
 
 
 def _epoch(
-    agent: Agent,
+    make_agent: MakeAgent,
     env: Environment,
     loop_config: loop.Config,
     demos: Demonstrations,
     first_round: jax.Array,
     state: TrainState,
+    settings: Settings,
 ) -> tuple[TrainState, Metrics, Metrics]:
+    agent = make_agent(settings)
     state, metrics = loop.epoch(agent, env, loop_config, demos, first_round, state)
     return _strong(state), metrics, _finite(state.agent)
 
@@ -250,7 +317,7 @@ def _require_finite(
     finite: dict[str, np.ndarray],
     metrics: dict[str, np.ndarray],
     step: int,
-    first_seed: int,
+    seed_range: tuple[int, int],
     directory: str | Path | None,
 ) -> None:
     # `params` last: it gathers what other parts hold, and they tell more.
@@ -260,9 +327,12 @@ def _require_finite(
     told = {name: np.isfinite(values) for name, values in metrics.items()}
     for where, good in (parts | told).items():
         if not np.all(good):
-            seed = first_seed + int(np.argmin(good))
+            member = int(np.argmin(good))
+            who = f"seed {seed_range[0] + member % seed_range[1]}"
+            if good.size > seed_range[1]:
+                who += f" with settings {member // seed_range[1] + 1} of the sweep"
             raise UserError(
-                f"training of seed {seed} became not finite at step {step} in {where}; "
+                f"training of {who} became not finite at step {step} in {where}; "
                 f"{checkpoint.newest(directory)}."
             )
 

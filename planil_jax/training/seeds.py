@@ -1,6 +1,5 @@
 """A function of one seed as a function of all of them, on all devices."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,21 +41,25 @@ def lay_out(count: int) -> Layout:
 
 
 def over(
-    function: Callable[..., Any], seeds_by: str, mesh: Mesh | None
+    function: Callable[..., Any], seeds_by: str, mesh: Mesh | None, own: int = 1
 ) -> Callable[..., Any]:
-    """The function of one seed for all; only its last argument has a leading axis S.
+    """The function of one seed for all.
 
     Args:
       seeds_by: "vmap", or "map": one after another, equal to a single seed bit for bit.
+      own: how many of its arguments, the last ones, have a leading axis S.
     """
 
     def every(*args: Any) -> Any:
-        one = functools.partial(function, *args[:-1])
-        return jax.vmap(one)(args[-1]) if seeds_by == "vmap" else _in_turn(one, args[-1])
+        def one(each: tuple) -> Any:
+            return function(*args[:-own], *each)
+
+        each = args[-own:]
+        return jax.vmap(one)(each) if seeds_by == "vmap" else _in_turn(one, each)
 
     def spread(*args: Any) -> Any:
         each = PartitionSpec("seeds")
-        specs = (PartitionSpec(),) * (len(args) - 1) + (each,)
+        specs = (PartitionSpec(),) * (len(args) - own) + (each,) * own
         return jax.shard_map(
             every, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False
         )(*args)

@@ -255,7 +255,9 @@ def untrained(environment, directory):
         act=lambda params, carry, state, key, explore: (forward, carry),
         update=lambda state, *_: (state, {}),
     )
-    return runs.Run(directory, settings, env, idle, held, jnp.zeros(1), 0)
+    return runs.Run(
+        directory, settings, env, lambda env, own: idle, held, jnp.zeros(1), {}, 0
+    )
 
 
 def assert_whole(written):

@@ -92,11 +92,15 @@ def test_an_epoch_is_traced_and_compiled_once_for_a_whole_run():
 def test_the_state_after_an_epoch_has_the_types_of_the_first(weak):
     agent, env, demos = toy.agent(weak=weak), toy.environment(), toy.demonstrations()
     key = jax.random.key(0)
-    first = jax.eval_shape(lambda key: run._init(agent, env, toy.LOOP, key), key)
+
+    def make_agent(settings):
+        return agent
+
+    first = jax.eval_shape(lambda k: run._init(make_agent, env, toy.LOOP, k, {}), key)
     zero = jax.ShapeDtypeStruct((), jnp.int32)
 
     def one_epoch(first_round, state):
-        return run._epoch(agent, env, toy.LOOP, demos, first_round, state)[0]
+        return run._epoch(make_agent, env, toy.LOOP, demos, first_round, state, {})[0]
 
     after = jax.eval_shape(one_epoch, zero, first)
     types = [

@@ -1,0 +1,50 @@
+"""The methods that an experiment can name, one row each."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from planil_jax.agents import adversarial, bc, mpail, ppo, sac
+from planil_jax.base import Agent, Dynamics, EnvSpec
+
+
+class Method(NamedTuple):
+    """How an agent is built."""
+
+    config: Any  # of its algorithm; what an Experiment's `agent` holds by default
+    # (spec, dynamics, config, environments, entries) -> agent
+    make: Callable[[EnvSpec, Dynamics, Any, int, tuple[int, ...]], Agent]
+    maps: bool = False  # whether its reports show what it learned of the plane
+
+
+def _adversarial(spec, dynamics, config, environments, entries) -> Agent:
+    return adversarial.make(spec, config, entries, dynamics)
+
+
+def _adversarial_row(form: str, deploy: str = "policy") -> Method:
+    return Method(adversarial.Config(form=form, deploy=deploy), _adversarial)
+
+
+METHODS: dict[str, Method] = {
+    "mpail": Method(mpail.Config(), mpail.make, maps=True),
+    "irl_mpc": _adversarial_row("gaifo", "planner"),
+    "gail": _adversarial_row("gail"),
+    "gaifo": _adversarial_row("gaifo"),
+    "airl": _adversarial_row("airl"),
+    "bc": Method(
+        bc.Config(),
+        lambda spec, dynamics, config, environments, entries: bc.make(
+            spec, config, entries
+        ),
+    ),
+    # Engines: they learn from the task's reward and look at no demonstration.
+    "ppo": Method(
+        ppo.Config(),
+        lambda spec, dynamics, config, environments, entries: ppo.make(spec, config),
+    ),
+    "sac": Method(
+        sac.Config(),
+        lambda spec, dynamics, config, environments, entries: sac.make(
+            spec, config, environments
+        ),
+    ),
+}

@@ -1,65 +1,159 @@
-"""Collects demonstrations from an environment's scripted expert.
+"""Collects demonstrations from an environment's scripted expert, or from a trained run.
 
-python -m experiments.collect --env=navigation --out=demos/navigation.npz --episodes=4
+    python -m experiments.collect --env=navigation --out=demos/navigation.npz --episodes=4
+    python -m experiments.collect --run=runs/expert --out=demos/pendulum.npz --actions
+
+The scripted expert plans on the task's own cost or, where there is none, on its reward.
+An expert that is no better than random actions is refused, unless --unlearned is given.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import door, experiment
+from experiments import door, experiment, runs
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import Agent, Environment, Params, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.training import loop
 
 FLAGS = flags.FLAGS
 
+RANDOM_EPISODES = 16  # of random actions, that an expert is compared with
+
 
 def define_flags() -> None:
     """Not on import: other binaries import this one."""
-    flags.DEFINE_string("env", None, "Environment to demonstrate.", required=True)
+    flags.DEFINE_string("env", None, "Environment to demonstrate; or --run.")
+    flags.DEFINE_string("run", None, "The --logdir of a training whose first seed drives.")
     flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
     flags.DEFINE_bool("actions", False, "Write actions too; without, observations only.")
+    flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
 
 
 def main() -> None:
-    if not FLAGS.out.endswith(".npz"):
-        raise UsageError(f"--out={FLAGS.out} must end in .npz.")
-    card = collect(FLAGS.env, FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
-    held = "observations and actions" if FLAGS.actions else "observations only"
-    print(
-        f"wrote {FLAGS.out}: {FLAGS.episodes} episodes of {FLAGS.env}, {held}, "
+    if (FLAGS.env is None) == (FLAGS.run is None):
+        raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
+    args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions, FLAGS.unlearned)
+    if FLAGS.run:
+        card = from_run(runs.load(FLAGS.run), *args)
+    else:
+        card = collect(FLAGS.env, *args)
+    print(told(FLAGS.out, card, FLAGS.actions))
+
+
+def told(path: str, card: demos.Card, actions: bool) -> str:
+    """A line about demonstrations that were written."""
+    held = "observations and actions" if actions else "observations only"
+    return (
+        f"wrote {path}: {len(card.returns)} episodes of {card.environment}, {held}, "
         f"return {np.mean(card.returns):.1f} ± {np.std(card.returns):.1f}"
     )
 
 
 def collect(
-    environment: str, path: str, count: int, seed: int, actions: bool
+    environment: str,
+    path: str,
+    count: int,
+    seed: int,
+    actions: bool,
+    unlearned: bool = False,
 ) -> demos.Card:
     """Runs the scripted expert for `count` episodes and writes them to `path`."""
     env = envs.make(environment)
     expert = experiment.make_expert(environment, env)
-    keys = jax.random.split(jax.random.key(seed), count)
-    print(f"compiling and driving {count} episodes of {environment} …", flush=True)
-    evaluate = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))
-    transitions, alive = jax.device_get(evaluate(keys))
+    name = f"scripted MPPI, seed {seed}"
+    return record(env, expert, (), name, path, count, seed, actions, unlearned)
+
+
+def from_run(
+    trained: runs.Run,
+    path: str,
+    count: int,
+    seed: int,
+    actions: bool,
+    unlearned: bool = False,
+) -> demos.Card:
+    """Lets the first member of a run drive `count` episodes and writes them to `path`."""
+    own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
+    agent = trained.make_agent(trained.env, own)
+    name = f"{trained.experiment.method} after {trained.step} steps, seed {seed}"
+    return record(trained.env, agent, params, name, path, count, seed, actions, unlearned)
+
+
+def record(
+    env: Environment,
+    expert: Agent,
+    params: Params,
+    name: str,
+    path: str,
+    count: int,
+    seed: int,
+    actions: bool,
+    unlearned: bool = False,
+) -> demos.Card:
+    """Runs an expert for `count` episodes and writes them to `path` with their card.
+
+    Raises:
+      UserError: the expert is no better than random actions, and `unlearned` is not set.
+    """
+    if not path.endswith(".npz"):
+        raise UsageError(f"--out={path} must end in .npz.")
+    print(f"compiling and driving {count} episodes of {env.spec.name} …", flush=True)
+    transitions, alive = _drive(env, expert, params, seed, count)
+    rewards, going = _drive(env, _random(env), (), seed, RANDOM_EPISODES, rewards_only=True)
+    reached = float(np.mean(np.sum(transitions.reward * alive, axis=1)))
+    by_chance = np.sum(rewards * going, axis=1)
+    if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
+        if not unlearned:
+            raise UserError(
+                f"the expert of {env.spec.name} returns {reached:.1f}, no better than "
+                f"random actions ({by_chance.mean():.1f}): it never learned; train it "
+                "longer, or take it as it is with --unlearned."
+            )
     episodes = [
         _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
         for n in range(count)
     ]
     card = demos.Card(
-        environment=environment,
+        environment=env.spec.name,
         control_period=env.spec.control_period,
         observation_names=env.spec.observation_names,
         action_low=env.spec.action_low,
         action_high=env.spec.action_high,
-        expert=f"scripted MPPI, seed {seed}",
+        expert=name,
     )
     demos.save(path, episodes, card)
     return demos.read(path)[1]
+
+
+def _drive(env, agent, params, seed: int, count: int, rewards_only: bool = False):
+    keys = jax.random.split(jax.random.key(seed), count)
+
+    def driven(params, keys):
+        transitions, alive = loop.evaluate(agent, env, params, keys)
+        return (transitions.reward if rewards_only else transitions), alive
+
+    return jax.device_get(jax.jit(driven)(params, keys))
+
+
+def _random(env: Environment) -> Agent:
+    """Uniformly random actions."""
+    low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
+
+    def act(params, carry, state, key: jax.Array, explore: bool):
+        return jax.random.uniform(key, low.shape, low.dtype, low, high), carry
+
+    return Agent(
+        needs_actions=False,
+        init=lambda key: (),
+        carry=lambda: (),
+        act=act,
+        update=lambda state, *_: (state, {}),
+    )
 
 
 def _episode(transitions, alive: np.ndarray, actions: bool) -> demos.Episode:

@@ -95,7 +95,7 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
         rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
         expert_returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
         found["expert_return"] = float(expert_returns.mean())
-        shares = returns.mean(1) / expert_returns.mean()
+        shares = statistics.share(returns.mean(1), expert_returns.mean())
         found["share_of_expert"] = statistics.interquartile_mean(shares)._asdict()
         found["shares"] = shares.tolist()
     if env.spec.observation_names[:2] == ("x [m]", "y [m]"):

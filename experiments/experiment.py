@@ -116,7 +116,7 @@ def make_model(experiment: Experiment, env: Environment) -> Dynamics:
 def make_expert(environment: str, env: Environment) -> Agent:
     """The scripted demonstrator of an environment."""
     settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
-    return scripted.make(env, simulator.prior_or_physics(env), settings)
+    return scripted.make(env, env.prior if env.expert_cost else None, settings)
 
 
 def make_field(environment: str, side: float, episode_length: int) -> Environment:

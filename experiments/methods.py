@@ -13,6 +13,8 @@ class Method(NamedTuple):
     config: Any  # of its algorithm; what an Experiment's `agent` holds by default
     # (spec, dynamics, config, environments, entries) -> agent
     make: Callable[[EnvSpec, Dynamics, Any, int, tuple[int, ...]], Agent]
+    imitates: bool = True  # or else learns from the task's reward, without demonstrations
+    interacts: bool = True  # whether it learns from what it does in the environment
     maps: bool = False  # whether its reports show what it learned of the plane
 
 
@@ -35,16 +37,19 @@ METHODS: dict[str, Method] = {
         lambda spec, dynamics, config, environments, entries: bc.make(
             spec, config, entries
         ),
+        interacts=False,
     ),
-    # Engines: they learn from the task's reward and look at no demonstration.
+    # Engines: experts are trained with them.
     "ppo": Method(
         ppo.Config(),
         lambda spec, dynamics, config, environments, entries: ppo.make(spec, config),
+        imitates=False,
     ),
     "sac": Method(
         sac.Config(),
         lambda spec, dynamics, config, environments, entries: sac.make(
             spec, config, environments
         ),
+        imitates=False,
     ),
 }

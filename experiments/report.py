@@ -323,6 +323,8 @@ def _expert_return(
     """What to compare with, and its return: the expert from the same starts, at best."""
     if "expert_return" in evaluation.get("in_distribution", {}):
         return "expert", evaluation["in_distribution"]["expert_return"]
+    if not METHODS[trained.experiment.method].imitates:
+        return None
     returns = demos.read(trained.directory / runs.DEMONSTRATIONS)[1].returns
     return ("demonstrations", float(np.mean(returns))) if returns else None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import experiment, sweep
+from experiments.methods import METHODS
 from planil_jax import envs
 from planil_jax.base import Agent, Demonstrations, Environment, Params, UsageError
 from planil_jax.data import demos
@@ -42,7 +43,9 @@ def load(directory: str | Path, which: str = "last") -> Run:
     directory = Path(directory)
     settings = load_experiment(directory)
     env = envs.make(settings.environment)
-    demonstrations = demos.load(directory / DEMONSTRATIONS, env.spec)
+    demonstrations = demos.none(env.spec)
+    if METHODS[settings.method].imitates:
+        demonstrations = demos.load(directory / DEMONSTRATIONS, env.spec)
     keys, own = run.members((settings.seed, settings.seeds), sweep.settings(settings))
 
     def make_agent(env: Environment, own: run.Settings) -> Agent:

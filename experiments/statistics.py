@@ -33,6 +33,14 @@ def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
     return Summary(float(stats.trim_mean(scores, 0.25)), float(low), float(high))
 
 
+def share(returns: np.ndarray, expert: float) -> np.ndarray:
+    """What part of the expert's return is reached; of costs, 0 is twice the expert's.
+
+    `returns / expert` where returns are gains, and 1 - shortfall / |expert| in general.
+    """
+    return 1.0 - (expert - np.asarray(returns)) / abs(expert)
+
+
 def cross_track(path: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Distance of each point of a path `[T, 2]` to a reference line `[L, 2]`; `[T]`."""
     start, end = reference[:-1], reference[1:]  # [L - 1, 2]

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import door, experiment, runs, sweep
+from experiments.methods import METHODS
 from planil_jax import config, envs
 from planil_jax.base import Agent, UsageError
 from planil_jax.data import demos
@@ -52,16 +53,19 @@ def train(
     settings: experiment.Experiment, demos_path: str | None, logdir: str, resume: bool
 ) -> None:
     """Trains to the end, or from where the run in `logdir` was left."""
-    kept = Path(logdir) / runs.DEMONSTRATIONS
-    if demos_path is None and not kept.exists():
-        raise UsageError(
-            "--demos is missing: give a file of demonstrations; "
-            "python -m experiments.collect makes one."
-        )
-    source = kept if demos_path is None else Path(demos_path)
     env = envs.make(settings.environment)
-    demonstrations = demos.load(source, env.spec)
-    settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
+    kept = Path(logdir) / runs.DEMONSTRATIONS
+    source = kept if demos_path is None else Path(demos_path)
+    if METHODS[settings.method].imitates:
+        if demos_path is None and not kept.exists():
+            raise UsageError(
+                "--demos is missing: give a file of demonstrations; "
+                "python -m experiments.collect makes one."
+            )
+        demonstrations = demos.load(source, env.spec)
+        settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
+    else:
+        demonstrations = demos.none(env.spec)
     swept = sweep.settings(settings)
 
     def make_agent(own: run.Settings) -> Agent:
@@ -70,7 +74,7 @@ def train(
 
     agent = make_agent if swept else make_agent({})
     notices = rundir.open_run(logdir, config.to_json(settings), resume, _FREE)
-    if source != kept:
+    if source != kept and METHODS[settings.method].imitates:
         shutil.copyfile(source, kept)
     with report.Report(logdir, settings.seed) as told:
         for notice in notices:

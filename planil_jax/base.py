@@ -91,7 +91,9 @@ class Dynamics(NamedTuple):
     init: Callable[[jax.Array], Params]  # (key) -> params
     start: Callable[[Params, EnvState], Any]  # (params, state) -> z
     step: Callable[[Params, Any, jax.Array, jax.Array], Any]  # (params, z, [U], key) -> z
-    observe: Callable[[Params, Any], jax.Array]  # (params, z) -> [O], as the task shows it
+    # (params, z) -> [O], as the task shows it; or [M, O] of M members, over which planners
+    # average their scores
+    observe: Callable[[Params, Any], jax.Array]
     # (params, obs [O]) -> z, where an observation tells all that the model needs
     recover: Callable[[Params, jax.Array], Any] | None = None
 

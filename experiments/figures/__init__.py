@@ -1,9 +1,10 @@
 """The figures of a report: functions from arrays to a matplotlib Figure."""
 
-from experiments.figures.curves import learning_curves, trajectories
+from experiments.figures.curves import comparison, learning_curves, trajectories
 from experiments.figures.plane import field, landscape, plans_still, underlay
 
 __all__ = [
+    "comparison",
     "field",
     "landscape",
     "learning_curves",

@@ -80,6 +80,37 @@ def learning_curves(
 
 
 @style.styled
+def comparison(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    flat: Mapping[str, float],
+    expert: float | None,
+) -> Figure:
+    """Return against interactions, on a logarithmic axis: the mean of each method's seeds.
+
+    Args:
+      curves: method -> steps `[P]` and returns `[P, S]`; the band is from seed to seed.
+      flat: method -> return, of those that never interact.
+      expert: its return.
+    """
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (method, (steps, returns)) in enumerate(curves.items()):
+        colour = style.seed_colour(i)
+        axes.plot(steps, returns.mean(1), color=colour, label=method)
+        axes.fill_between(
+            steps, returns.min(1), returns.max(1), color=colour, alpha=0.15, linewidth=0
+        )
+    for method, value in flat.items():
+        axes.axhline(value, color=style.MUTED, linestyle=style.DOTTED, label=method)
+    if expert is not None:
+        axes.axhline(expert, color=style.INK, linestyle=style.DASHED, label="expert")
+    axes.set_xscale("log")
+    axes.set(xlabel="environment steps", ylabel="return")
+    axes.legend()
+    return figure
+
+
+@style.styled
 def trajectories(
     names: Sequence[str],
     learner: np.ndarray,

@@ -67,7 +67,12 @@ def landscape(
 
 @style.styled
 def field(
-    scene: Scene, paths: np.ndarray, reached: np.ndarray, side: float, first_seed: int = 0
+    scene: Scene,
+    paths: np.ndarray,
+    reached: np.ndarray,
+    side: float,
+    first_seed: int = 0,
+    titles: Sequence[str] | None = None,
 ) -> Figure:
     """Starts all over a field, by whether the goal was reached; a panel a seed.
 
@@ -75,6 +80,7 @@ def field(
       paths: `[S, B, T, 2]`, metres.
       reached: `[S, B]` bool.
       side: of the field, metres.
+      titles: of the panels, instead of the seeds.
     """
     half = 0.54 * side
     figure, panels = _panels(len(paths), (-half, half, -half, half), first_seed)
@@ -97,9 +103,9 @@ def field(
             )
         _demonstrations(axes, scene, style.INK, alpha=0.9, linewidth=1.6)
         _goal(axes, scene)
-        axes.set_title(
-            f"{axes.get_title('left')}: {arrived.sum()} of {arrived.size} arrive"
-        )
+    named = titles or [axes.get_title("left") for axes in panels]
+    for axes, title, arrived in zip(panels, named, reached, strict=True):
+        axes.set_title(f"{title}: {arrived.sum()} of {arrived.size} arrive")
     return figure
 
 

@@ -51,6 +51,7 @@ from planil_jax.base import (
 )
 from planil_jax.data import demos as demonstrations
 from planil_jax.losses import adversarial
+from planil_jax.models import foresight
 from planil_jax.nets import fit, mlp, normalise, spectral
 from planil_jax.planners import mppi
 
@@ -116,12 +117,15 @@ def make(
       dynamics: what the planner rolls forward, where it is deployed.
 
     Raises:
-      UsageError: there is no such form or deployment.
+      UsageError: there is no such form, deployment or reward.
     """
     if config.form not in FORMS:
         raise UsageError(f"agent.form is one of {', '.join(FORMS)}, not {config.form!r}.")
     if config.deploy not in ("policy", "planner"):
         raise UsageError(f"agent.deploy is 'policy' or 'planner', not {config.deploy!r}.")
+    if config.reward not in adversarial.REWARDS:
+        known = ", ".join(adversarial.REWARDS)
+        raise UsageError(f"agent.reward is one of {known}, not {config.reward!r}.")
     form = FORMS[config.form]
     engine = ppo.engine(spec, config.learner)
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
@@ -146,31 +150,25 @@ def make(
         return planner.plan(score, carry, plan_key, config.temperature, explore)
 
     def score_fn(params: Acting, state: EnvState, key: jax.Array):
-        start = (dynamics.start(params.model, state), state.obs)
-        horizon, discount = config.planner.horizon, config.learner.discount
-        weights = discount ** jnp.arange(horizon + 1, dtype=jnp.float32)
-        keys = jax.random.split(key, horizon)
+        horizon = config.planner.horizon
+        weights = config.learner.discount ** jnp.arange(horizon + 1, dtype=jnp.float32)
 
-        def step(running, inputs):
-            z, obs = running
-            action, weight, step_key = inputs
-            z = dynamics.step(params.model, z, action, step_key)
-            next_obs = dynamics.observe(params.model, z)
-            seen = {
+        def reward(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
+            step = {
                 "obs": obs,
-                "action": action,
+                "action": jnp.broadcast_to(action, (*obs.shape[:-1], *action.shape)),
                 "next_obs": next_obs,
-                "terminal": jnp.zeros((), bool),
+                "terminal": jnp.zeros(obs.shape[:-1], bool),
             }
-            logit = judge(params.discriminator, look(params.policy.moments, seen))
-            return (z, next_obs), weight * reward_of(logit)
+            return reward_of(judge(params.discriminator, look(params.policy.moments, step)))
 
-        def score(actions: jax.Array) -> jax.Array:
-            (_, last), rewards = jax.lax.scan(step, start, (actions, weights[:-1], keys))
-            last_value = engine.value(params.policy, params.value, params.unit, last)
-            return jnp.sum(rewards) + weights[-1] * last_value
+        def final(obs: jax.Array) -> jax.Array:
+            return engine.value(params.policy, params.value, params.unit, obs)
 
-        return score
+        scores = foresight.scores(
+            dynamics, params.model, state, key, horizon, reward, final
+        )
+        return lambda actions: jnp.sum(weights * scores(actions))
 
     # ---------------------------------------------------------------------------- learning
 
@@ -259,9 +257,7 @@ def make(
                 params = normalised(params)
                 logits = [judge(params, s) - p for s, p in zip(seen, log_pis, strict=True)]
                 loss = adversarial.cross_entropy(*logits)
-                penalty = jnp.zeros(())
-                if config.gradient_penalty:
-                    penalty = penalty_of(params, *seen, penalty_key)
+                penalty = penalty_of(params, *seen, penalty_key)
                 return loss + config.gradient_penalty * penalty, {
                     "discriminator/loss": loss,
                     "discriminator/penalty": penalty,

@@ -59,6 +59,7 @@ from planil_jax.base import (
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, returns
+from planil_jax.models import foresight
 from planil_jax.nets import fit, mlp, spectral
 from planil_jax.planners import mppi
 
@@ -366,7 +367,7 @@ def inspect(
       that they were averaged to.
     """
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
-    score_fn, path_fn = _score_fn(spec, dynamics, config, entries), _path_fn(dynamics)
+    score_fn = _score_fn(spec, dynamics, config, entries)
 
     def look(params: Acting, carry: Plan, state: EnvState, key: jax.Array):
         plan_key, model_key = jax.random.split(key)
@@ -375,7 +376,7 @@ def inspect(
         mean = jnp.sum(weights[:, None, None] * plans, axis=0)  # [H, U]
 
         def path(actions: jax.Array) -> jax.Array:
-            return path_fn(params, state, model_key, actions)
+            return foresight.path(dynamics, params.model, state, model_key, actions)
 
         return jax.vmap(path)(plans), weights, path(mean)
 
@@ -390,46 +391,24 @@ def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[
     markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
 
     def score_fn(params: Acting, state: EnvState, key: jax.Array):
-        start = (dynamics.start(params.model, state), state.obs)
-        keys = jax.random.split(key, horizon)
+        def reward(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
+            del action
+            return reward_of(logit(params.discriminator, obs, next_obs))
 
-        # Rewards are taken inside the scan: after it, the activations of all steps, plans
-        # and environments at once would not fit into a processor's cache.
-        def step(running, inputs):
-            z, obs = running
-            action, markup, step_key = inputs
-            z = dynamics.step(params.model, z, action, step_key)
-            next_obs = dynamics.observe(params.model, z)
-            reward = reward_of(logit(params.discriminator, obs, next_obs))
-            return (z, next_obs), markup * reward
+        def final(obs: jax.Array) -> jax.Array:
+            return value(params.value, obs)
+
+        scores = foresight.scores(
+            dynamics, params.model, state, key, horizon, reward, final
+        )
 
         def score(actions: jax.Array) -> jax.Array:
-            inputs = (actions, markups[:-1], keys)
-            (_, last), rewards = jax.lax.scan(step, start, inputs)
-            last_value = value(params.value, last)
-            if config.planner.weighting == "step":
-                return jnp.append(rewards, markups[-1] * last_value)  # [H + 1]
-            return jnp.sum(rewards) + markups[-1] * last_value
+            marked_up = markups * scores(actions)  # [H + 1]
+            return marked_up if config.planner.weighting == "step" else jnp.sum(marked_up)
 
         return score
 
     return score_fn
-
-
-def _path_fn(dynamics: Dynamics):
-    """`(params, state, key, actions [H, U]) -> [H + 1, O]`, as the model foresees it."""
-
-    def path_fn(params: Acting, state: EnvState, key: jax.Array, actions: jax.Array):
-        def step(z, inputs):
-            z = dynamics.step(params.model, z, *inputs)
-            return z, dynamics.observe(params.model, z)
-
-        start = dynamics.start(params.model, state)
-        keys = jax.random.split(key, actions.shape[0])
-        path = jax.lax.scan(step, start, (actions, keys))[1]  # [H, O]
-        return jnp.concatenate([state.obs[None], path])
-
-    return path_fn
 
 
 def _networks(spec: EnvSpec, config: Config, entries: tuple[int, ...]):

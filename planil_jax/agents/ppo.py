@@ -27,7 +27,16 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.base import Agent, EnvSpec, EnvState, Fit, Metrics, Params, Transition
+from planil_jax.base import (
+    Agent,
+    EnvSpec,
+    EnvState,
+    Fit,
+    Metrics,
+    Params,
+    Transition,
+    UsageError,
+)
 from planil_jax.losses import policy as losses
 from planil_jax.losses import returns
 from planil_jax.nets import fit, heads, mlp, normalise
@@ -77,7 +86,8 @@ class Engine(NamedTuple):
     # (acting, value's params, unit [], obs [..., O]) -> [...], in units of reward
     value: Callable[..., jax.Array]
     unit: Callable[[State], jax.Array]  # how much reward the value calls 1, []
-    # (state, rollout [T, E], rewards [T, E], key) -> (state, metrics)
+    # (state, rollout [T, E], rewards [T, E], key) -> (state, metrics); UsageError where
+    # the rollout has fewer steps than there are minibatches
     improve: Callable[..., tuple[State, Metrics]]
 
 
@@ -168,7 +178,8 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
         if config.normalise_observations:
             moments = normalise.update(moments, rollout.obs)
         acting = Acting(policy=learner.params["policy"], moments=moments)
-        metrics["value/explained"] = 1 - jnp.var(targets - values) / jnp.var(targets)
+        spread = jnp.maximum(jnp.var(targets), 1e-8)  # targets may be all alike
+        metrics["value/explained"] = 1 - jnp.var(targets - values) / spread
         return State(acting, learner, state.sums), metrics
 
     def discounted_sums(rewards: jax.Array, ends: jax.Array) -> jax.Array:
@@ -184,6 +195,11 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
     def fit_steps(learner: Fit, steps, key: jax.Array) -> tuple[Fit, Metrics]:
         count = steps["target"].shape[0]
         size = count // config.minibatches
+        if size == 0:
+            raise UsageError(
+                f"PPO cannot cut a rollout into {config.minibatches} minibatches where it "
+                f"has {count} steps: take fewer minibatches, or more environments or steps."
+            )
 
         def one_pass(learner: Fit, key: jax.Array):
             order_key, key = jax.random.split(key)

@@ -18,6 +18,7 @@ __all__ = [
     "Episode",
     "describe",
     "load",
+    "none",
     "read",
     "require_actions",
     "sample",
@@ -54,6 +55,17 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
         length=jnp.array(lengths, jnp.int32),
         terminal=jnp.array([episode.terminal for episode in episodes], bool),
         entries=tuple(sorted(columns)),
+    )
+
+
+def none(spec: EnvSpec) -> Demonstrations:
+    """What stands in for demonstrations where a method looks at none: one empty step."""
+    return Demonstrations(
+        obs=jnp.zeros((1, 2, spec.observation_size), jnp.float32),
+        actions=None,
+        length=jnp.ones((1,), jnp.int32),
+        terminal=jnp.zeros((1,), bool),
+        entries=tuple(range(spec.observation_size)),
     )
 
 

@@ -66,7 +66,7 @@ def test_its_actions_are_within_their_bounds(name, length):
 
 def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
     env = envs.make("probe/countdown")
-    message = "environment 'probe/countdown' has no expert_cost .*; register .*, or bring"
+    message = "environment 'probe/countdown' has no expert_cost .*; register .*, or plan"
     with pytest.raises(UsageError, match=message):
         scripted.make(env, simulator.make(env), CONFIG)
 

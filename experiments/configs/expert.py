@@ -1,0 +1,37 @@
+"""Experts by environment: `expert.py:pendulum`; PPO where nothing else is known."""
+
+from experiments import experiment
+from planil_jax import config
+from planil_jax.agents import ppo
+from planil_jax.training import loop, run
+
+# By environment: the engine, and what is off its defaults.
+EXPERTS = {
+    "pendulum": (
+        "sac",
+        {
+            "loop": loop.Config(environments=2, steps=100, rounds=5),
+            "run": run.Config(total_steps=20_000),
+        },
+    ),
+    "brax/inverted_pendulum": (
+        "ppo",
+        {
+            "loop": loop.Config(environments=32, steps=64, rounds=8),
+            "run": run.Config(total_steps=500_000),
+        },
+    ),
+}
+USUAL = (
+    "ppo",
+    {
+        "agent": ppo.Config(rate=1e-3),
+        "loop": loop.Config(environments=32, steps=200, rounds=5),
+        "run": run.Config(total_steps=1_000_000),
+    },
+)
+
+
+def get_config(environment: str = "pendulum"):
+    method, settings = EXPERTS.get(environment, USUAL)
+    return config.thaw(experiment.of_method(method, environment=environment, **settings))

@@ -31,17 +31,23 @@ def define_flags() -> None:
     flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
     flags.DEFINE_bool("actions", False, "Write actions too; without, observations only.")
+    flags.DEFINE_list(
+        "entries", [], "Indices of the observation's entries to write; empty: all."
+    )
     flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
 
 
 def main() -> None:
     if (FLAGS.env is None) == (FLAGS.run is None):
         raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
-    args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions, FLAGS.unlearned)
+    if not all(entry.isdigit() for entry in FLAGS.entries):
+        raise UsageError(f"--entries={','.join(FLAGS.entries)}: must be numbers from 0 on.")
+    args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
+    more = {"unlearned": FLAGS.unlearned, "entries": tuple(map(int, FLAGS.entries))}
     if FLAGS.run:
-        card = from_run(runs.load(FLAGS.run), *args)
+        card = from_run(runs.load(FLAGS.run), *args, **more)
     else:
-        card = collect(FLAGS.env, *args)
+        card = collect(FLAGS.env, *args, **more)
     print(told(FLAGS.out, card, FLAGS.actions))
 
 
@@ -60,13 +66,13 @@ def collect(
     count: int,
     seed: int,
     actions: bool,
-    unlearned: bool = False,
+    **more,
 ) -> demos.Card:
-    """Runs the scripted expert for `count` episodes and writes them to `path`."""
+    """Runs the scripted expert for `count` episodes; `more` as for `record`."""
     env = envs.make(environment)
     expert = experiment.make_expert(environment, env)
     name = f"scripted MPPI, seed {seed}"
-    return record(env, expert, (), name, path, count, seed, actions, unlearned)
+    return record(env, expert, (), name, path, count, seed, actions, **more)
 
 
 def from_run(
@@ -75,13 +81,13 @@ def from_run(
     count: int,
     seed: int,
     actions: bool,
-    unlearned: bool = False,
+    **more,
 ) -> demos.Card:
-    """Lets the first member of a run drive `count` episodes and writes them to `path`."""
+    """Lets the first member of a run drive `count` episodes; `more` as for `record`."""
     own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
     agent = trained.make_agent(trained.env, own)
     name = f"{trained.experiment.method} after {trained.step} steps, seed {seed}"
-    return record(trained.env, agent, params, name, path, count, seed, actions, unlearned)
+    return record(trained.env, agent, params, name, path, count, seed, actions, **more)
 
 
 def record(
@@ -94,8 +100,12 @@ def record(
     seed: int,
     actions: bool,
     unlearned: bool = False,
+    entries: tuple[int, ...] = (),
 ) -> demos.Card:
     """Runs an expert for `count` episodes and writes them to `path` with their card.
+
+    Args:
+      entries: of the observation, to be written; empty: all.
 
     Raises:
       UserError: the expert is no better than random actions, and `unlearned` is not set.
@@ -114,14 +124,22 @@ def record(
                 f"random actions ({by_chance.mean():.1f}): it never learned; train it "
                 "longer, or take it as it is with --unlearned."
             )
+    names = env.spec.observation_names
+    seen = list(entries or range(len(names)))
+    if max(seen) >= len(names):
+        raise UsageError(
+            f"{env.spec.name} observes entries 0 to {len(names) - 1}, no {max(seen)}."
+        )
     episodes = [
-        _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
+        _episode(
+            jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], seen, actions
+        )
         for n in range(count)
     ]
     card = demos.Card(
         environment=env.spec.name,
         control_period=env.spec.control_period,
-        observation_names=env.spec.observation_names,
+        observation_names=tuple(names[entry] for entry in seen),
         action_low=env.spec.action_low,
         action_high=env.spec.action_high,
         expert=name,
@@ -156,10 +174,11 @@ def _random(env: Environment) -> Agent:
     )
 
 
-def _episode(transitions, alive: np.ndarray, actions: bool) -> demos.Episode:
+def _episode(transitions, alive: np.ndarray, seen: list[int], actions: bool):
     length = int(alive.sum())
+    obs = np.concatenate([transitions.obs[:1], transitions.next_obs[:length]])
     return demos.Episode(
-        obs=np.concatenate([transitions.obs[:1], transitions.next_obs[:length]]),
+        obs=obs[:, seen],
         actions=transitions.action[:length] if actions else None,
         rewards=transitions.reward[:length],
         terminal=bool(transitions.terminal[length - 1]),

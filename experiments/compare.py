@@ -50,6 +50,10 @@ class Comparison:
     seeds: int = 5
     demonstrations: int = 4  # of the scripted expert, unless --demos says which
     demonstrations_seed: int = 1
+    demonstrate: str = ""  # environment of the demonstrations; empty: the task's own
+    entries: tuple[int, ...] = ()  # of the observation, in demonstrations; empty: all
+    actions: bool = True  # whether demonstrations hold actions
+    deploy: str = ""  # environment to be evaluated in; empty: the task's own
     episodes: int = 64  # of each seed's last evaluation
     field: float = 0.0  # side of the field of starts, metres; 0: none
     starts: int = 128  # on the field
@@ -93,11 +97,12 @@ def compare(
     if not source.exists():
         directory.mkdir(parents=True, exist_ok=True)
         collect.collect(
-            environment,
+            plan.demonstrate or environment,
             str(source),
             plan.demonstrations,
             plan.demonstrations_seed,
-            actions=True,
+            plan.actions,
+            entries=plan.entries,
         )
     found, trained = {}, {}
     for method, experiment_ in settings.items():
@@ -127,7 +132,8 @@ def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
         if held["step"] == trained.step and held["plan"] == config.to_json(plan):
             return held
     fields = [plan.field] if plan.field else []
-    found = evaluate.evaluate(trained, plan.episodes, fields, plan.starts)
+    deployed = evaluate.elsewhere(trained, plan.deploy) if plan.deploy else trained
+    found = evaluate.evaluate(deployed, plan.episodes, fields, plan.starts)
     steps, returns = report.read_metrics(trained.directory)["eval/return"]
     lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     held = {
@@ -167,7 +173,8 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
     first = next(iter(found.values()))["evaluation"]["in_distribution"]
     expert = f"; expert {first['expert_return']:.1f}" if "expert_return" in first else ""
     lines = [
-        f"**{task}**, {plan.seeds} seeds, last checkpoint; interquartile mean [95%]{expert}",
+        f"**{task}**, {plan.seeds} seeds, last checkpoint; "
+        f"interquartile mean [95%]{expert}",
         "",
         "| method | return | share of the expert | steps to 95%: each seed | arrive from "
         "the field: mean, worst seed | steps | seconds, all seeds |",

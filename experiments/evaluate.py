@@ -5,6 +5,7 @@
 Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints.
 """
 
+import dataclasses
 import json
 import math
 import sys
@@ -17,12 +18,14 @@ import numpy as np
 from absl import flags
 
 from experiments import door, experiment, runs, statistics, sweep
-from planil_jax.base import Environment
+from planil_jax import envs
+from planil_jax.base import Environment, UsageError
 from planil_jax.training import loop, report, run
 
 FLAGS = flags.FLAGS
 
 FIELD_SEED = 0x0DD
+SPEED = "forward speed [m/s]"
 SLOWEST = 1.4  # metres a second at which the farthest start still has time to arrive
 
 
@@ -30,6 +33,7 @@ def define_flags() -> None:
     """Not on import: other binaries import this one."""
     flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
+    flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
     flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_string(
@@ -40,6 +44,8 @@ def define_flags() -> None:
 
 def main() -> None:
     trained = runs.load(FLAGS.run, FLAGS.which)
+    if FLAGS.env:
+        trained = elsewhere(trained, FLAGS.env)
     found = evaluate(trained, FLAGS.episodes, [float(f) for f in FLAGS.field], FLAGS.starts)
     print(table(found))
     if FLAGS.out:
@@ -63,12 +69,31 @@ def record(trained: runs.Run, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def elsewhere(trained: runs.Run, environment: str) -> runs.Run:
+    """The run in another environment than it was trained in, such as the real one.
+
+    Raises:
+      UsageError: it observes or acts otherwise.
+    """
+    env = envs.make(environment)
+    here, there = trained.env.spec, env.spec
+    for what in ("observation_names", "action_low", "action_high", "control_period"):
+        if getattr(here, what) != getattr(there, what):
+            raise UsageError(
+                f"--env={environment}: its {what} are {getattr(there, what)}, but the run "
+                f"was trained in {here.name} with {getattr(here, what)}."
+            )
+    settings = dataclasses.replace(trained.experiment, environment=environment)
+    return trained._replace(experiment=settings, env=env)
+
+
 def evaluate(
     trained: runs.Run, episodes: int, fields: list[float], starts: int
 ) -> dict[str, Any]:
     """Evaluates, writes evaluation.json, and returns what it holds."""
     print(f"evaluating {trained.directory} at step {trained.step} …", flush=True)
     found: dict[str, Any] = {
+        "environment": trained.experiment.environment,
         "step": trained.step,
         "seeds": trained.experiment.seeds,
         "members": sweep.labels(trained.experiment),
@@ -103,7 +128,12 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
         found["cross_track_m"] = {
             "mean": float(errors.mean()),
             "largest": float(errors.max()),
+            "mean_by_seed": errors.mean(1).tolist(),
+            "largest_by_seed": errors.max(1).tolist(),
         }
+    if SPEED in env.spec.observation_names:
+        speeds = paths[..., env.spec.observation_names.index(SPEED)]  # [S, B, L + 1]
+        found["speed_m_per_s"] = speeds.mean((1, 2)).tolist()
     return found
 
 
@@ -156,6 +186,9 @@ def table(found: dict[str, Any]) -> str:
             f"  off the nearest demonstration: {error['mean']:.2f} m on average, "
             f"{error['largest']:.2f} m at most"
         )
+    if "speed_m_per_s" in inside:
+        each = " ".join(f"{speed:8.3f}" for speed in inside["speed_m_per_s"])
+        lines.append(f"  mean speed, m/s        {each}")
     return "\n".join(lines)
 
 
@@ -193,14 +226,15 @@ def _episodes(
 
 
 def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:
-    """Metres from each point of `paths` `[S, B, L, 2]` to a demonstration, flat."""
+    """Metres from each point of `paths` `[S, B, L, 2]` to a demonstration, `[S, B L]`."""
     demos = trained.demos
     references = [
         np.asarray(demos.obs[n, : int(demos.length[n]) + 1, :2])
         for n in range(demos.obs.shape[0])
     ]
     points = paths.reshape(-1, 2)
-    return np.min([statistics.cross_track(points, path) for path in references], axis=0)
+    each = [statistics.cross_track(points, path) for path in references]
+    return np.min(each, axis=0).reshape(len(paths), -1)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ EXPERTS: dict[str, scripted.Config] = {
     ),
 }
 EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
+EXPERTS["course"] = EXPERTS["course_mjx"] = EXPERTS["navigation"]
 
 
 def of_method(method: str, **fields: Any) -> Experiment:

@@ -41,7 +41,7 @@ def main() -> None:
         FLAGS.episodes,
         FLAGS.seed,
         FLAGS.actions,
-        FLAGS.unlearned,
+        unlearned=FLAGS.unlearned,
     )
     print(collect.told(FLAGS.out, card, FLAGS.actions))
 

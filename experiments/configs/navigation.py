@@ -43,6 +43,6 @@ SETTINGS = {
 }
 
 
-def get_config(method: str = "mpail"):
-    settings = {"environment": "navigation", **SETTINGS.get(method, {})}
+def get_config(method: str = "mpail", environment: str = "navigation"):
+    settings = {"environment": environment, **SETTINGS.get(method, {})}
     return config.thaw(experiment.of_method(method, **settings))

@@ -258,7 +258,7 @@ def make(
             replay.sample(history, history_key, old, config.history_age_power),
         ]
         if dreamt:
-            parts.append(imagine(model, demos, imagined_key, dreamt))
+            parts.append(imagine(model, demos, history, imagined_key, dreamt))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
     def lambda_returns(judge: Params, target: Params, rollout: Transition) -> jax.Array:
@@ -277,12 +277,19 @@ def make(
         rewards = reward_of(logit(judge, obs, next_obs))
         return rewards + discount * ~terminal * value(target, next_obs)
 
-    def imagine(model: Params, demos: Demonstrations, key: jax.Array, count: int) -> Any:
-        """`[B]` steps that the planner's model foresees, far around the demonstrations."""
+    def imagine(model: Params, demos: Demonstrations, history, key: jax.Array, count: int):
+        """`[B]` steps that the planner's model foresees, far around the demonstrations.
+
+        What the demonstrations do not hold is taken from the learner's own history.
+        """
         recover = dynamics.recover
         assert recover is not None
         obs_key, noise_key, step_key = jax.random.split(key, 3)
         obs, _ = demonstrations.sample_pairs(demos, obs_key, count)
+        if len(entries) < spec.observation_size:
+            own_key, noise_key = jax.random.split(noise_key)
+            own = replay.sample(history, own_key, count)["obs"]
+            obs = own.at[:, jnp.asarray(entries)].set(obs[:, jnp.asarray(entries)])
         noise = jax.random.normal(noise_key, obs.shape)
         obs = obs + config.imagined_spread * jnp.std(obs, axis=0) * noise
         low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
@@ -310,7 +317,9 @@ def make(
             )
             past_targets = one_step_targets(judge, target, config.discount, **past)
             if imagines and config.imagined_batch:
-                imagined = imagine(model, demos, imagined_key, config.imagined_batch)
+                imagined = imagine(
+                    model, demos, history, imagined_key, config.imagined_batch
+                )
                 imagined_targets = one_step_targets(
                     judge, target, config.imagined_discount, **imagined
                 )

@@ -1,6 +1,10 @@
-"""Environments, by name: `envs.make("navigation")`; outside packages `register` theirs."""
+"""Environments, by name: `envs.make("navigation")`; outside packages `register` theirs.
 
-from planil_jax.envs import navigation, pendulum, point_mass, probes
+Names that are strings here are imported when they are first asked for, so that importing
+this package costs no physics engine.
+"""
+
+from planil_jax.envs import course, navigation, pendulum, point_mass, probes
 from planil_jax.envs.registry import make, names, register
 
 __all__ = ["make", "names", "register"]
@@ -10,3 +14,9 @@ register("pendulum", pendulum.make)
 register("point_mass", point_mass.make)
 register("probe/one_step", probes.one_step)
 register("probe/countdown", probes.countdown)
+register("course", course.make)
+register("course_mjx", "planil_jax.envs.course:make_mjx")
+register("navigation_mjx", "planil_jax.envs.navigation_mjx:make")
+register("brax/*", "planil_jax.envs.brax_env:make_brax")
+register("playground/*", "planil_jax.envs.brax_env:make_playground")
+register("gym/*", "planil_jax.envs.gym_mjx:make")

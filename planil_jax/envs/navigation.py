@@ -85,8 +85,7 @@ def make(
       understeer: seconds² / metre², how yaw rate falls with speed.
       slip: seconds, sideways speed per unit of lateral acceleration.
     """
-    if start not in ("box", "field"):
-        raise UsageError(f"navigation starts in a 'box' or on a 'field', not {start!r}.")
+    check_start(start)
     spec = EnvSpec(
         name="navigation",
         observation_names=OBSERVATION_NAMES,
@@ -97,11 +96,8 @@ def make(
     )
 
     def reset(key: jax.Array) -> EnvState:
-        position_key, heading_key = jax.random.split(key)
-        side, turn = (1.0, 0.5) if start == "box" else (field, math.pi)
-        x, y = jax.random.uniform(position_key, (2,), jnp.float32, -side / 2, side / 2)
-        heading = jax.random.uniform(heading_key, (), jnp.float32, -turn, turn)
-        return _state(_at_rest(x, y, heading), jnp.zeros((), jnp.int32))
+        pose = start_pose(key, start, field)
+        return _state(_at_rest(*pose), jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         throttle = jnp.clip(action[0], 0.0, 1.0)
@@ -138,6 +134,23 @@ def make(
         )
 
     return Environment(spec, reset, step, kinematic_prior(), expert_cost, success)
+
+
+def check_start(start: str) -> None:
+    """Refuses an unknown `start`, by a UsageError."""
+    if start not in ("box", "field"):
+        raise UsageError(f"navigation starts in a 'box' or on a 'field', not {start!r}.")
+
+
+def start_pose(
+    key: jax.Array, start: str, field: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where an episode starts: x, y (metres) and heading (radians), [] each."""
+    position_key, heading_key = jax.random.split(key)
+    side, turn = (1.0, 0.5) if start == "box" else (field, math.pi)
+    x, y = jax.random.uniform(position_key, (2,), jnp.float32, -side / 2, side / 2)
+    heading = jax.random.uniform(heading_key, (), jnp.float32, -turn, turn)
+    return x, y, heading
 
 
 def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:

@@ -3,6 +3,12 @@
 A name may carry options, so that one string says which task it is:
 "navigation:steering_gain=0.45,start=field". A name that ends in "/*" stands for a family:
 "brax/*" makes "brax/hopper" by calling its function with "hopper" first.
+
+Every environment also takes the options of WRAPPERS, in its name or as keywords:
+"navigation:action_repeat=2,observation_noise=0.05,observe=0+1+4+5". Whatever their order
+there, the wrapper named first in WRAPPERS lies innermost: actions are repeated, entries
+chosen, actions delayed, the hand trembles, and last the chosen entries become noisy. An
+environment that has an option of such a name itself keeps it for itself.
 """
 
 import ast
@@ -12,8 +18,19 @@ from collections.abc import Callable
 from typing import Any
 
 from planil_jax.base import Environment, UsageError, did_you_mean
+from planil_jax.envs import wrappers
 
 Maker = Callable[..., Environment]
+# Option of every environment -> its wrapper and the value that stands for "no wrapper".
+# A model of an environment can be told what its wrappers are as long as those are the
+# first here, so what a model would rather not know comes last.
+WRAPPERS: dict[str, tuple[Callable[[Environment, Any], Environment], Any]] = {
+    "action_repeat": (wrappers.action_repeat, 1),
+    "observe": (lambda env, entries: wrappers.mask(env, _entries(env, entries)), ""),
+    "action_delay": (wrappers.action_delay, 0),
+    "tremble": (wrappers.tremble, 0.0),
+    "observation_noise": (wrappers.observation_noise, 0.0),
+}
 _MAKERS: dict[str, Maker | str] = {}
 
 
@@ -30,9 +47,7 @@ def register(name: str, make_fn: Maker | str) -> None:
       ValueError: the name is taken by another function, or cannot be a name.
     """
     if any(mark in name for mark in ":,="):
-        raise ValueError(
-            f"{name!r} cannot name an environment: ':', ',' and '=' mark options"
-        )
+        raise ValueError(f"{name!r} cannot name an environment: ':,=' mark options")
     if _MAKERS.get(name, make_fn) != make_fn:
         raise ValueError(f"an environment named {name!r} is registered already")
     _MAKERS[name] = make_fn
@@ -47,8 +62,8 @@ def make(name: str, **options: Any) -> Environment:
     """Builds a registered environment.
 
     Args:
-      name: a registered name, with options of its own or without.
-      options: go before those in the name.
+      name: a registered name, with options or without.
+      options: of the environment or of WRAPPERS; they go before those in the name.
 
     Raises:
       UsageError: the name or an option is unknown; the message lists what there is.
@@ -63,18 +78,25 @@ def make(name: str, **options: Any) -> Environment:
         parameters.pop(next(iter(parameters)))
     written = dict(_split(name, item) for item in text.split(",") if item)
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    wrapping = [option for option in WRAPPERS if option not in parameters]
     for option in written | options:
-        if option not in parameters and not open_ended:
+        if option not in parameters and option not in wrapping and not open_ended:
             raise UsageError(
                 f"environment {name!r} has no option {option!r}."
-                f"{did_you_mean(option, parameters)} It has: "
-                f"{', '.join(parameters) or 'none'}."
+                f"{did_you_mean(option, [*parameters, *wrapping])} It has: "
+                f"{', '.join(parameters) or 'none'}; and as every environment: "
+                f"{', '.join(wrapping)}."
             )
     given = {
         option: _value(name, option, value, _default(parameters, option))
         for option, value in written.items()
-    }
-    return make_fn(*task, **(given | options))
+    } | options
+    env = make_fn(*task, **{o: v for o, v in given.items() if o not in wrapping})
+    for option in wrapping:
+        wrap, nothing = WRAPPERS[option]
+        if given.get(option, nothing) != nothing:
+            env = wrap(env, given[option])
+    return env
 
 
 def _find(name: str) -> str:
@@ -107,7 +129,22 @@ def _split(name: str, item: str) -> tuple[str, str]:
 
 
 def _default(parameters: dict[str, inspect.Parameter], option: str) -> Any:
-    return parameters[option].default if option in parameters else None
+    if option in parameters:
+        return parameters[option].default
+    return WRAPPERS[option][1] if option in WRAPPERS else None
+
+
+def _entries(env: Environment, entries: Any) -> tuple[int, ...]:
+    """The indices in "0+1+4", or those given as a sequence."""
+    if not isinstance(entries, str):
+        return tuple(entries)
+    try:
+        return tuple(int(entry) for entry in entries.split("+"))
+    except ValueError:
+        raise UsageError(
+            f"environment {env.spec.name!r}: option observe must be indices joined by '+', "
+            f"as in observe=0+1, not {entries!r}."
+        ) from None
 
 
 def _value(name: str, option: str, text: str, default: Any) -> Any:

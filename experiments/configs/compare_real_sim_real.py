@@ -1,0 +1,28 @@
+"""Real-Sim-Real: one drive of a "real" car, learned in simulation, driven on the real car.
+
+The real car is heavier, slides more, steers less and later, obeys a tenth of a second late
+and sees with noise. Its one demonstration tells position and body velocity alone.
+"""
+
+from experiments import compare
+from planil_jax import config
+
+REAL = (
+    "course_mjx:mass=1.3,friction=0.7,steering_gain=0.44,steering_lag=0.15,"
+    "drive_lag=0.2,action_delay=1,observation_noise=0.02"
+)
+
+
+def get_config():
+    return config.thaw(
+        compare.Comparison(
+            tasks=("course",),
+            methods=("mpail", "irl_mpc", "gaifo"),
+            demonstrations=1,
+            demonstrate=REAL,
+            entries=(0, 1, 4, 5),
+            actions=False,
+            deploy=REAL,
+            episodes=16,
+        )
+    )

@@ -1,0 +1,74 @@
+"""Drive a car round a course that is neither straight nor a circle, at one metre a second.
+
+The course is a peanut, through the origin along x, with bends to both sides:
+
+    ρ(θ) = 2.4 + 0.8 cos 2θ metres, about (0, 1.6)
+
+The cars are those of `navigation` and of `navigation_mjx`, with their options: what is
+learned with the one can be driven on the other.
+
+Source: after the real drive of Han et al. 2025, MPAIL, arXiv 2507.21533, section 5.3.
+Departures: their course is not published; this one is ours.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from planil_jax.base import Environment, EnvState, Transition
+from planil_jax.envs import navigation
+
+SPEED = 1.0  # metres a second
+_POINTS = 160  # of the polygon that stands for the course
+
+
+def make(episode_length: int = 200, **options) -> Environment:
+    """The course with the car of `navigation`, whose options it takes."""
+    return _along(navigation.make(episode_length=episode_length, **options), "course")
+
+
+def make_mjx(episode_length: int = 200, **options) -> Environment:
+    """The course with the car of `navigation_mjx`, whose options it takes."""
+    from planil_jax.envs import navigation_mjx  # imports MuJoCo, which takes its time
+
+    car = navigation_mjx.make(episode_length=episode_length, **options)
+    return _along(car, "course_mjx")
+
+
+def _along(env: Environment, name: str) -> Environment:
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        following, transition = env.step(state, action)
+        reward = 1.0 - expert_cost(state.obs, action, following.obs)
+        return following, transition.replace(reward=reward)  # type: ignore[attr-defined]
+
+    spec = env.spec._replace(name=name)
+    return env._replace(spec=spec, step=step, expert_cost=expert_cost, success=None)
+
+
+def course() -> np.ndarray:
+    """The course, closed, `[P, 2]` metres, in the direction of travel."""
+    angle = np.linspace(0.0, 2 * math.pi, _POINTS, endpoint=False) - math.pi / 2
+    radius = 2.4 + 0.8 * np.cos(2 * angle)
+    points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return (points - points[0]).astype(np.float32)
+
+
+_COURSE = course()
+_AHEAD = np.roll(_COURSE, -1, axis=0) - np.roll(_COURSE, 1, axis=0)
+_HEADING = np.arctan2(_AHEAD[:, 1], _AHEAD[:, 0]).astype(np.float32)
+
+
+def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
+    """Cost of the scripted demonstrator, of observations `[7]` of `navigation`.
+
+    2 distance to the course + |v - 1| + (1 - cos of the error of heading)
+    """
+    del obs, action
+    squared = jnp.sum((next_obs[:2] - _COURSE) ** 2, axis=1)  # [P]
+    nearest = jnp.argmin(squared)
+    ahead = jnp.asarray(_HEADING)[nearest]
+    along = next_obs[2] * jnp.cos(ahead) + next_obs[3] * jnp.sin(ahead)
+    distance = jnp.sqrt(squared[nearest] + 1e-12)
+    return 2.0 * distance + jnp.abs(next_obs[4] - SPEED) + 1.0 - along

@@ -1,0 +1,293 @@
+"""Gymnasium's locomotion tasks on MJX: "gym/Hopper", "gym/Walker2d", "gym/HalfCheetah",
+"gym/Ant".
+
+Observation, reward, end, reset and frame skip are those of Gymnasium's version 5, and the
+robots are read from Gymnasium's own files, so that demonstrations made there hold here:
+
+    reward = Δx / Δt + healthy - control cost ‖u‖² - contact cost Σ clip(force, ±1)²
+
+The physics state is what MuJoCo's own is: positions, velocities and where the solver left
+off. An observation tells all of it but the place on the ground, which changes nothing; the
+prior is the task's own physics, and starts from an observation with that place at 0.
+
+Source: Gymnasium's documentation and definitions of Hopper-v5, Walker2d-v5, HalfCheetah-v5
+and Ant-v5 (Towers et al. 2024, arXiv 2407.17032); MuJoCo, Todorov et al. 2012.
+Departures: single precision. Ant's speed is that of its torso at the end of the step, where
+Gymnasium takes the torso from within the last substep. In some steps in which Ant's feet
+meet the ground MJX itself departs from MuJoCo in C, in double precision too: by up to 1.2
+where the mean step is 14; Hopper, Walker2d and HalfCheetah agree within 1e-3.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+from mujoco import mjx
+
+from planil_jax.base import (
+    Dynamics,
+    Environment,
+    EnvSpec,
+    EnvState,
+    Transition,
+    UsageError,
+    did_you_mean,
+)
+from planil_jax.envs.brax_env import scale_physics
+
+_INF = float("inf")
+
+
+class Task(NamedTuple):
+    """The numbers of one task, as Gymnasium's version 5 has them."""
+
+    file: str
+    frame_skip: int  # physics steps a control step
+    control_cost: float
+    healthy_reward: float = 0.0  # paid while healthy; 0: the task has no such notion
+    z_range: tuple[float, float] = (-_INF, _INF)  # metres, of a healthy torso
+    angle_range: tuple[float, float] = (-_INF, _INF)  # radians, of a healthy torso
+    state_range: tuple[float, float] = (-_INF, _INF)  # of all else in a healthy state
+    reset_noise: float = 0.1  # of positions: uniform within; of velocities
+    normal_noise: bool = False  # whether velocities start normal or uniform
+    max_speed: float = _INF  # what an observation shows of any velocity
+    contact_cost: float = 0.0
+    hidden: int = 1  # first positions that the observation leaves out
+    free: bool = False  # whether the torso is a free body
+
+
+TASKS = {
+    "Hopper": Task(
+        "hopper.xml",
+        frame_skip=4,
+        control_cost=1e-3,
+        healthy_reward=1.0,
+        z_range=(0.7, _INF),
+        angle_range=(-0.2, 0.2),
+        state_range=(-100.0, 100.0),
+        reset_noise=5e-3,
+        max_speed=10.0,
+    ),
+    "Walker2d": Task(
+        "walker2d_v5.xml",
+        frame_skip=4,
+        control_cost=1e-3,
+        healthy_reward=1.0,
+        z_range=(0.8, 2.0),
+        angle_range=(-1.0, 1.0),
+        reset_noise=5e-3,
+        max_speed=10.0,
+    ),
+    "HalfCheetah": Task(
+        "half_cheetah.xml", frame_skip=5, control_cost=0.1, normal_noise=True
+    ),
+    "Ant": Task(
+        "ant.xml",
+        frame_skip=5,
+        control_cost=0.5,
+        healthy_reward=1.0,
+        z_range=(0.2, 1.0),
+        normal_noise=True,
+        contact_cost=5e-4,
+        hidden=2,
+        free=True,
+    ),
+}
+
+
+@struct.dataclass
+class Body:
+    """The state of the robot; float32."""
+
+    qpos: jax.Array  # [nq] metres and radians
+    qvel: jax.Array  # [nv]
+    warmstart: jax.Array  # [nv] accelerations from which the solver begins
+    forces: jax.Array  # [nbody - 1, 6] contact torques and forces, clipped; or [0, 6]
+
+
+def make(
+    task: str,
+    episode_length: int = 1000,
+    mass: float = 1.0,
+    friction: float = 1.0,
+    gravity: float = 1.0,
+    reset_noise: float = 1.0,
+    contact_forces: bool = True,
+) -> Environment:
+    """A task of TASKS.
+
+    Args:
+      task: "Hopper", "Walker2d", "HalfCheetah" or "Ant".
+      episode_length: control steps.
+      mass, friction, gravity: factors of all masses and inertias, of all coefficients of
+        friction, and of gravity.
+      reset_noise: factor of the task's own.
+      contact_forces: of Ant: whether its observation ends with the forces of contact on
+        each body, as in version 5 (105 entries), or leaves them out (27).
+    """
+    if task not in TASKS:
+        raise UsageError(
+            f"there is no task 'gym/{task}'.{did_you_mean(task, TASKS)} There are: "
+            f"{', '.join(TASKS)}."
+        )
+    numbers = TASKS[task]
+    model = scale_physics(_load(task, numbers.file), mass, friction, gravity)
+    advance = _physics(model, numbers)
+    shows_forces = contact_forces and numbers.contact_cost > 0
+    period = float(model.opt.timestep) * numbers.frame_skip
+    names = _names(model, numbers, shows_forces)
+    spec = EnvSpec(
+        name=f"gym/{task}",
+        observation_names=names,
+        action_low=tuple(float(low) for low in model.actuator_ctrlrange[:, 0]),
+        action_high=tuple(float(high) for high in model.actuator_ctrlrange[:, 1]),
+        episode_length=episode_length,
+        control_period=round(period, 9),
+    )
+    blank = _at_rest(model, numbers)
+    noise = numbers.reset_noise * reset_noise
+
+    def observe(body: Body) -> jax.Array:
+        velocities = jnp.clip(body.qvel, -numbers.max_speed, numbers.max_speed)
+        forces = body.forces.ravel() if shows_forces else jnp.zeros((0,), jnp.float32)
+        return jnp.concatenate([body.qpos[numbers.hidden :], velocities, forces])
+
+    def recover(obs: jax.Array) -> Body:
+        """The body that an observation tells, at the origin of the ground."""
+        seen = model.nq - numbers.hidden
+        qpos, qvel = obs[:seen], obs[seen : seen + model.nv]
+        unseen = jnp.zeros((numbers.hidden,), jnp.float32)
+        return replace(blank, qpos=jnp.concatenate([unseen, qpos]), qvel=qvel)
+
+    def reset(key: jax.Array) -> EnvState:
+        position_key, velocity_key = jax.random.split(key)
+        moved = jax.random.uniform(position_key, (model.nq,), jnp.float32, -noise, noise)
+        if numbers.normal_noise:
+            qvel = noise * jax.random.normal(velocity_key, (model.nv,), jnp.float32)
+        else:
+            qvel = jax.random.uniform(velocity_key, (model.nv,), jnp.float32, -noise, noise)
+        body = replace(blank, qpos=blank.qpos + moved, qvel=qvel)
+        return EnvState(sim=body, obs=observe(body), time=jnp.zeros((), jnp.int32))
+
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        body = advance(state.sim, action)
+        following = EnvState(sim=body, obs=observe(body), time=state.time + 1)
+        healthy = _healthy(body, numbers)
+        speed = (body.qpos[0] - state.sim.qpos[0]) / period
+        reward = speed + numbers.healthy_reward * healthy
+        reward -= numbers.control_cost * jnp.sum(action**2)
+        reward -= numbers.contact_cost * jnp.sum(body.forces**2)
+        transition = Transition(
+            obs=state.obs,
+            action=action,
+            next_obs=following.obs,
+            reward=reward.astype(jnp.float32),
+            terminal=~healthy if numbers.healthy_reward else jnp.zeros((), bool),
+            truncated=following.time >= episode_length,
+        )
+        return following, transition
+
+    physics = Dynamics(
+        init=lambda key: (),
+        start=lambda params, state: state.sim,
+        step=lambda params, body, action, key: advance(body, action),
+        observe=lambda params, body: observe(body),
+        recover=lambda params, obs: recover(obs),
+    )
+    return Environment(spec, reset, step, prior=physics)
+
+
+def _physics(model: mujoco.MjModel, numbers: Task) -> Callable[[Body, jax.Array], Body]:
+    """(body, action) -> body after one control step."""
+    mjx_model = mjx.put_model(model, impl="jax")
+    blank = mjx.make_data(mjx_model)
+
+    def advance(body: Body, action: jax.Array) -> Body:
+        data = blank.replace(
+            qpos=body.qpos,
+            qvel=body.qvel,
+            qacc_warmstart=body.warmstart,
+            ctrl=action.astype(jnp.float32),
+        )
+        data = jax.lax.scan(
+            lambda data, _: (mjx.step(mjx_model, data), None),
+            data,
+            None,
+            numbers.frame_skip,
+        )[0]
+        forces = body.forces
+        if numbers.contact_cost > 0:
+            felt = mjx.rne_postconstraint(mjx_model, data)._impl.cfrc_ext[1:]
+            forces = jnp.clip(felt, -1.0, 1.0)
+        return Body(data.qpos, data.qvel, data.qacc_warmstart, forces)
+
+    return advance
+
+
+def _healthy(body: Body, numbers: Task) -> jax.Array:
+    """Whether an episode goes on; true where the task has no notion of it."""
+    qpos, qvel = body.qpos, body.qvel
+    if numbers.free:
+        low, high = numbers.z_range
+        finite = jnp.isfinite(qpos).all() & jnp.isfinite(qvel).all()
+        return finite & (low <= qpos[2]) & (qpos[2] <= high)
+    rest = jnp.concatenate([qpos[2:], qvel])
+    inside = [
+        (low < value) & (value < high)
+        for value, (low, high) in (
+            (qpos[1], numbers.z_range),
+            (qpos[2], numbers.angle_range),
+            (rest, numbers.state_range),
+        )
+    ]
+    return inside[0] & inside[1] & inside[2].all()
+
+
+def _at_rest(model: mujoco.MjModel, numbers: Task) -> Body:
+    bodies = model.nbody - 1 if numbers.contact_cost > 0 else 0
+    return Body(
+        qpos=jnp.asarray(model.qpos0, jnp.float32),
+        qvel=jnp.zeros((model.nv,), jnp.float32),
+        warmstart=jnp.zeros((model.nv,), jnp.float32),
+        forces=jnp.zeros((bodies, 6), jnp.float32),
+    )
+
+
+def _load(task: str, file: str) -> mujoco.MjModel:
+    """The robot, from Gymnasium's own file."""
+    try:
+        folder = resources.files("gymnasium").joinpath("envs", "mujoco", "assets")
+        text = folder.joinpath(file).read_text()
+    except (ImportError, FileNotFoundError):
+        raise UsageError(
+            f"environment 'gym/{task}' reads its robot from Gymnasium 1.0 or later: "
+            "pip install 'planil_jax[gymnasium]'."
+        ) from None
+    return mujoco.MjModel.from_xml_string(text)
+
+
+def _names(model: mujoco.MjModel, numbers: Task, shows_forces: bool) -> tuple[str, ...]:
+    """One name an entry of the observation, with its unit."""
+    qpos, qvel = [], []
+    for joint in range(model.njnt):
+        name = model.joint(joint).name
+        kind = model.jnt_type[joint]
+        if kind == mujoco.mjtJoint.mjJNT_FREE:
+            qpos += [f"{name} {axis} [m]" for axis in "xyz"]
+            qpos += [f"{name} quaternion {axis}" for axis in "wxyz"]
+            qvel += [f"{name} {axis} velocity [m/s]" for axis in "xyz"]
+            qvel += [f"{name} {axis} turn [rad/s]" for axis in "xyz"]
+        else:
+            unit = "m" if kind == mujoco.mjtJoint.mjJNT_SLIDE else "rad"
+            qpos.append(f"{name} [{unit}]")
+            qvel.append(f"{name} velocity [{unit}/s]")
+    kinds = [f"torque {axis} [N m]" for axis in "xyz"]
+    kinds += [f"force {axis} [N]" for axis in "xyz"]
+    bodies = range(1, model.nbody if shows_forces else 1)
+    forces = [f"body {body} contact {kind}" for body in bodies for kind in kinds]
+    return (*qpos[numbers.hidden :], *qvel, *forces)

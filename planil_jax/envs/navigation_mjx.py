@@ -1,0 +1,117 @@
+"""The navigation task with a car that has wheels, springs and tyres, on MJX.
+
+The car of `car.xml`: a free chassis on four sprung wheels, all four driven through
+differentials, the front two steered; 3.5 kg, wheelbase 0.325 m. Throttle and steer set
+targets that the motor and the servo follow by first-order lags; the motor's torque and the
+tyres' friction limit what comes of them. The position that is observed is that of the
+middle of the rear axle, where the kinematic bicycle has its own.
+
+Start, goal, reward, observation, expert's cost and the planner's (wrong) prior are those of
+`navigation`, and the same key gives the same start.
+
+Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
+Departures: masses, springs, lags and friction are ours; wheels meet the ground as spheres.
+"""
+
+import importlib.resources
+import math
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from mujoco import mjx
+
+from planil_jax.base import Environment, UsageError
+from planil_jax.envs import mjcf, navigation
+
+
+def make(
+    start: str = "box",
+    field: float = 40.0,
+    episode_length: int = 100,
+    steering_gain: float = 0.488,
+    drive_lag: float = 0.1,
+    steering_lag: float = 0.1,
+    mass: float = 1.0,
+    friction: float = 1.0,
+) -> Environment:
+    """The navigation task on MJX.
+
+    Args:
+      start: "box" resets in 1 × 1 m round the origin, heading along x within ±0.5 rad;
+        "field" resets anywhere on the field at any heading.
+      field: side of the out-of-distribution field, metres, centred on the origin.
+      episode_length: control steps of 0.1 s.
+      steering_gain: radians of front wheel at full steer.
+      drive_lag, steering_lag: time constants of what motor and servo aim at, seconds.
+      mass, friction: scale factors of the whole car and of its tyres.
+    """
+    navigation.check_start(start)
+
+    def reset(key: jax.Array, data: mjx.Data) -> mjx.Data:
+        x, y, heading = navigation.start_pose(key, start, field)
+        turn = [jnp.cos(heading / 2), 0.0, 0.0, jnp.sin(heading / 2)]
+        pose = jnp.array([x, y, data.qpos[2], *turn], jnp.float32)
+        return data.replace(qpos=data.qpos.at[:7].set(pose))
+
+    def reward(data: mjx.Data, action: jax.Array, next_data: mjx.Data) -> jax.Array:
+        del data, action
+        distance = navigation.distance_to_goal(observe(next_data))
+        return math.hypot(*navigation.GOAL) - distance
+
+    return mjcf.make(
+        "navigation_mjx",
+        model(steering_gain, drive_lag, steering_lag, mass, friction),
+        observe,
+        navigation.OBSERVATION_NAMES,
+        control_period=navigation.PERIOD,
+        reset=reset,
+        reward=reward,
+        episode_length=episode_length,
+        prior=navigation.kinematic_prior(),
+        expert_cost=navigation.expert_cost,
+        success=navigation.success,
+    )
+
+
+def model(
+    steering_gain: float = 0.488,
+    drive_lag: float = 0.1,
+    steering_lag: float = 0.1,
+    mass: float = 1.0,
+    friction: float = 1.0,
+) -> mujoco.MjModel:
+    """The car as MuJoCo has it, to simulate or to draw; arguments as for `make`."""
+    if min(drive_lag, steering_lag) < 0:
+        raise UsageError("navigation_mjx has lags of 0 s or more, not less.")
+    text = (
+        importlib.resources.files("planil_jax.envs").joinpath("car.xml").read_text("utf-8")
+    )
+    car = mjcf.load(text, mass, friction)
+    servo = car.actuator("steer")
+    servo.gainprm[0] = -servo.biasprm[1] * steering_gain  # its stiffness times the angle
+    servo.dynprm[0] = steering_lag
+    car.actuator("throttle").dynprm[0] = drive_lag
+    return car
+
+
+def observe(data: mjx.Data) -> jax.Array:
+    """The observation `[7]` of `navigation`; the chassis has its frame on the rear axle."""
+    w, x, y, z = data.qpos[3:7]
+    forward = jnp.stack(
+        [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
+    )  # [3] the body's x axis in the world
+    left = jnp.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)])
+    heading = jnp.arctan2(forward[1], forward[0])
+    velocity = data.qvel[:3]
+    return jnp.stack(
+        [
+            data.qpos[0],
+            data.qpos[1],
+            jnp.cos(heading),
+            jnp.sin(heading),
+            forward @ velocity,
+            left @ velocity,
+            data.qvel[5],
+        ]
+    )

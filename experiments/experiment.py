@@ -16,6 +16,7 @@ from planil_jax.base import (
     did_you_mean,
 )
 from planil_jax.data.demos import require_actions
+from planil_jax.losses.adversarial import BIASES
 from planil_jax.models import simulator
 from planil_jax.planners import mppi
 from planil_jax.training import loop as training_loop
@@ -103,7 +104,24 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
     )
     if agent.needs_actions:
         require_actions(demos, experiment.method)
+    if METHODS[experiment.method].whole and len(demos.entries) < env.spec.observation_size:
+        raise UsageError(
+            f"{experiment.method} needs whole observations, but these demonstrations hold "
+            f"{len(demos.entries)} of {env.spec.observation_size} entries: choose a method "
+            "such as gaifo."
+        )
     return agent
+
+
+def notices(experiment: Experiment, env: Environment) -> list[str]:
+    """What a user should know before training starts."""
+    reward = getattr(experiment.agent, "reward", "logit")
+    if env.spec.terminates and reward in BIASES:
+        return [
+            f"note: {env.spec.name} can end early, and agent.reward={reward} "
+            f"{BIASES[reward]}; agent.reward=logit does neither"
+        ]
+    return []
 
 
 def make_model(experiment: Experiment, env: Environment) -> Dynamics:

@@ -14,6 +14,7 @@ class Method(NamedTuple):
     # (spec, dynamics, config, environments, entries) -> agent
     make: Callable[[EnvSpec, Dynamics, Any, int, tuple[int, ...]], Agent]
     imitates: bool = True  # or else learns from the task's reward, without demonstrations
+    whole: bool = False  # whether demonstrations must hold whole observations
     interacts: bool = True  # whether it learns from what it does in the environment
     maps: bool = False  # whether its reports show what it learned of the plane
 
@@ -31,7 +32,7 @@ METHODS: dict[str, Method] = {
     "irl_mpc": _adversarial_row("gaifo", "planner"),
     "gail": _adversarial_row("gail"),
     "gaifo": _adversarial_row("gaifo"),
-    "airl": _adversarial_row("airl"),
+    "airl": _adversarial_row("airl")._replace(whole=True),  # asks its policy about them
     "bc": Method(
         bc.Config(),
         lambda spec, dynamics, config, environments, entries: bc.make(

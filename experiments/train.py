@@ -77,7 +77,7 @@ def train(
     if source != kept and METHODS[settings.method].imitates:
         shutil.copyfile(source, kept)
     with report.Report(logdir, settings.seed) as told:
-        for notice in notices:
+        for notice in notices + experiment.notices(settings, env):
             told.say(notice)
         for _ in run.train(
             agent,

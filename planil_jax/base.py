@@ -75,6 +75,7 @@ class EnvSpec(NamedTuple):
     action_high: tuple[float, ...]
     episode_length: int  # control steps until truncation
     control_period: float  # seconds
+    terminates: bool = False  # whether episodes can end for good, before their time
 
     @property
     def observation_size(self) -> int:

@@ -4,6 +4,8 @@ They were found for few interactions, with the same four demonstrations and othe
 than those that are compared; BUILD_NOTES.md tells what was tried.
 """
 
+import dataclasses
+
 from experiments import experiment
 from planil_jax import config
 from planil_jax.agents import adversarial, bc, mpail, ppo
@@ -16,11 +18,12 @@ ON_POLICY = {
 }
 
 
-def policy(form: str, deploy: str = "policy") -> dict:
+def policy(form: str, deploy: str = "policy", evaluate_every: int = 1) -> dict:
     agent = adversarial.Config(
         form=form, deploy=deploy, learner=LEARNER, rate=1e-3, steps=64
     )
-    return {"agent": agent, **ON_POLICY}
+    evaluated = dataclasses.replace(ON_POLICY["run"], evaluate_every=evaluate_every)
+    return {"agent": agent, **ON_POLICY, "run": evaluated}
 
 
 SETTINGS = {
@@ -34,7 +37,7 @@ SETTINGS = {
     "gail": policy("gail"),
     "gaifo": policy("gaifo"),
     "airl": policy("airl"),
-    "irl_mpc": policy("gaifo", "planner"),
+    "irl_mpc": policy("gaifo", "planner", evaluate_every=10),  # which is dear
     "bc": {
         "agent": bc.Config(),
         "loop": loop.Config(environments=1, steps=1, rounds=20),

@@ -123,15 +123,12 @@ def make(
         raise UsageError(f"agent.form is one of {', '.join(FORMS)}, not {config.form!r}.")
     if config.deploy not in ("policy", "planner"):
         raise UsageError(f"agent.deploy is 'policy' or 'planner', not {config.deploy!r}.")
-    if config.reward not in adversarial.REWARDS:
-        known = ", ".join(adversarial.REWARDS)
-        raise UsageError(f"agent.reward is one of {known}, not {config.reward!r}.")
     form = FORMS[config.form]
     engine = ppo.engine(spec, config.learner)
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
     plans = config.deploy == "planner"
     judge_init, judge = _discriminator(spec, config, entries)
-    reward_of = adversarial.REWARDS["logit" if form.reads is None else config.reward]
+    reward_of = adversarial.reward_of("logit" if form.reads is None else config.reward)
     rate: optax.ScalarOrSchedule = config.rate
     if config.rate_half_life:
         rate = optax.exponential_decay(

@@ -138,7 +138,7 @@ def make(
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
     networks = _networks(spec, config, entries)
     score_fn = _score_fn(spec, dynamics, config, entries)
-    reward_of = adversarial.REWARDS[config.reward]
+    reward_of = adversarial.reward_of(config.reward)
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
     if config.reward_pairs not in ("next", "same"):
         raise UsageError(
@@ -395,7 +395,7 @@ def inspect(
 def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[int, ...]):
     """`(params, state, key) -> score`, with `score` of actions `[H, U]`, `[]`."""
     logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
-    reward_of = adversarial.REWARDS[config.reward]
+    reward_of = adversarial.reward_of(config.reward)
     horizon = config.planner.horizon
     markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
 

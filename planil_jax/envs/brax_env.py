@@ -275,6 +275,7 @@ def _adapt(
         action_high=(1.0,) * env.action_size,
         episode_length=episode_length,
         control_period=round(float(env.dt), 7),  # Brax holds it as a float32
+        terminates=True,  # the libraries do not tell which of their tasks do
     )
     return Environment(spec, reset, step)
 

@@ -148,6 +148,7 @@ def make(
         action_high=tuple(float(high) for high in model.actuator_ctrlrange[:, 1]),
         episode_length=episode_length,
         control_period=round(period, 9),
+        terminates=bool(numbers.healthy_reward),
     )
     blank = _at_rest(model, numbers)
     noise = numbers.reset_noise * reset_noise

@@ -137,6 +137,7 @@ def make(
         action_high=high,
         episode_length=episode_length,
         control_period=control_period,
+        terminates=terminal is not None,
     )
     model_mjx = _put(name, model)
     blank = mjx.make_data(model_mjx)

@@ -69,4 +69,5 @@ def _spec(name: str, observation: str, episode_length: int) -> EnvSpec:
         action_high=(1.0,),
         episode_length=episode_length,
         control_period=1.0,
+        terminates=True,
     )

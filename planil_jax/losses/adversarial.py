@@ -11,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from planil_jax.base import UsageError
+
 # Reward of a logit l. Its sign decides tasks that can end early: at l = 0 a form that pays
 # for living (gail_pos, prob) rewards survival, one that charges for it (gail_neg) ending.
 REWARDS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -20,6 +22,18 @@ REWARDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "prob": jax.nn.sigmoid,  # D: V-MAIL's code
     "neg_prob": lambda logit: -jax.nn.sigmoid(-logit),  # -(1 - D): MAIL
 }
+
+
+def reward_of(form: str) -> Callable[[jax.Array], jax.Array]:
+    """The reward of a logit in this form.
+
+    Raises:
+      UsageError: there is no such form.
+    """
+    if form not in REWARDS:
+        raise UsageError(f"agent.reward is one of {', '.join(REWARDS)}, not {form!r}.")
+    return REWARDS[form]
+
 
 # What a form of reward does to a task that can end early, whatever is imitated.
 BIASES: dict[str, str] = {

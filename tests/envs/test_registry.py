@@ -3,7 +3,7 @@ import pytest
 
 from planil_jax import envs
 from planil_jax.base import UsageError
-from planil_jax.envs import point_mass, registry
+from planil_jax.envs import point_mass, registry, wrappers
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_every_registered_name_makes_an_environment_of_that_name():
 
 def test_an_unknown_name_is_told_the_nearest_and_all_there_are():
     message = refusal("navigaton")
-    assert message.startswith("no environment 'navigaton'. Did you mean 'navigation'?")
+    assert message.startswith("no environment 'navigaton'. Did you mean navigation")
     assert message.endswith(f"There are: {', '.join(sorted(envs.names()))}.")
 
 
@@ -40,11 +40,53 @@ def test_a_name_near_to_none_gets_no_hint():
 def test_an_unknown_option_is_told_the_options_there_are():
     message = refusal("point_mass", length=3)
     assert "'length'" in message
-    assert message.endswith("It has: episode_length, action_bound.")
+    assert "It has: episode_length, action_bound; and as every environment:" in message
+    wrappers = "action_repeat, observe, action_delay, tremble, observation_noise."
+    assert message.endswith(wrappers)
 
 
 def test_an_environment_without_options_says_so():
-    assert refusal("probe/one_step", length=3).endswith("It has: none.")
+    assert "It has: none; and as" in refusal("probe/one_step", length=3)
+
+
+def test_a_misspelt_wrapper_is_told_its_name():
+    assert "Did you mean action_repeat" in refusal("point_mass:action_repaet=2")
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
+    options = {"action_repeat": 2, "action_delay": 1, "tremble": 0.25}
+    options |= {"observation_noise": 0.05, "observe": "0+1+4+5", "start": "field"}
+    text = ",".join(f"{option}={value}" for option, value in options.items())
+    name = f"navigation:{text}" if written else "navigation"
+    env = envs.make(name, **({} if written else options))
+    assert env.spec.episode_length == 50
+    names = ("x [m]", "y [m]", "forward speed [m/s]", "sideways speed [m/s]")
+    assert env.spec.observation_names == names
+    state = env.reset(jax.random.key(0))
+    layers = []
+    while isinstance(state.sim, wrappers.Wrapped):
+        layers.append(state.sim.kept)
+        state = state.sim.inner
+    noise_key, tremble_key, queue, masked, repeated = layers  # from the outside in
+    assert noise_key.shape == tremble_key.shape == () and queue.shape == (1, 2)
+    assert masked == repeated == ()
+    assert abs(state.obs[:2]).max() > 1.0  # its own option arrived as well
+
+
+def test_no_wrapper_is_put_round_an_environment_that_asks_for_none():
+    env = envs.make("point_mass:action_repeat=1,tremble=0,observation_noise=0.0")
+    assert isinstance(env.reset(jax.random.key(0)).sim, point_mass.Point)
+
+
+def test_an_option_of_the_environment_wins_over_the_wrapper_of_its_name():
+    def outside(action_repeat: int = 3):
+        return point_mass.make(episode_length=action_repeat)
+
+    envs.register("outside/frames", outside)
+    env = envs.make("outside/frames:action_repeat=7")
+    assert env.spec.episode_length == 7
+    assert isinstance(env.reset(jax.random.key(0)).sim, point_mass.Point)
 
 
 def test_options_can_be_a_part_of_the_name():
@@ -52,9 +94,8 @@ def test_options_can_be_a_part_of_the_name():
     assert env.spec.episode_length == 7
     far = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64)).obs[:, :2]
     assert 30.0 < abs(far).max() <= 40.0
-    assert (
-        envs.make("navigation:episode_length=7", episode_length=5).spec.episode_length == 5
-    )
+    short = envs.make("navigation:episode_length=7", episode_length=5)
+    assert short.spec.episode_length == 5
 
 
 @pytest.mark.parametrize(
@@ -64,6 +105,10 @@ def test_options_can_be_a_part_of_the_name():
         ("point_mass:episode_length=1.5", "episode_length must be int, not '1.5'"),
         ("point_mass:action_bound=much", "action_bound must be float, not 'much'"),
         ("point_mass:episode_lenght=3", "Did you mean episode_length?"),
+        ("point_mass:action_repeat=half", "action_repeat must be int, not 'half'"),
+        ("point_mass:action_repeat=0", "action_repeat must be a whole number >= 1"),
+        ("point_mass:observe=0+x", "as in observe=0+1, not '0+x'"),
+        ("point_mass:observe=0+4", "observe must be different entries of 0 to 3"),
     ],
 )
 def test_an_option_in_the_name_that_cannot_be_is_refused_by_name(name, named):
@@ -81,7 +126,7 @@ def test_a_family_is_told_the_rest_of_the_name_and_its_options():
     envs.make("outside/cart/fast:size=2")
     assert asked == [("cart/fast", 2.0)]
     assert "no environment 'outside/'" in refusal("outside/")
-    assert refusal("outside/cart", task="x").endswith("It has: size.")
+    assert "It has: size; and as" in refusal("outside/cart", task="x")
 
 
 def test_a_maker_can_be_imported_when_it_is_first_used():

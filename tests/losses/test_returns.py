@@ -6,6 +6,7 @@ import pytest
 from planil_jax.losses import adversarial, returns
 
 lambda_returns = jax.jit(returns.lambda_returns)
+advantages = jax.jit(returns.advantages)
 
 
 def trajectory(seed: int, length: int = 12, cuts: tuple = (), terminals: tuple = ()):
@@ -128,3 +129,69 @@ def test_parts_of_unequal_length_or_rank_are_refused(part):
     for spoilt in (case[part][:-1], case[part][:, None], case[part][0]):
         with pytest.raises(AssertionError):
             returns.lambda_returns(*case[:part], spoilt, *case[part + 1 :], 0.95)
+
+
+# ----------------------------------------------------------------------------- advantages
+
+
+def sum_of_surprises(rewards, values, next_values, discounts, cut, trace) -> np.ndarray:
+    """Σ_k (Π γλ) δ_{t+k} up to the end of the episode or of the rollout, `[T]`."""
+    surprises = rewards + discounts * next_values - values
+    told = []
+    for t in range(len(rewards)):
+        total, weight = 0.0, 1.0
+        for s in range(t, len(rewards)):
+            total += weight * surprises[s]
+            weight *= discounts[s] * trace
+            if cut[s]:
+                break
+        told.append(total)
+    return np.array(told)
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {},
+        {"cuts": (5,)},
+        {"terminals": (5,)},
+        {"cuts": (0, 7), "terminals": (3, 8)},
+        {"cuts": (11,)},
+        {"terminals": (11,)},
+    ],
+)
+def test_advantages_are_the_discounted_sums_of_surprises(trace, ends):
+    """One value of each state, except that a cut's successor is not the next start."""
+    for seed in range(3):
+        rewards, next_values, discounts, cut = trajectory(seed, **ends)
+        values = np.random.default_rng(100 + seed).normal(size=12)
+        following = np.append(values[1:], next_values[-1])
+        next_values = np.where(cut, next_values, following)
+        case = rewards, values, next_values, discounts, cut
+        found, targets = advantages(*case, trace)
+        expected = sum_of_surprises(*case, trace)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(targets, expected + values, atol=1e-5)
+
+
+def test_with_the_true_values_nothing_is_an_advantage():
+    """One reward a step for ever is worth 1 / (1 - γ), and k steps before an end less."""
+    ones, worth = np.ones(6), np.full(6, 10.0)
+    cut = np.isin(np.arange(6), (2,))
+    found, _ = advantages(ones, worth, worth, np.full(6, 0.9), cut, 0.95)
+    np.testing.assert_allclose(found, 0.0, atol=1e-5)
+    left = (1 - 0.9 ** np.arange(6, -1, -1)) / (1 - 0.9)
+    discounts = np.append(np.full(5, 0.9), 0.0)
+    cut = np.isin(np.arange(6), (5,))
+    found, _ = advantages(ones, left[:-1], left[1:], discounts, cut, 0.95)
+    np.testing.assert_allclose(found, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_advantages_of_parts_of_unequal_length_or_rank_are_refused(part):
+    rewards, next_values, discounts, cut = map(jnp.asarray, trajectory(0))
+    case = [rewards, next_values, next_values, discounts, cut]
+    for spoilt in (case[part][:-1], case[part][:, None], case[part][0]):
+        with pytest.raises(AssertionError):
+            returns.advantages(*case[:part], spoilt, *case[part + 1 :], 0.95)

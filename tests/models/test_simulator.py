@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
+from planil_jax.base import UsageError
 from planil_jax.models import simulator
 
 # Options that are not the defaults: the model is of *this* environment.
@@ -59,3 +60,117 @@ def test_the_physics_are_chosen_where_there_is_no_prior():
     action = jnp.array([0.5, -1.0])
     z = model.step((), model.start((), state), action, jax.random.key(1))
     np.testing.assert_array_equal(model.observe((), z), env.step(state, action)[1].next_obs)
+
+
+# ---------------------------------------------------------------- models of other physics
+
+
+def foresee(model, env, seed: int, steps: int = 4, action: float = 0.7):
+    """Observations `[T, ...]` that a model foresees from the start of an episode."""
+
+    def imagine(key, actions):
+        z = model.start((), env.reset(key))
+
+        def step(z, action):
+            z = model.step((), z, action, jax.random.key(9))
+            return z, model.observe((), z)
+
+        return jax.lax.scan(step, z, actions)[1]
+
+    actions = jnp.full((steps, env.spec.action_size), action)
+    return np.array(jax.jit(imagine)(jax.random.key(seed), actions))
+
+
+def lived(env, start, steps: int = 4, action: float = 0.7):
+    """Observations `[T, O]` of an environment from a state of its own."""
+    actions = jnp.full((steps, env.spec.action_size), action)
+    return np.array(
+        jax.jit(lambda s: jax.lax.scan(env.step, s, actions)[1])(start).next_obs
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_model_of_other_parameters_starts_from_the_real_state_and_goes_its_own_way(seed):
+    env, other = envs.make("navigation"), envs.make("navigation", steering_gain=0.2)
+    foreseen = foresee(simulator.make(other), env, seed)
+    start = env.reset(jax.random.key(seed))
+    np.testing.assert_allclose(foreseen, lived(other, start), rtol=1e-5, atol=1e-6)
+    assert abs(foreseen - lived(env, start)).max() > 0.01
+
+
+AROUND = {"action_delay": 1, "tremble": 0.5, "observation_noise": 0.3}
+WITHIN = {"action_repeat": 2, "observe": "0+2+3"}
+
+
+@pytest.mark.parametrize("within", [{}, WITHIN])
+def test_a_model_starts_from_its_own_layer_of_a_wrapped_state(within):
+    env = envs.make("point_mass", **within, **AROUND)
+    model = envs.make("point_mass", action_bound=0.4, **within)
+    foreseen = foresee(simulator.make(model), env, 3)
+    # Disturbances do not move the starts, so the model's own reset is the state within.
+    expected = lived(model, model.reset(jax.random.key(3)))
+    np.testing.assert_allclose(foreseen, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("real", "model"),
+    [({}, {"action_repeat": 2}), ({"action_repeat": 2, "observe": "0"}, {"observe": "0"})],
+)
+def test_a_model_with_wrappers_that_the_environment_lacks_is_refused(real, model):
+    env, other = envs.make("point_mass", **real), envs.make("point_mass", **model)
+    with pytest.raises(UsageError, match="a model of 'point_mass' cannot start here"):
+        foresee(simulator.make(other), env, 0)
+
+
+@pytest.mark.parametrize("wrapping", [{}, {"observation_noise": 0.1}])
+def test_members_go_side_by_side_each_as_it_would_alone(wrapping):
+    env = envs.make("navigation", **wrapping)
+    gains = (0.2, 0.488, 0.7)
+    models = [envs.make("navigation", steering_gain=gain, **wrapping) for gain in gains]
+    foreseen = foresee(simulator.members(models), env, 1)
+    assert foreseen.shape == (4, 3, 7)
+    for member, model in enumerate(models):
+        alone = foresee(simulator.make(model), env, 1)
+        np.testing.assert_allclose(foreseen[:, member], alone, rtol=1e-5, atol=1e-6)
+    assert np.ptp(foreseen[-1, :, 2:4], axis=0).max() > 0.01
+
+
+def test_members_survive_a_batch_of_environments_and_of_plans():
+    env = envs.make("pendulum")
+    model = simulator.members([env, env])
+    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 3))
+    actions = jnp.linspace(-1.0, 1.0, 5)[:, None]
+
+    def plan(state, action):
+        z = model.start((), state)
+        return model.observe((), model.step((), z, action, jax.random.key(0)))
+
+    told = jax.jit(jax.vmap(jax.vmap(plan, (None, 0)), (0, None)))(states, actions)
+    assert told.shape == (3, 5, 2, 3)
+    expected = env.step(jax.tree.map(lambda leaf: leaf[1], states), actions[4])[0].obs
+    for member in range(2):
+        np.testing.assert_allclose(told[1, 4, member], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_members_is_refused():
+    with pytest.raises(UsageError, match="at least one"):
+        simulator.members([])
+
+
+def test_physics_of_an_engine_with_another_mass_start_from_the_real_state():
+    """Brax's spring states carry the links' masses; the model must bring its own."""
+    name, key = "brax/inverted_pendulum/spring", jax.random.key(0)
+    env, heavy = envs.make(name), envs.make(name, mass=2.0)
+    wrapped = envs.make(name, observation_noise=0.1)
+    push = jnp.ones((1,))
+
+    def steps(key):
+        foreseen = simulator.members([env, heavy])
+        z = foreseen.start((), wrapped.reset(key))
+        told = foreseen.observe((), foreseen.step((), z, push, key))
+        return told, [each.step(each.reset(key), push)[0].obs for each in (env, heavy)]
+
+    options = {"xla_backend_optimization_level": 0}
+    told, expected = jax.jit(steps).lower(key).compile(compiler_options=options)(key)
+    np.testing.assert_allclose(told, np.stack(expected), rtol=1e-4, atol=1e-6)
+    assert abs(told[1, 2]) < 0.7 * abs(told[0, 2])  # the cart's speed

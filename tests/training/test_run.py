@@ -374,3 +374,66 @@ def test_a_run_killed_while_saving_resumes_bit_for_bit(python, tmp_path, victim)
 def test_seed_keys_depend_on_their_own_number_alone():
     data = jax.random.key_data(seeds.keys(4, 3))
     assert np.array_equal(data[1], jax.random.key_data(jax.random.key(5)))
+
+
+# ------------------------------------------------------------------------------- settings
+
+
+def sweep(rates, count=2, config=toy.RUN, **options):
+    """Trains the toy with each of these rates side by side."""
+
+    def make_agent(settings):
+        return toy.agent(rate=settings["rate"])
+
+    demos, env = toy.demonstrations(), toy.environment()
+    settings = {"rate": np.asarray(rates)}
+    args = (make_agent, env, toy.LOOP, config, demos, (0, count))
+    return run.train(*args, settings=settings, **options)
+
+
+def test_settings_side_by_side_learn_as_each_does_alone():
+    both, told = finish(sweep([0.01, 0.2]))
+    for point, rate in enumerate((0.01, 0.2)):
+        alone, metrics = finish(sweep([rate]))
+        mine = slice(2 * point, 2 * point + 2)  # all seeds with the first, then the second
+        for many, one in zip(
+            jax.tree.leaves(both.agent), jax.tree.leaves(alone.agent), strict=True
+        ):
+            np.testing.assert_allclose(
+                many[mine].astype(np.float32), one.astype(np.float32), rtol=1e-5, atol=1e-5
+            )
+        np.testing.assert_allclose(
+            told[-1][1]["eval/return"][mine], metrics[-1][1]["eval/return"], rtol=1e-4
+        )
+    assert not np.allclose(both.agent.params[:2], both.agent.params[2:])
+
+
+def test_a_setting_that_is_the_default_changes_nothing():
+    swept, _ = finish(sweep([0.01]))
+    plain, _ = finish(toy.train())
+    np.testing.assert_allclose(swept.agent.params, plain.agent.params, rtol=1e-5)
+
+
+def test_a_sweep_is_resumed_bit_for_bit(tmp_path):
+    whole, _ = finish(sweep([0.01, 0.2]))
+    list(sweep([0.01, 0.2], config=config(total_steps=48), directory=tmp_path))
+    resumed, _ = finish(sweep([0.01, 0.2], directory=tmp_path))
+    assert_bitwise_equal(resumed, whole)
+
+
+def test_a_setting_that_shapes_the_program_is_refused_in_one_sentence():
+    def make_agent(settings):
+        return toy.agent(weak=bool(settings["rate"] > 0))
+
+    demos, env = toy.demonstrations(), toy.environment()
+    epochs = run.train(
+        make_agent,
+        env,
+        toy.LOOP,
+        toy.RUN,
+        demos,
+        (0, 2),
+        settings={"rate": np.ones(2)},
+    )
+    with pytest.raises(UsageError, match="sweep over rate is not possible"):
+        next(epochs)

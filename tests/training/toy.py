@@ -53,12 +53,13 @@ def environment(length: int = 5) -> Environment:
     return Environment(SPEC, reset, step)
 
 
-def agent(traces: list | None = None, weak: bool = False) -> Agent:
+def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
     """Clones an expert at the origin, with noise; breaks when the demonstrations say so.
 
     Args:
       traces: grows by one whenever `update` is traced.
       weak: whether a leaf of the first State is weakly typed.
+      rate: of learning; a number, or a traced one.
     """
 
     def init(key):
@@ -81,7 +82,7 @@ def agent(traces: list | None = None, weak: bool = False) -> Agent:
         use_key, noise_key = jax.random.split(state.noise_key)
         noise = jax.random.uniform(use_key, (2, 2)) - jax.random.uniform(key, (2, 2))
         target = jnp.mean(demos.obs[:, 1:]) - rollout.obs[0].T @ rollout.action[0]
-        params = state.params + 0.01 * (target - state.params + noise + round_)
+        params = state.params + rate * (target - state.params + noise + round_)
         broken = (round_ >= demos.length[0]) & (state.params[0, 0] > demos.obs[0, 0, 0])
         mean = 0.9 * state.value["mean"] + 0.1 * jnp.mean(rollout.reward)
         mean = jnp.where(broken, jnp.nan, mean)

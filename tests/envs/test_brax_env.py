@@ -1,0 +1,236 @@
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from planil_jax import envs
+from planil_jax.base import UsageError
+from planil_jax.envs import brax_env
+
+BRAX, PLAYGROUND = "brax/inverted_pendulum/spring", "playground/PendulumSwingup"
+STEPS, LENGTH = 25, 20
+
+
+def compiled(function, *examples):
+    """Compiled with little optimisation, since each program here runs once."""
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*examples).compile(compiler_options=options)
+
+
+def library(name: str):
+    """The library's own environment."""
+    if name == BRAX:
+        from brax import envs as brax_envs
+
+        return brax_envs.get_environment("inverted_pendulum", backend="spring")
+    from mujoco_playground import registry
+
+    return registry.load("PendulumSwingup", config_overrides={"impl": "jax"})
+
+
+@pytest.fixture(scope="module", params=[BRAX, PLAYGROUND])
+def episode(request):
+    """(environment, its start and transitions `[T]`, the library's)."""
+    env, theirs = envs.make(request.param, episode_length=LENGTH), library(request.param)
+
+    def both(key, actions):
+        def plain(state, action):
+            now = theirs.step(state, action)
+            now = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), now, state)
+            return now, (now.obs, now.reward, now.done)
+
+        begun = theirs.reset(jax.random.key_data(key))
+        begun = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), begun)
+        start = env.reset(key)
+        told = jax.lax.scan(env.step, start, actions)[1]
+        return start, told, begun.obs, jax.lax.scan(plain, begun, actions)[1]
+
+    push = jnp.ones((STEPS, env.spec.action_size), jnp.float32)
+    key = jax.random.key(3)
+    return env, *compiled(both, key, push)(key, push)
+
+
+def test_an_episode_is_the_library_s_own_step_by_step(episode):
+    env, start, told, first, (obs, reward, done) = episode
+    np.testing.assert_array_equal(start.obs, first)
+    np.testing.assert_array_equal(told.obs[0], first)
+    np.testing.assert_array_equal(told.obs[1:], obs[:-1])
+    # Ends and all: the observation after an end is the one that truly followed it.
+    np.testing.assert_array_equal(told.next_obs, obs)
+    np.testing.assert_array_equal(told.reward, reward)
+    np.testing.assert_array_equal(told.terminal, done > 0)
+    assert np.ptp(obs, axis=0).max() > 0.1  # it moved
+
+
+def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(episode):
+    env, _, told, _, _ = episode
+    np.testing.assert_array_equal(told.truncated, np.arange(1, STEPS + 1) >= LENGTH)
+    if env.spec.name == BRAX:  # pushed steadily, its pole falls over before the end
+        assert 1 < np.argmax(told.terminal) < LENGTH - 1 and told.terminal.any()
+    else:
+        assert not told.terminal.any()
+
+
+def test_the_specification_tells_the_name_asked_for_and_the_library_s_sizes(episode):
+    env, start, _, _, _ = episode
+    assert env.spec.control_period == 0.02
+    assert env.spec.observation_names == tuple(f"obs {i}" for i in range(start.obs.size))
+    assert (env.spec.action_low, env.spec.action_high) == ((-1.0,), (1.0,))
+    assert envs.make(env.spec.name).spec.episode_length == 1000
+
+
+@pytest.mark.parametrize("name", [BRAX, "brax/inverted_pendulum/mjx", PLAYGROUND])
+def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
+    env = envs.make(name)
+    start = jax.eval_shape(env.reset, jax.random.key(0))
+    action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
+    following, told = jax.eval_shape(env.step, start, action)
+    assert jax.tree.structure(start) == jax.tree.structure(following)
+    for before, after in zip(
+        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+    ):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+    leaves = jax.tree.leaves((start, following, told))
+    assert not any(leaf.weak_type for leaf in leaves)
+    assert (told.terminal.dtype, told.reward.dtype) == (bool, jnp.float32)
+
+
+# ------------------------------------------------------------------------- other physics
+
+
+def changes(name: str, settle, action: float, *options, steps: int = 1):
+    """What the first steps under each set of options change in the observation, `[O]`."""
+    made = [envs.make(name, **each) for each in options]
+
+    def change(key):
+        start = settle(made[0].reset(key))
+        push = jnp.full((steps, 1), action)
+        return [jax.lax.scan(env.step, start, push)[0].obs - start.obs for env in made]
+
+    key = jax.random.key(0)
+    return compiled(change, key)(key)
+
+
+def test_gravity_and_mass_of_a_playground_task_are_scaled():
+    def horizontal(state):
+        data = state.sim.data
+        data = data.replace(qpos=jnp.full((1,), jnp.pi / 2), qvel=jnp.zeros((1,)))
+        return replace(
+            state, obs=jnp.array([0.0, 1.0, 0.0]), sim=state.sim.replace(data=data)
+        )
+
+    plain, none, half, heavy = changes(
+        PLAYGROUND, horizontal, 0.0, {}, {"gravity": 0.0}, {"gravity": 0.5}, {"mass": 2.0}
+    )
+    # The speed after one step from rest is dt g / l, but for the damper's share of it.
+    assert abs(plain[2]) > 0.1
+    np.testing.assert_allclose(none[2], 0.0, atol=1e-5)
+    np.testing.assert_allclose(half[2] / plain[2], 0.5, rtol=0.01)
+    np.testing.assert_allclose(heavy[2] / plain[2], 1.0, rtol=0.01)  # all bodies fall alike
+    pushed, heavy = changes(
+        PLAYGROUND, horizontal, 1.0, {"gravity": 0.0}, {"gravity": 0.0, "mass": 2.0}
+    )
+    np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
+
+
+def test_gravity_and_mass_of_a_brax_task_are_scaled():
+    options = {}, {"gravity": 0.0}, {"gravity": 0.5}, {"mass": 2.0}
+    plain, none, half, heavy = changes(BRAX, lambda state: state, 1.0, *options, steps=5)
+    # The pushed pole leans by some tenths, so that what gravity adds to its speed (entry
+    # 3) is nearly linear in gravity; the push moves a cart of twice the mass half as much.
+    assert abs((plain - none)[3]) > 0.01
+    np.testing.assert_allclose((half - none)[3] / (plain - none)[3], 0.5, rtol=0.1)
+    np.testing.assert_allclose(heavy[2] / plain[2], 0.5, rtol=0.1)
+
+
+def test_a_scaled_model_has_the_constants_that_follow_and_leaves_the_other_alone():
+    xml = """<mujoco><worldbody><geom type="plane" size="1 1 1" friction="0.8 0.02 0.01"/>
+      <body pos="0 0 1"><freejoint/><geom size="0.1" mass="3"/></body>
+    </worldbody></mujoco>"""
+    model = mujoco.MjModel.from_xml_string(xml)
+    other = brax_env.scale_physics(model, mass=2.0, friction=0.5, gravity=0.25)
+    np.testing.assert_allclose(other.body_mass, [0.0, 6.0])
+    np.testing.assert_allclose(other.body_subtreemass, [6.0, 6.0])
+    np.testing.assert_allclose(other.body_inertia, 2 * model.body_inertia)
+    np.testing.assert_allclose(other.body_invweight0[1], model.body_invweight0[1] / 2)
+    np.testing.assert_allclose(other.dof_M0, 2 * model.dof_M0)
+    np.testing.assert_allclose(other.geom_friction[0], [0.4, 0.01, 0.005])
+    np.testing.assert_allclose(other.opt.gravity, [0.0, 0.0, -9.81 / 4])
+    np.testing.assert_allclose(model.body_mass, [0.0, 3.0])
+    np.testing.assert_allclose(model.geom_friction[0], [0.8, 0.02, 0.01])
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def refusal(name: str, **options) -> str:
+    with pytest.raises(UsageError) as caught:
+        envs.make(name, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("brax/hoper", "no task 'hoper'. Did you mean hopper"),
+        ("brax/zzz", "It has: ant, halfcheetah, hopper, humanoid"),
+        ("brax/hopper/sprin", "no back end 'sprin'. Did you mean spring?"),
+        ("brax/hopper/warp", "It has: generalized, mjx, positional, spring."),
+        ("brax/hopper/spring:mass=2", "choose generalized or mjx"),
+        ("brax/hopper:backend=spring", "no option 'backend'"),
+        ("playground/CheetaRun", "no task 'CheetaRun'. Did you mean CheetahRun?"),
+        ("playground/zzz", "registry.ALL_ENVS"),
+        ("playground/CheetahRun:impl=cuda", "impl must be jax or warp, not 'cuda'"),
+    ],
+)
+def test_what_there_is_not_is_refused_by_its_name(name, named):
+    assert named in refusal(name)
+
+
+def test_without_playground_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_playground", None)
+    message = refusal("playground/CheetahRun")
+    assert "'playground/CheetahRun' needs" in message
+    assert "pip install 'planil_jax[playground]'" in message
+
+
+@pytest.mark.parametrize("task", ["PandaPickCube", "Go1JoystickFlatTerrain"])
+def test_a_task_that_would_download_is_refused_without_trying(task, monkeypatch, tmp_path):
+    from mujoco_playground._src import mjx_env
+
+    if mjx_env.MENAGERIE_PATH.exists():
+        pytest.skip("the robots' models are here")
+
+    def clone(*args):
+        raise AssertionError("it tried to download")
+
+    monkeypatch.setattr(mjx_env, "_clone_with_progress", clone)
+    message = refusal(f"playground/{task}")
+    assert task in message and "ensure_menagerie_exists()" in message
+
+
+def test_an_implementation_that_the_machine_lacks_is_refused(monkeypatch):
+    from mujoco_playground._src import dm_control_suite
+
+    def lacking(config):
+        assert config.impl == "warp"
+        raise RuntimeError("no such driver")
+
+    monkeypatch.setitem(dm_control_suite._envs, "CheetahRun", lacking)
+    message = refusal("playground/CheetahRun:impl=warp")
+    assert "impl=warp (no such driver)" in message and "impl=jax" in message
+
+
+def test_the_library_s_shared_configuration_stays_as_it_was():
+    from mujoco_playground import registry
+
+    before = registry.get_default_config("PendulumSwingup").to_dict()
+    envs.make(PLAYGROUND, episode_length=7)
+    assert registry.get_default_config("PendulumSwingup").to_dict() == before
+    assert before["impl"] == "warp"

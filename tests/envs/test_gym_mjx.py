@@ -1,0 +1,236 @@
+import sys
+import types
+from dataclasses import replace
+from importlib import resources
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from planil_jax import envs
+from planil_jax.base import UsageError
+from planil_jax.envs import gym_mjx
+
+STEPS = 20
+pytest.importorskip("gymnasium")
+
+
+def compiled(function, *examples):
+    """Compiled with little optimisation, since each program here runs a few times."""
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*examples).compile(compiler_options=options)
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    """(environment, its compiled reset and step)."""
+    env = envs.make("gym/Hopper", episode_length=5)
+    key, action = jax.random.key(0), jnp.zeros((3,), jnp.float32)
+    reset = compiled(env.reset, key)
+    return env, reset, compiled(env.step, reset(key), action)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Gymnasium's own Hopper-v5, on MuJoCo in C; it imports a maker of videos in vain."""
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            import imageio  # noqa: F401  a part of another of Gymnasium's extras
+        except ImportError:
+            patch.setitem(sys.modules, "imageio", types.ModuleType("imageio"))
+        import gymnasium
+
+        env = gymnasium.make("Hopper-v5").unwrapped
+        env.reset(seed=0)
+        yield env
+        env.close()
+
+
+def placed(state, qpos, qvel):
+    """The state with its body put elsewhere."""
+    body = replace(
+        state.sim, qpos=jnp.asarray(qpos, jnp.float32), qvel=jnp.asarray(qvel, jnp.float32)
+    )
+    return replace(state, sim=body)
+
+
+def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
+    _, reset, step = hopper
+    state = reset(jax.random.key(1))
+    theirs.set_state(np.float64(state.sim.qpos), np.float64(state.sim.qvel))
+    np.testing.assert_allclose(state.obs, theirs._get_obs(), atol=1e-6)
+    rng, ends = np.random.default_rng(0), []
+    for _ in range(2 * STEPS):
+        action = rng.uniform(-1, 1, 3).astype(np.float32)
+        state, told = step(state, action)
+        obs, reward, terminal, _, _ = theirs.step(action)
+        # Single precision against double, with contacts: 1e-4 of entries up to 10.
+        np.testing.assert_allclose(told.next_obs, obs, atol=1e-4)
+        np.testing.assert_allclose(told.reward, reward, atol=1e-4)
+        assert bool(told.terminal) == terminal
+        ends.append(terminal)
+    assert not ends[0] and ends[-1]  # it fell meanwhile
+
+
+@pytest.mark.parametrize(
+    ("qpos", "qvel"),
+    [
+        ([3.0, 0.75, 0.1, -0.5, -0.5, 0.3], [5.0, -9.0, 2.0, 15.0, -30.0, 12.0]),
+        ([0.0, 1.25, 0.25, 0.0, 0.0, 0.0], [0.0] * 6),
+        ([0.0, 1.25, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 150.0]),
+    ],
+)
+def test_clipped_speeds_and_unhealthy_states_are_gymnasium_s(hopper, theirs, qpos, qvel):
+    _, reset, step = hopper
+    theirs.set_state(np.array(qpos), np.array(qvel))
+    action = np.array([0.5, -1.0, 2.0], np.float32)  # one beyond its bound
+    _, told = step(placed(reset(jax.random.key(0)), qpos, qvel), action)
+    obs, reward, terminal, _, _ = theirs.step(action)
+    np.testing.assert_allclose(told.next_obs, obs, atol=2e-3)
+    np.testing.assert_allclose(told.reward, reward, atol=2e-3)
+    assert bool(told.terminal) == terminal
+
+
+def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(hopper):
+    _, reset, step = hopper
+    state = reset(jax.random.key(0))
+    told = []
+    for _ in range(6):
+        state, transition = step(state, jnp.zeros((3,)))
+        told.append((bool(transition.truncated), bool(transition.terminal)))
+    assert told == [(False, False)] * 4 + [(True, False)] * 2
+
+
+def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(hopper):
+    env, _, _ = hopper
+    start = jax.eval_shape(env.reset, jax.random.key(0))
+    following, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
+    assert jax.tree.structure(start) == jax.tree.structure(following)
+    for before, after in zip(
+        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+    ):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+    leaves = jax.tree.leaves((start, following, told))
+    assert not any(leaf.weak_type for leaf in leaves)
+
+
+def test_an_observation_tells_the_model_all_but_the_place_on_the_ground(hopper):
+    env, reset, step = hopper
+    state = placed(
+        reset(jax.random.key(2)),
+        [7.0, 1.3, 0.1, -0.2, -0.3, 0.2],
+        [1.0, -0.5, 0.2, 3.0, -9.0, 4.0],
+    )
+    state = replace(state, obs=env.prior.observe((), state.sim))
+    body = env.prior.recover((), state.obs)
+    np.testing.assert_array_equal(body.qpos, [0.0, *state.sim.qpos[1:]])
+    np.testing.assert_array_equal(body.qvel, state.sim.qvel)
+    action = jnp.array([0.3, -0.6, 0.9])
+    expected = step(state, action)[1].next_obs
+    foreseen = step(replace(state, sim=body), action)[0].sim
+    np.testing.assert_allclose(env.prior.observe((), foreseen), expected, atol=1e-4)
+
+
+def drift(model, numbers):
+    """Instead of physics, where a test is about all the rest: every speed grows by u₀."""
+    return lambda body, action: replace(body, qvel=body.qvel + action[0])
+
+
+@pytest.fixture
+def without_physics(monkeypatch):
+    monkeypatch.setattr(gym_mjx, "_physics", drift)
+
+
+def test_the_prior_starts_from_the_whole_state_and_steps_as_the_task_does(without_physics):
+    env = envs.make("gym/Hopper")
+    state = env.reset(jax.random.key(2))
+    body = env.prior.start((), state)
+    assert body is state.sim
+    action = jnp.array([0.5, 0.0, 0.0])
+    expected = env.step(state, action)[1].next_obs
+    foreseen = env.prior.step((), body, action, jax.random.key(0))
+    np.testing.assert_array_equal(env.prior.observe((), foreseen), expected)
+    np.testing.assert_allclose(expected[5:], state.obs[5:] + 0.5, atol=1e-6)
+
+
+# --------------------------------------------------------------------------- all the tasks
+
+SIZES = {"Hopper": (11, 3), "Walker2d": (17, 6), "HalfCheetah": (17, 6), "Ant": (105, 8)}
+PERIODS = {"Hopper": 0.008, "Walker2d": 0.008, "HalfCheetah": 0.05, "Ant": 0.05}
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_sizes_names_bounds_and_period_are_those_documented(task, without_physics):
+    spec = envs.make(f"gym/{task}").spec
+    assert (spec.observation_size, spec.action_size) == SIZES[task]
+    assert len(set(spec.observation_names)) == spec.observation_size
+    assert spec.name == f"gym/{task}" and spec.episode_length == 1000
+    assert set(spec.action_low) == {-1.0} and set(spec.action_high) == {1.0}
+    assert spec.control_period == PERIODS[task]
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_resets_are_as_near_to_rest_as_documented(task, without_physics):
+    noise = {"Hopper": 5e-3, "Walker2d": 5e-3, "HalfCheetah": 0.1, "Ant": 0.1}[task]
+    keys = jax.random.split(jax.random.key(0), 400)
+    for factor in (0.5,) if task == "Hopper" else (1.0,):
+        env = envs.make(f"gym/{task}", reset_noise=factor)
+        states = compiled(jax.vmap(env.reset), keys)(keys)
+        rest = gym_mjx._load(task, gym_mjx.TASKS[task].file).qpos0
+        moved, speed = np.array(states.sim.qpos - rest), np.array(states.sim.qvel)
+        # The extremes of 400 uniform draws come within 5 % of the ends (a miss: 1e-9).
+        assert (np.abs(moved) <= noise * factor * 1.001).all()
+        assert 0.95 * noise * factor < np.abs(moved).max()
+        if task in ("HalfCheetah", "Ant"):  # at least 3600 normal draws
+            np.testing.assert_allclose(speed.std(), noise * factor, rtol=0.06)
+            assert np.abs(speed).max() > 2 * noise * factor
+        else:
+            assert 0.95 * noise * factor < np.abs(speed).max() <= noise * factor * 1.001
+        assert states.obs.shape == (400, SIZES[task][0])
+
+
+def test_ant_can_leave_its_contact_forces_out(without_physics):
+    env = envs.make("gym/Ant", contact_forces=False)
+    assert env.spec.observation_size == 27
+    state = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(state.obs[:13], state.sim.qpos[2:])
+    np.testing.assert_array_equal(state.obs[13:], state.sim.qvel)
+
+
+def test_the_parameters_are_scaled_in_the_model_that_is_stepped(monkeypatch):
+    put = []
+    monkeypatch.setattr(gym_mjx, "_physics", lambda model, numbers: put.append(model))
+    envs.make("gym/HalfCheetah")
+    envs.make("gym/HalfCheetah:mass=2,friction=0.5,gravity=0.1")
+    plain, scaled = put
+    np.testing.assert_allclose(plain.body_mass.sum(), 14.0)  # the file says so
+    np.testing.assert_allclose(scaled.body_mass, 2 * plain.body_mass)
+    np.testing.assert_allclose(scaled.geom_friction[0], [0.2, 0.05, 0.05])
+    np.testing.assert_allclose(scaled.opt.gravity[2], -0.981)
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def test_an_unknown_task_is_told_the_nearest_and_all_there_are():
+    with pytest.raises(UsageError, match="'gym/Hoper'. Did you mean Hopper") as caught:
+        envs.make("gym/Hoper")
+    assert str(caught.value).endswith("There are: Hopper, Walker2d, HalfCheetah, Ant.")
+
+
+@pytest.mark.parametrize("missing", [ModuleNotFoundError, FileNotFoundError])
+def test_without_gymnasium_s_files_the_extra_is_named(monkeypatch, missing):
+    def files(package):
+        raise missing(package)
+
+    monkeypatch.setattr(resources, "files", files)
+    with pytest.raises(UsageError, match=r"pip install 'planil_jax\[gymnasium\]'"):
+        envs.make("gym/Hopper")
+
+
+def test_the_robot_is_gymnasium_s_file_as_it_is():
+    model = gym_mjx._load("Hopper", "hopper.xml")
+    assert (model.nq, model.nv, model.nu) == (6, 6, 3)
+    assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4

@@ -1,0 +1,280 @@
+"""A sliding block, whose motion is known, and an arm, which MuJoCo itself judges."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from planil_jax import envs
+from planil_jax.base import UsageError
+from planil_jax.envs import mjcf, registry
+
+BLOCK = """
+<mujoco>
+  <option timestep="0.02" gravity="0 0 -10"/>
+  <worldbody>
+    <body>
+      <joint name="slide" type="slide" axis="1 0 0"/>
+      <geom type="box" size=".1 .1 .1" mass="2" friction="0.5"/>
+      <site name="corner" pos="0.1 0 0"/>
+    </body>
+  </worldbody>
+  <actuator><motor name="push" joint="slide" ctrlrange="-4 4"/></actuator>
+  <sensor><jointvel joint="slide"/><jointactuatorfrc joint="slide"/></sensor>
+</mujoco>
+"""
+ARM = """
+<mujoco>
+  <option timestep="0.01" integrator="implicitfast"/>
+  <worldbody>
+    <body>
+      <joint name="shoulder" axis="0 1 0" damping=".05"/>
+      <geom type="capsule" size=".02" fromto="0 0 0 .3 0 0" mass=".4" contype="0"/>
+      <body pos=".3 0 0">
+        <joint name="elbow" axis="0 1 0" damping=".05" range="-2 2" limited="true"/>
+        <geom type="capsule" size=".02" fromto="0 0 0 .2 0 0" mass=".2" contype="0"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <position name="shoulder" joint="shoulder" kp="8" kv=".4" ctrlrange="-1.5 1.5"/>
+    <general joint="elbow" ctrlrange="-1 1" dyntype="filterexact" dynprm=".05"/>
+  </actuator>
+  <keyframe><key qpos=".5 -1" qvel="0 1" act=".2" ctrl="0 0"/></keyframe>
+</mujoco>
+"""
+QUICK = {"xla_backend_optimization_level": 0}  # compiling costs more than these few steps
+
+
+def block_observe(data):
+    """Position, the corner's position, velocity twice and the motor's force."""
+    return jnp.stack([data.qpos[0], data.site_xpos[0, 0], data.qvel[0], *data.sensordata])
+
+
+def block(xml=BLOCK, observe=block_observe, **options):
+    names = options.pop("names", ("x", "corner", "v", "v measured", "force"))
+    options = {"control_period": 0.06, "episode_length": 4} | options
+    return mjcf.make("block", xml, observe, names, **options)
+
+
+def throw(key, data):
+    return data.replace(qvel=jax.random.uniform(key, (1,), jnp.float32, 1.0, 2.0))
+
+
+@functools.cache
+def thrown():
+    """The block under five actions: where it starts and its transitions `[5]`, as numpy."""
+    env = block(
+        reset=throw,
+        reward=lambda data, action, after: (
+            jnp.stack([data.qvel[0], action[0], after.site_xpos[0, 0], 100 * after.time])
+            @ jnp.array([1.0, 1000.0, 1.0, 1.0])
+        ),
+        terminal=lambda data: data.qpos[0] > 0.25,
+    )
+
+    def roll(key, actions):
+        start = env.reset(key)
+        return start, jax.lax.scan(env.step, start, actions)[1]
+
+    actions = jnp.array([[1.0], [-2.0], [9.0], [0.5], [0.0]])
+    told = jax.jit(roll, compiler_options=QUICK)(jax.random.key(0), actions)
+    return jax.tree.map(np.array, told)
+
+
+def euler(speed):
+    """x and v after each of the actions, by hand: three substeps of 0.02 s, 2 kg."""
+    x, rows = 0.0, []
+    for force in (1.0, -2.0, 4.0, 0.5, 0.0):
+        for _ in range(3):
+            speed += 0.02 * force / 2
+            x += 0.02 * speed
+        rows.append([x, speed, force])
+    return np.array(rows)
+
+
+def test_an_action_is_held_for_the_control_period_within_its_bounds():
+    start, told = thrown()
+    x, speed, force = euler(start.obs[2]).T
+    rows = np.stack([x, x + 0.1, speed, speed, force], axis=1)
+    np.testing.assert_allclose(told.next_obs, rows, atol=1e-5)
+    np.testing.assert_array_equal(told.action[2], 9.0)  # recorded as it was asked for
+    np.testing.assert_allclose(told.obs[1:], told.next_obs[:-1])
+
+
+def test_reward_is_of_the_data_before_the_bounded_action_and_the_data_after():
+    start, told = thrown()
+    x, speed, force = euler(start.obs[2]).T
+    before = np.concatenate([start.obs[2:3], speed[:-1]])
+    seconds = 0.06 * np.arange(1, 6)
+    expected = before + 1000 * force + (x + 0.1) + 100 * seconds
+    np.testing.assert_allclose(told.reward, expected, rtol=1e-5)
+
+
+def test_terminal_is_what_the_function_says_and_truncated_is_the_clock():
+    start, told = thrown()
+    x = euler(start.obs[2])[:, 0]
+    assert 0 < (x > 0.25).sum() < 5
+    np.testing.assert_array_equal(told.terminal, x > 0.25)
+    np.testing.assert_array_equal(told.truncated, [False, False, False, True, True])
+
+
+def test_reset_draws_a_start_and_reset_and_step_agree_in_type():
+    env = block(reset=throw)
+    starts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 20)).obs
+    assert 1.0 <= starts[:, 2].min() < 1.2 and 1.8 < starts[:, 2].max() <= 2.0
+    reset = jax.eval_shape(env.reset, jax.random.key(0))
+    action = jax.ShapeDtypeStruct((1,), jnp.float32)
+    stepped, told = jax.eval_shape(env.step, reset, action)
+    assert jax.tree.map(repr, reset) == jax.tree.map(repr, stepped)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, told)))
+
+
+def test_the_arm_moves_as_mujoco_moves_it_from_its_keyframe():
+    model = mjcf.load(ARM, mass=1.5)
+    env = mjcf.make(
+        "arm",
+        model,
+        lambda data: jnp.concatenate([data.qpos, data.qvel, data.act]),
+        ("shoulder", "elbow", "shoulder rate", "elbow rate", "elbow torque"),
+        control_period=0.03,
+    )
+    start = env.reset(jax.random.key(0))
+    np.testing.assert_allclose(start.obs, [0.5, -1.0, 0.0, 1.0, 0.2])
+    actions = np.random.default_rng(0).uniform(-1.5, 1.5, (10, 2)).astype(np.float32)
+    roll = jax.jit(lambda s, a: jax.lax.scan(env.step, s, a)[1], compiler_options=QUICK)
+    data, rows = mujoco.MjData(model), []
+    mujoco.mj_resetDataKeyframe(model, data, 0)
+    for action in actions:
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data, 3)
+        rows.append([*data.qpos, *data.qvel, *data.act])
+    np.testing.assert_allclose(roll(start, actions).next_obs, rows, rtol=1e-3, atol=1e-3)
+
+
+def test_sizes_and_bounds_come_from_the_model():
+    spec = block().spec
+    assert (spec.name, spec.observation_size, spec.action_size) == ("block", 5, 1)
+    assert (spec.action_low, spec.action_high) == ((-4.0,), (4.0,))
+    assert (spec.episode_length, spec.control_period) == (4, 0.06)
+
+
+def test_scale_factors_change_masses_inertias_friction_and_gravity():
+    plain, scaled = mjcf.load(BLOCK), mjcf.load(BLOCK, mass=3, friction=0.5, gravity=0.1)
+    assert scaled.body_mass[1] == pytest.approx(6.0)
+    np.testing.assert_allclose(scaled.body_inertia, 3 * plain.body_inertia)
+    np.testing.assert_allclose(scaled.body_subtreemass, 3 * plain.body_subtreemass)
+    assert scaled.geom_friction[0, 0] == pytest.approx(0.25)
+    np.testing.assert_allclose(scaled.opt.gravity, [0, 0, -1.0])
+
+
+def test_a_model_is_read_from_a_file_and_registered_from_outside(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    path = tmp_path / "block.xml"
+    path.write_text(BLOCK)
+
+    def make(episode_length: int = 7):
+        return block(str(path), episode_length=episode_length)
+
+    envs.register("my/robot", make)
+    assert envs.make("my/robot:episode_length=9").spec.episode_length == 9
+
+
+# -------------------------------------------------------------------------------- errors
+
+
+def said(make_fn, *arguments, **options) -> str:
+    with pytest.raises(UsageError) as caught:
+        make_fn(*arguments, **options)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+def edited(old: str, new: str) -> str:
+    assert old in BLOCK
+    return BLOCK.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        (edited("<motor", "<rotor"), ["the MJCF text", "unrecognized element", "rotor"]),
+        (edited('mass="2"', 'mass="0"'), ["mass and inertia"]),
+        ("absent.xml", ["absent.xml", "No such file"]),
+        ("robot.urdf", ["'robot.urdf'", ".xml"]),
+    ],
+)
+def test_a_faulty_or_absent_model_is_refused_with_its_reason(xml, words):
+    message = said(mjcf.load, xml)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        (edited("<sensor>", '<sensor><user name="gps" dim="5"/>'), ["sensor user", "gps"]),
+        (edited("<option ", '<option integrator="implicit" '), ["integrator implicit"]),
+        (edited("<option ", '<option solver="PGS" '), ["solver pgs"]),
+    ],
+)
+def test_what_mjx_lacks_is_named(xml, words):
+    message = said(block, xml)
+    assert "MJX" in message and all(word in message for word in words), message
+
+
+def test_an_actuator_without_a_range_is_named():
+    assert "push" in said(block, edited('ctrlrange="-4 4"', ""))
+    start, end = BLOCK.index("<actuator>"), BLOCK.index("<sensor>")
+    assert "no actuators" in said(block, BLOCK[:start] + BLOCK[end:])
+
+
+@pytest.mark.parametrize("period", [0.05, 0.01, 0.0, -0.02])
+def test_a_control_period_must_be_a_multiple_of_the_timestep(period):
+    message = said(block, control_period=period)
+    assert f"{period:g} s" in message and "0.02 s" in message
+
+
+def number(*_):
+    return jnp.float32(1.0)
+
+
+def flag(*_):
+    return jnp.bool_(True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"names": ("x",)}, ["observe", "5 entries", "1 observation_names"]),
+        ({"observe": number}, ["observe", "(5,)", "shape ()"]),
+        ({"observe": lambda data: (data.qpos, data.qvel)}, ["observe", "(5,)", "tuple"]),
+        ({"reward": lambda *_: jnp.zeros(3)}, ["reward", "shape ()", "(3,)"]),
+        ({"reward": flag}, ["reward", "float32", "bool"]),
+        ({"terminal": number}, ["terminal", "bool", "float32"]),
+        ({"success": number}, ["success", "bool", "float32"]),
+        ({"expert_cost": lambda obs, *_: obs}, ["expert_cost", "shape ()", "(5,)"]),
+        ({"reset": lambda key, data: data.qpos}, ["reset", "qpos", "(1,)"]),
+        (
+            {"reset": lambda key, data: data.replace(qvel=jnp.zeros(2))},
+            ["reset", "qvel", "(1,)", "(2,)"],
+        ),
+        ({"xml": mjcf.load(BLOCK), "mass": 2.0}, ["mass", "mjcf.load"]),
+    ],
+)
+def test_a_function_that_returns_something_else_is_named(options, words):
+    message = said(block, **options)
+    assert "'block'" in message
+    assert all(word in message for word in words), message
+
+
+def test_a_plain_python_number_will_do_for_a_reward():
+    env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    told = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
+    assert (told.reward.dtype, told.terminal.dtype) == (jnp.float32, jnp.bool_)
+    assert math.prod(told.reward.shape) == 1

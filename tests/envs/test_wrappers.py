@@ -1,0 +1,294 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.base import UsageError
+from planil_jax.envs import navigation, pendulum, point_mass, probes, wrappers
+
+STEPS = 12
+
+
+@functools.cache
+def made(name: str):
+    """One environment a name, so that each is compiled once."""
+    point = point_mass.make(episode_length=10)
+    return {
+        "point": lambda: point,
+        "repeated": lambda: wrappers.action_repeat(point, 3),
+        "masked": lambda: wrappers.mask(point, (2, 0)),
+        "noisy": lambda: wrappers.observation_noise(point, 0.5),
+        "delayed": lambda: wrappers.action_delay(point, 2),
+        "trembling": lambda: wrappers.tremble(point, 0.3),
+        "all": lambda: wrappers.observation_noise(
+            wrappers.tremble(
+                wrappers.action_delay(
+                    wrappers.mask(wrappers.action_repeat(navigation.make(), 2), (0, 1, 4)),
+                    1,
+                ),
+                0.1,
+            ),
+            0.05,
+        ),
+    }[name]()
+
+
+@functools.cache
+def roller(name: str):
+    env = made(name)
+
+    def roll(key, actions):
+        def step(state, action):
+            following, told = env.step(state, action)
+            return following, (following, told)
+
+        start = env.reset(key)
+        return start, *jax.lax.scan(step, start, actions)[1]
+
+    return jax.jit(jax.vmap(roll))
+
+
+def roll(name: str, actions=None, seed: int = 0):
+    """Starts `[2]`, states and transitions `[2, T]` of two episodes."""
+    if actions is None:
+        size = (2, STEPS, made(name).spec.action_size)
+        actions = np.random.default_rng(1).uniform(-1, 1, size)
+    keys = jax.random.split(jax.random.key(seed), 2)
+    return roller(name)(keys, jnp.asarray(actions, jnp.float32))
+
+
+ACTIONS = np.random.default_rng(0).uniform(-1, 1, (2, STEPS, 2)).astype(np.float32)
+
+
+# ------------------------------------------------------------------------- what all keep
+
+
+WRAPPED = ("repeated", "masked", "noisy", "delayed", "trembling", "all")
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
+    env = made(name)
+    start = jax.eval_shape(env.reset, jax.random.key(0))
+    action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
+    following, told = jax.eval_shape(env.step, start, action)
+    leaves = jax.tree.leaves((start, following, told))
+    assert jax.tree.structure(start) == jax.tree.structure(following)
+    for before, after in zip(
+        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+    ):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+    assert not any(leaf.weak_type for leaf in leaves)
+    assert (start.obs.shape, start.time.dtype) == (
+        (env.spec.observation_size,),
+        jnp.int32,
+    )
+    assert (told.terminal.dtype, told.truncated.dtype) == (bool, bool)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_transition_joins_what_the_agent_saw_to_what_it_sees_next(name):
+    start, states, told = roll(name)
+    seen = jnp.concatenate([start.obs[:, None], states.obs], axis=1)
+    np.testing.assert_array_equal(told.obs, seen[:, :-1])
+    np.testing.assert_array_equal(told.next_obs, seen[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["repeated", "noisy", "delayed", "trembling"])
+def test_an_episode_begins_where_it_does_without_the_wrapper(name):
+    start, _, _ = roll(name, ACTIONS)
+    plain, _, _ = roll("point", ACTIONS)
+    np.testing.assert_array_equal(start.sim.inner.obs, plain.obs)
+
+
+@pytest.mark.parametrize("name", ["delayed", "trembling", "repeated"])
+def test_a_transition_records_the_action_that_was_chosen(name):
+    _, _, told = roll(name, ACTIONS)
+    np.testing.assert_array_equal(told.action, ACTIONS)
+
+
+# ------------------------------------------------------------------------- action_repeat
+
+
+def test_a_repeated_step_is_that_many_steps_under_one_action():
+    start, _, told = roll("repeated", ACTIONS)
+    _, _, plain = roll("point", np.repeat(ACTIONS[:, : STEPS // 3], 3, axis=1))
+    for step in range(3):  # 9 of 10 inner steps
+        inner = slice(3 * step, 3 * step + 3)
+        np.testing.assert_allclose(told.obs[:, step], plain.obs[:, 3 * step], rtol=1e-6)
+        np.testing.assert_allclose(
+            told.next_obs[:, step], plain.next_obs[:, 3 * step + 2], rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            told.reward[:, step], plain.reward[:, inner].sum(1), rtol=1e-5
+        )
+        assert not told.truncated[:, step].any()
+
+
+def test_what_remains_of_a_repeat_after_the_end_does_not_happen():
+    _, states, told = roll("repeated", ACTIONS)
+    _, _, plain = roll("point", np.repeat(ACTIONS[:, : STEPS // 3], 3, axis=1))
+    # The episode of 10 ends with the first step of the fourth repeat.
+    assert told.truncated[:, 3].all()
+    np.testing.assert_allclose(told.next_obs[:, 3], plain.next_obs[:, 9], rtol=1e-5)
+    np.testing.assert_allclose(told.reward[:, 3], plain.reward[:, 9], rtol=1e-5)
+    np.testing.assert_array_equal(states.time[0], np.arange(1, STEPS + 1))
+
+
+def test_a_terminal_end_within_a_repeat_is_told_and_pays_only_until_then():
+    env = wrappers.action_repeat(probes.countdown(5), 3)
+    state, told = env.reset(jax.random.key(0)), []
+    for _ in range(2):
+        state, transition = env.step(state, jnp.zeros((1,)))
+        told.append(transition)
+    assert [float(t.reward) for t in told] == [3.0, 2.0]
+    assert [bool(t.terminal) for t in told] == [False, True]
+    assert [float(t.next_obs[0]) for t in told] == [2.0, 0.0]
+
+
+def test_a_repeat_rescales_the_episode_and_the_period():
+    spec = made("repeated").spec
+    assert spec.episode_length == 4  # 10 steps are 3 + 3 + 3 + 1
+    np.testing.assert_allclose(spec.control_period, 0.3)
+
+
+def test_the_prior_repeats_its_step_too():
+    plain = navigation.make()
+    env = wrappers.action_repeat(plain, 3)
+    action, key = jnp.array([0.7, -0.5]), jax.random.key(0)
+    z = env.prior.step((), env.prior.start((), env.reset(key)), action, key)
+    expected = plain.prior.start((), plain.reset(key))
+    for _ in range(3):
+        expected = plain.prior.step((), expected, action, key)
+    np.testing.assert_allclose(
+        env.prior.observe((), z), plain.prior.observe((), expected), rtol=1e-5
+    )
+
+
+# ---------------------------------------------------------------------------------- mask
+
+
+def test_a_masked_observation_holds_the_chosen_entries_in_the_chosen_order():
+    start, _, told = roll("masked", ACTIONS)
+    plain_start, _, plain = roll("point", ACTIONS)
+    np.testing.assert_array_equal(start.obs, plain_start.obs[:, [2, 0]])
+    np.testing.assert_allclose(told.next_obs, plain.next_obs[..., [2, 0]], rtol=1e-6)
+    np.testing.assert_allclose(told.reward, plain.reward, rtol=1e-6)
+    assert made("masked").spec.observation_names == ("x velocity [m/s]", "x [m]")
+
+
+def test_what_needs_the_whole_observation_is_gone_where_it_is_not_told():
+    plain = navigation.make()
+    part = wrappers.mask(plain, (0, 1))
+    whole = wrappers.mask(plain, range(7))
+    assert part.success is None and part.expert_cost is None
+    assert whole.success is plain.success and whole.expert_cost is plain.expert_cost
+
+
+def test_the_prior_of_a_masked_environment_starts_from_the_whole_state_and_shows_the_part():
+    plain = navigation.make()
+    env = wrappers.mask(plain, (4, 0))
+    action, key = jnp.array([0.7, -0.5]), jax.random.key(2)
+    state, full = env.reset(key), plain.reset(key)
+    for _ in range(3):
+        state, full = env.step(state, action)[0], plain.step(full, action)[0]
+    z = env.prior.step((), env.prior.start((), state), action, key)
+    expected = plain.prior.step((), plain.prior.start((), full), action, key)
+    shown = plain.prior.observe((), expected)[jnp.array([4, 0])]
+    np.testing.assert_allclose(env.prior.observe((), z), shown, rtol=1e-5)
+    assert env.prior.recover is None and plain.prior.recover is not None
+
+
+# ----------------------------------------------------------------------------- the rest
+
+
+def test_noise_has_the_asked_deviation_and_leaves_reward_and_truth_alone():
+    noise = []
+    for seed in range(20):
+        start, states, told = roll("noisy", ACTIONS, seed)
+        _, plain_states, plain = roll("point", ACTIONS, seed)
+        np.testing.assert_array_equal(told.reward, plain.reward)
+        np.testing.assert_array_equal(states.sim.inner.obs, plain_states.obs)
+        noise += [states.obs - plain_states.obs, (start.obs - start.sim.inner.obs)[:, None]]
+    noise = np.concatenate([each.ravel() for each in noise])  # 2080 draws
+    # Five standard errors: 0.5 / √2080 of the mean, 0.5 / √4160 of the deviation.
+    assert abs(noise.mean()) < 0.055 and abs(noise.std() - 0.5) < 0.04
+    assert len(np.unique(noise)) > 0.99 * len(noise)
+
+
+def test_the_prior_of_a_noisy_environment_believes_what_is_seen():
+    env = wrappers.observation_noise(wrappers.mask(navigation.make(), (4, 0)), 0.5)
+    state = env.reset(jax.random.key(0))
+    z = env.prior.start((), state)
+    np.testing.assert_array_equal(env.prior.observe((), z), state.obs)
+    hidden = navigation.make().reset(jax.random.key(0))
+    np.testing.assert_array_equal(z.y, hidden.sim.y)
+
+
+def test_an_action_acts_as_many_steps_later_as_asked_and_nothing_acts_before():
+    _, _, told = roll("delayed", ACTIONS)
+    late = np.concatenate([np.zeros((2, 2, 2), np.float32), ACTIONS[:, :-2]], axis=1)
+    _, _, plain = roll("point", late)
+    np.testing.assert_array_equal(told.next_obs, plain.next_obs)
+    np.testing.assert_array_equal(told.reward, plain.reward)
+
+
+@pytest.mark.parametrize(("low", "high", "idle"), [(0.5, 1.0, 0.5), (-2.0, -1.0, -1.0)])
+def test_doing_nothing_is_the_legal_action_nearest_to_zero(low, high, idle):
+    env = point_mass.make()
+    env = env._replace(
+        spec=env.spec._replace(action_low=(low,) * 2, action_high=(high,) * 2)
+    )
+    kept = wrappers.action_delay(env, 3).reset(jax.random.key(0)).sim.kept
+    np.testing.assert_array_equal(kept, np.full((3, 2), idle))
+
+
+def test_a_trembling_hand_does_random_legal_actions_as_often_as_asked():
+    slips, total, sizes = 0, 0, []
+    for seed in range(40):
+        start, states, _ = roll("trembling", ACTIONS, seed)
+        velocity = jnp.concatenate([start.obs[:, None], states.obs], axis=1)[..., 2:]
+        done = np.diff(velocity, axis=1) / 0.1
+        slipped = np.abs(done - ACTIONS).max(-1) > 1e-4
+        slips, total = slips + slipped.sum(), total + slipped.size
+        sizes.append(done[slipped].ravel())
+    sizes = np.concatenate(sizes)
+    # 960 throws: 0.3 within five standard errors of 0.0148.
+    assert abs(slips / total - 0.3) < 0.075
+    assert sizes.min() < -0.9 and 0.9 < sizes.max() and (np.abs(sizes) < 1.0001).all()
+    assert abs(sizes.mean()) < 0.12  # five standard errors of 1 / √3 / √576
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
+    """Delays, slips and noise come from keys in the state, so even they are foreseen."""
+    env = made("all")
+    action, key = jnp.array([0.9, 0.3]), jax.random.key(seed)
+    step = jax.jit(env.step)
+    once, twice = env.reset(key), env.reset(key)
+    for _ in range(2):
+        once, told = step(once, action)
+        twice, again = step(twice, action)
+        np.testing.assert_array_equal(told.next_obs, again.next_obs)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "named"),
+    [
+        (lambda env: wrappers.action_repeat(env, 0), "action_repeat must be a whole"),
+        (lambda env: wrappers.action_delay(env, -1), "action_delay must be a whole"),
+        (lambda env: wrappers.tremble(env, 1.5), r"tremble must be in \[0, 1\], not 1.5"),
+        (
+            lambda env: wrappers.observation_noise(env, -1.0),
+            "noise must be >= 0",
+        ),
+        (lambda env: wrappers.mask(env, (0, 0)), r"0 to 2, not '0\+0'"),
+        (lambda env: wrappers.mask(env, ()), "observe must be different entries"),
+        (lambda env: wrappers.mask(env, (-1,)), "observe must be different entries"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_name(wrap, named):
+    with pytest.raises(UsageError, match=named):
+        wrap(pendulum.make())

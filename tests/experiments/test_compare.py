@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments import collect, compare, experiment, methods, statistics
+from planil_jax.agents import adversarial, bc, ppo
+from planil_jax.base import UsageError, UserError
+from planil_jax.data import demos
+
+
+def test_interactions_are_counted_to_the_first_evaluation_that_suffices():
+    steps = np.array([100, 200, 300])
+    returns = np.array([[90.0, 10.0, 96.0], [95.0, 20.0, 50.0], [99.0, 30.0, 99.0]])
+    assert compare.interactions(steps, returns, 100.0) == [200, None, 100]
+
+
+def test_of_costs_five_per_cent_more_suffice():
+    returns = np.array([[-211.0], [-210.0]])
+    assert compare.interactions(np.array([1, 2]), returns, -200.0) == [2]
+
+
+def test_a_share_is_the_quotient_of_gains_and_falls_with_costs():
+    np.testing.assert_allclose(statistics.share(np.array([50.0, 120.0]), 100.0), [0.5, 1.2])
+    np.testing.assert_allclose(statistics.share(np.array([-100.0, -200.0]), -100.0), [1, 0])
+
+
+def test_a_task_that_is_no_config_file_is_refused():
+    with pytest.raises(UsageError, match="no task experiments/configs/nowhere.py"):
+        compare._settings(compare.Comparison(), "nowhere", "mpail")
+
+
+@pytest.mark.parametrize("task", ["navigation", "navigation_mjx", "course"])
+@pytest.mark.parametrize("method", ["mpail", "irl_mpc", "gaifo", "gail", "airl", "bc"])
+def test_every_task_says_how_every_method_is_set(task, method):
+    settings = compare._settings(compare.Comparison(seeds=2), task, method)
+    assert settings.method == method and settings.environment == task
+    assert settings.seeds == 2
+    assert isinstance(settings.agent, type(methods.METHODS[method].config))
+
+
+def test_an_unknown_method_is_told_what_there_is():
+    with pytest.raises(UsageError, match="no method 'gaif'. Did you mean gaifo"):
+        experiment.of_method("gaif")
+
+
+def test_a_method_that_needs_actions_refuses_demonstrations_without(tmp_path):
+    path = str(tmp_path / "held.npz")
+    collect.collect("point_mass", path, 2, seed=1, actions=False)
+    settings = experiment.of_method("gail", environment="point_mass")
+    env = collect.envs.make("point_mass")
+    with pytest.raises(UsageError, match="gail imitates actions, but"):
+        experiment.make_agent(settings, env, demos.load(path, env.spec))
+
+
+def test_airl_refuses_demonstrations_of_some_entries_alone(tmp_path):
+    path = str(tmp_path / "held.npz")
+    collect.collect("point_mass", path, 2, seed=1, actions=True, entries=(0, 1))
+    settings = experiment.of_method("airl", environment="point_mass")
+    env = collect.envs.make("point_mass")
+    with pytest.raises(UsageError, match="airl needs whole observations, but"):
+        experiment.make_agent(settings, env, demos.load(path, env.spec))
+
+
+def test_an_expert_that_never_learned_is_refused_unless_told(tmp_path):
+    env = collect.envs.make("point_mass")
+    by_chance = collect._random(env)
+    path = str(tmp_path / "held.npz")
+    with pytest.raises(UserError, match="never learned; train it longer, or .*--unlearned"):
+        collect.record(env, by_chance, (), "chance", path, 2, 1, actions=True)
+    card = collect.record(env, by_chance, (), "chance", path, 2, 1, True, unlearned=True)
+    assert card.expert == "chance" and len(card.returns) == 2
+
+
+def test_demonstrations_can_hold_some_entries_alone(tmp_path):
+    path = str(tmp_path / "held.npz")
+    collect.collect("point_mass", path, 2, seed=1, actions=False, entries=(0, 3))
+    held = demos.load(path, collect.envs.make("point_mass").spec)
+    assert held.entries == (0, 3)
+    with pytest.raises(UsageError, match="observes entries 0 to 3, no 9"):
+        collect.collect("point_mass", path, 2, seed=1, actions=False, entries=(9,))
+
+
+AGENTS = {
+    "gaifo": adversarial.Config(
+        learner=ppo.Config(epochs=1, minibatches=2), steps=2, batch=8
+    ),
+    "bc": bc.Config(steps=2, batch=8),
+}
+TINY = {
+    "loop": experiment.training_loop.Config(environments=2, steps=4, rounds=1, resets=2),
+    "run": experiment.training_run.Config(
+        total_steps=16, evaluate_every=1, evaluation_episodes=2, checkpoint_every=1
+    ),
+}
+
+
+def test_a_comparison_trains_evaluates_and_draws_and_goes_on_where_it_was(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        compare,
+        "_settings",
+        lambda plan, task, method: experiment.of_method(
+            method, environment="point_mass", seeds=plan.seeds, agent=AGENTS[method], **TINY
+        ),
+    )
+    plan = compare.Comparison(methods=("gaifo", "bc"), seeds=2, episodes=2)
+    found = compare.compare(plan, "tiny", tmp_path / "tiny", None)
+    assert list(found) == ["gaifo", "bc"]
+    assert found["gaifo"]["steps"] == [8, 16] and found["gaifo"]["step"] == 16
+    assert len(found["gaifo"]["interactions"]) == 2 and "interactions" not in found["bc"]
+    assert (tmp_path / "tiny/returns.png").stat().st_size > 1000
+    text = compare.table("tiny", plan, found)
+    assert text.count("\n| gaifo |") == 1 and "none needed" in text
+    capsys.readouterr()
+    again = compare.compare(plan, "tiny", tmp_path / "tiny", None)
+    assert "compiling" not in capsys.readouterr().out.replace("compiling and driving", "")
+    assert json.dumps(again, sort_keys=True) == json.dumps(found, sort_keys=True)

@@ -1,0 +1,168 @@
+"""Squashed Gaussians, against densities computed by hand in double precision."""
+
+import functools
+import math
+from statistics import NormalDist
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.nets import heads, mlp
+
+QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
+BOUNDS = [(-2.0, 2.0), (0.0, 1.0), (-0.5, 3.0)]
+SMALL = heads.Config(network=mlp.Config(hidden=(4,), activation="tanh"))
+
+
+@functools.cache
+def made(low: tuple[float, ...], high: tuple[float, ...]):
+    """`sample`, `log_prob` and `mode` of a policy within these bounds, compiled."""
+    policy = heads.make(SMALL, (3,), low, high)
+    jit = functools.partial(jax.jit, compiler_options=QUICK)
+    return jit(policy.sample), jit(policy.log_prob), jit(policy.mode)
+
+
+def squashed(mean, std) -> heads.Squashed:
+    return heads.Squashed(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def change_of_variables(action, mean, std, low, high) -> float:
+    """log p(u) - log |da/du| of one entry, u found by inverting the squashing."""
+    unit = (action - (low + high) / 2) / ((high - low) / 2)
+    u = math.atanh(unit)
+    slope = (high - low) / 2 * (1 - unit**2)
+    return math.log(NormalDist(mean, std).pdf(u)) - math.log(slope)
+
+
+# -------------------------------------------------------------------------------- density
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.6), (0.8, 0.3), (-0.5, 0.8)])
+def test_the_density_integrates_to_one(low, high, mean, std):
+    """By quadrature on even steps of u, which crowd near the bounds; within 1e-4."""
+    u = np.linspace(-4.0, 4.0, 8001)
+    actions = (low + high) / 2 + (high - low) / 2 * np.tanh(u)
+    log_prob = made((low,), (high,))[1]
+    many = squashed(np.full((len(u), 1), mean), np.full((len(u), 1), std))
+    density = np.exp(np.float64(log_prob(many, jnp.float32(actions)[:, None])))
+    np.testing.assert_allclose(np.trapezoid(density, actions), 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_the_density_is_that_of_the_change_of_variables(low, high):
+    log_prob = made((low,), (high,))[1]
+    for mean, std in ((0.0, 0.6), (1.5, 0.2), (-0.7, 2.0)):
+        for share in (0.02, 0.3, 0.5, 0.9, 0.99):
+            action = low + share * (high - low)
+            expected = change_of_variables(action, mean, std, low, high)
+            found = log_prob(squashed([mean], [std]), jnp.float32([action]))
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_log_density_is_the_sum_over_action_entries():
+    low, high = (-2.0, 0.0, -0.5), (2.0, 1.0, 3.0)
+    mean, std, action = (0.3, -0.6, 1.1), (0.6, 0.2, 1.5), (-1.0, 0.3, 2.0)
+    parts = zip(action, mean, std, low, high, strict=True)
+    expected = sum(change_of_variables(*part) for part in parts)
+    found = made(low, high)[1](squashed(mean, std), jnp.float32(action))
+    assert found.shape == ()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_leading_axes_pass_through():
+    sample, log_prob, mode = made((-2.0, 0.0), (2.0, 1.0))
+    many = squashed(np.zeros((4, 3, 2)), np.ones((4, 3, 2)))
+    actions, log_probs = sample(many, jax.random.key(0))
+    assert actions.shape == mode(many).shape == (4, 3, 2)
+    assert log_probs.shape == log_prob(many, actions).shape == (4, 3)
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_a_sample_comes_with_the_density_that_its_action_has(low, high):
+    """Away from the bounds, where single precision tells u from a; within 0.01."""
+    sample, log_prob, _ = made((low,), (high,))
+    many = squashed(np.full((400, 1), 0.4), np.full((400, 1), 0.5))
+    actions, log_probs = sample(many, jax.random.key(1))
+    np.testing.assert_allclose(log_prob(many, actions), log_probs, atol=0.01)
+    assert np.ptp(log_probs) > 1.0  # they do differ
+
+
+def test_samples_have_the_distribution_that_they_claim():
+    """Medians and quantiles pass through a monotone squashing; 20,000 samples, 0.03."""
+    sample = made((0.0,), (1.0,))[0]
+    many = squashed(np.full((20_000, 1), 0.4), np.full((20_000, 1), 0.5))
+    actions = np.array(sample(many, jax.random.key(2))[0])[:, 0]
+    for share in (0.1, 0.5, 0.9):
+        expected = 0.5 + 0.5 * math.tanh(NormalDist(0.4, 0.5).inv_cdf(share))
+        np.testing.assert_allclose(np.quantile(actions, share), expected, atol=0.03)
+
+
+@pytest.mark.parametrize("far", [-1e4, -30.0, 30.0, 1e4])
+def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
+    """At the bounds themselves, too, where tanh saturates."""
+    policy = heads.make(SMALL, (3,), (0.0,), (1.0,))
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def both(mean, edge):
+        def value(mean):
+            one = heads.Squashed(mean, jnp.full((1,), 0.6))
+            action, log_prob = policy.sample(one, jax.random.key(0))
+            at_edge = policy.log_prob(heads.Squashed(mean / far, one.std), edge)
+            return log_prob + at_edge, action
+
+        return jax.value_and_grad(value, has_aux=True)(mean)
+
+    (log_prob, action), gradient = both(jnp.full((1,), far), jnp.array([float(far > 0)]))
+    assert action[0] == float(far > 0)
+    assert np.isfinite(log_prob) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_the_mode_is_the_squashed_mean(low, high):
+    found = made((low,), (high,))[2](squashed([0.7], [3.0]))
+    expected = (low + high) / 2 + (high - low) / 2 * math.tanh(0.7)
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
+# -------------------------------------------------------------------------------- network
+
+
+@pytest.mark.parametrize("of_state", [False, True])
+def test_a_new_policy_has_the_std_of_its_config_and_acts_about_the_centre(of_state):
+    config = heads.Config(network=SMALL.network, std=0.35, std_of_state=of_state)
+    policy = heads.make(config, (3, 2), (0.0, -2.0), (1.0, 2.0))
+    params = jax.jit(policy.init, compiler_options=QUICK)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    inputs = [jnp.asarray(rng.normal(size=(6, size)), jnp.float32) for size in (3, 2)]
+    told = policy.apply(params, *inputs)
+    assert told.mean.shape == told.std.shape == (6, 2)
+    np.testing.assert_allclose(told.std, 0.35, rtol=0.02)
+    np.testing.assert_allclose(told.mean, 0.0, atol=0.05)
+
+
+@pytest.mark.parametrize("of_state", [False, True])
+def test_the_std_depends_on_the_input_only_if_it_shall(of_state):
+    config = heads.Config(network=SMALL.network, std_of_state=of_state)
+    policy = heads.make(config, (3,), (-1.0,), (1.0,))
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+    told = policy.apply(params, jnp.asarray(rng.normal(size=(6, 3)), jnp.float32))
+    assert np.ptp(told.mean) > 0.1
+    assert (np.ptp(told.std) > 0.01) == of_state
+
+
+def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
+    config = heads.Config(network=SMALL.network, std=0.6, std_low=0.05, std_high=2.0)
+    policy = heads.make(config, (3,), (-1.0,), (1.0,))
+    apply = jax.jit(policy.apply, compiler_options=QUICK)
+    params = jax.jit(policy.init, compiler_options=QUICK)(jax.random.key(0))
+    stds = []
+    for raw in (-1e3, -3.0, 0.0, 3.0, 1e3):
+        params["params"]["raw_std"] = jnp.full((1,), raw)
+        stds.append(float(apply(params, jnp.ones((3,))).std[0]))
+    np.testing.assert_allclose([stds[0], stds[2], stds[4]], [0.05, 0.6, 2.0], rtol=1e-5)
+    assert (np.diff(stds) > 0).all()

@@ -1,0 +1,90 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.nets import normalise
+
+update, apply = jax.jit(normalise.update), jax.jit(normalise.apply)
+
+
+def draws(seed: int, count: int, size: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scale, shift = rng.uniform(0.1, 5.0, size), rng.normal(0, 10.0, size)
+    return np.float32(shift + scale * rng.normal(size=(count, size)))
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (7, 3), (2, 50), (20, 20, 5)])
+def test_the_moments_of_batches_are_those_of_all_rows_together(counts):
+    batches = [draws(seed, count) for seed, count in enumerate(counts)]
+    moments = functools.reduce(update, batches, normalise.init(3))
+    rows = np.float64(np.concatenate(batches))
+    assert moments.count == sum(counts)
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moments.variance, rows.var(0), rtol=1e-4)
+
+
+def test_leading_axes_are_rows_alike():
+    rows = draws(0, 24)
+    flat = update(normalise.init(3), rows)
+    folded = update(normalise.init(3), rows.reshape(4, 6, 3))
+    for one, other in zip(jax.tree.leaves(flat), jax.tree.leaves(folded), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_before_any_data_nothing_is_changed():
+    x = np.float32([[0.5, -3.0, 9.0], [1e-3, 0.0, -7.0]])
+    np.testing.assert_array_equal(apply(normalise.init(3), x), x)
+
+
+def test_what_was_seen_has_mean_0_and_variance_1_afterwards():
+    rows = draws(1, 200)
+    seen = np.array(apply(update(normalise.init(3), rows), rows))
+    np.testing.assert_allclose(seen.mean(0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(seen.var(0), 1.0, rtol=1e-4)
+
+
+def test_a_full_memory_forgets_at_its_rate():
+    """A memory of 30 and batches of 10: the share of what is older falls by 3/4 a batch.
+
+    The old mean is 8, the new one 0; the variance is that of the mixture, 64 p (1 - p).
+    """
+    moments = normalise.init(1)
+    for _ in range(20):
+        moments = update(moments, jnp.full((10, 1), 8.0), 30.0)
+    assert moments.count == 30.0
+    for age in range(1, 6):
+        moments = update(moments, jnp.zeros((10, 1)), 30.0)
+        old = 0.75**age
+        assert moments.count == 30.0
+        np.testing.assert_allclose(moments.mean, [8 * old], rtol=1e-5)
+        np.testing.assert_allclose(moments.variance, [64 * old * (1 - old)], rtol=1e-4)
+
+
+def test_without_a_limit_nothing_is_forgotten():
+    moments = normalise.init(1)
+    for _ in range(20):
+        moments = update(moments, jnp.full((10, 1), 8.0))
+    moments = update(moments, jnp.zeros((200, 1)))
+    np.testing.assert_allclose(moments.mean, [4.0], rtol=1e-5)
+
+
+def test_what_is_far_out_is_cut_off_at_ten_deviations():
+    moments = update(normalise.init(1), np.float32([[-2.0], [2.0]]))
+    seen = apply(moments, np.float32([[1e6], [-1e6], [6.0]]))
+    np.testing.assert_allclose(seen, [[10.0], [-10.0], [3.0]], rtol=1e-6)
+
+
+def test_an_entry_that_never_changed_stays_finite_and_small():
+    moments = update(normalise.init(2), np.float32([[3.0, 1.0], [3.0, 2.0]]))
+    seen = apply(moments, np.float32([[3.0, 1.5], [3.001, 1.5]]))
+    np.testing.assert_allclose(seen, [[0.0, 0.0], [1.0, 0.0]], atol=1e-3)
+
+
+def test_moments_keep_their_dtypes():
+    moments = update(normalise.init(3), draws(0, 4), 30.0)
+    before, after = jax.tree.leaves(normalise.init(3)), jax.tree.leaves(moments)
+    for old, new in zip(before, after, strict=True):
+        assert (old.shape, old.dtype, new.weak_type) == (new.shape, new.dtype, False)

@@ -20,7 +20,7 @@ demo: setup
 	$(PY) -m experiments.demo --logdir=runs/demo
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(PY) -m pytest tests/slow

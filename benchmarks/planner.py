@@ -12,13 +12,7 @@ Three planners on a grid of samples × horizons × environments:
 "floor" is the share of the time that the operations themselves need (benchmarks/floor.py).
 """
 
-import datetime
 import itertools
-import json
-import os
-import pathlib
-import platform
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -32,10 +26,9 @@ from benchmarks import reference, timing
 from benchmarks.floor import Cell, floor
 from experiments import door
 from planil_jax.agents import mpail, scripted
-from planil_jax.base import Agent, UsageError
+from planil_jax.base import Agent
 from planil_jax.envs import navigation
 from planil_jax.planners import mppi
-from planil_jax.training import rundir
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", None, "File of results to write, .json.", required=True)
@@ -56,11 +49,10 @@ COLUMNS = (
 def main() -> None:
     # Else the second run would measure how fast compiled programs are read.
     jax.config.update("jax_enable_compilation_cache", False)
-    grid = (FLAGS.samples, FLAGS.horizons, FLAGS.environments)
-    sizes = [[positive_integer(text) for text in each] for each in grid]
-    path = pathlib.Path(FLAGS.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    say("measuring single operations …")
+    grid = ("samples", "horizons", "environments")
+    sizes = [timing.positive_integers(name, FLAGS[name].value) for name in grid]
+    timing.writable(FLAGS.out)
+    timing.say("measuring single operations …")
     units = timing.measure_units(FLAGS.unit_seconds)
     rows = []
     print(COLUMNS)
@@ -68,9 +60,8 @@ def main() -> None:
         for row in measure(samples, horizon, environments, units):
             print(line(row), flush=True)
             rows.append(row)
-    results = {"about": about(), "units_seconds": asdict(units), "rows": rows}
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"wrote {path}")
+    told = {"units_seconds": asdict(units), "rows": rows}
+    timing.write(FLAGS.out, {"about": timing.about("planner")} | told)
 
 
 def measure(
@@ -79,13 +70,13 @@ def measure(
     """One row a planner, with all of them taken in turn."""
     calls, compile_seconds = {}, {}
     for name, make_fn in PLANNERS.items():
-        say(f"compiling {name}, {samples} × {horizon} × {environments} …")
+        timing.say(f"compiling {name}, {samples} × {horizon} × {environments} …")
         act, params, carry, states, keys = make_fn(samples, horizon, environments)
         batched = jax.vmap(act, in_axes=(None, 0, 0, 0))
         calls[name], compile_seconds[name] = timing.compiled(
             batched, params, carry, states, keys
         )
-    say("measuring …")
+    timing.say("measuring …")
     durations = timing.in_turn(calls, FLAGS.seconds)
     rows = []
     for name, each in durations.items():
@@ -177,38 +168,6 @@ def line(row: dict[str, Any]) -> str:
         f"{row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['compile_seconds']:10.1f} "
         f"{f'{ratio:.2f}' if ratio else '':>7} {row['floor_share']:6.0%}"
     )
-
-
-def about() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return rundir.versions() | {
-        "platform": jax.default_backend(),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if sys.platform == "linux"
-        else os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", "benchmarks.planner", *sys.argv[1:]]),
-    }
-
-
-def processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((text.split(": ")[1] for text in lines if "model name" in text), "unknown")
-
-
-def positive_integer(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"sizes are whole numbers of at least 1, not {text!r}.")
-    return int(text)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

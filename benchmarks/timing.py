@@ -1,15 +1,29 @@
-"""How long things take: compiling, calls taken in turn, and single operations."""
+"""How long things take: compiling, calls taken in turn, and single operations.
+
+And what the benchmarks say of themselves: on what they ran, and to which file.
+"""
 
 import itertools
+import json
+import os
+import pathlib
+import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from planil_jax.base import UsageError
+from planil_jax.training import rundir
+
+Name = TypeVar("Name")
 Call = Callable[[], Any]  # runs a compiled program once, and waits for it
 
 
@@ -21,15 +35,33 @@ def compiled(fn: Callable, *args) -> tuple[Call, float]:
     return lambda: jax.block_until_ready(program(*args)), seconds
 
 
+def threaded(fn: Callable, state: Any, *args) -> tuple[Call, float]:
+    """As `compiled`, of a `fn(state, *args) -> (state, told)` that goes on where it was.
+
+    The state is donated, call by call, so that nothing is copied that training would not
+    copy; the one that is given here is gone after the first call. A call returns both.
+    """
+    began = time.perf_counter()
+    program = jax.jit(fn, donate_argnums=0).lower(state, *args).compile()
+    seconds = time.perf_counter() - began
+    held = [state]
+
+    def call() -> Any:
+        held[0], told = jax.block_until_ready(program(held[0], *args))
+        return held[0], told
+
+    return call, seconds
+
+
 def in_turn(
-    calls: dict[str, Call], seconds: float, least: int = 5
-) -> dict[str, np.ndarray]:
+    calls: dict[Name, Call], seconds: float, least: int = 5
+) -> dict[Name, np.ndarray]:
     """Seconds of each call, taken A B C A B C … until each had its share of time.
 
     Whatever else the machine does falls on all of them alike, so that ratios of entries
     with the same index are fair where the times themselves are not.
     """
-    durations: dict[str, list[float]] = {name: [] for name in calls}
+    durations: dict[Name, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     until = time.perf_counter() + seconds * len(calls)
@@ -101,3 +133,98 @@ def measure_units(seconds: float = 0.5) -> Units:
         byte=best["copy"] / (2 * 4 * size),
         scan_step=best["scan"] / turns,
     )
+
+
+def measure_byte(seconds: float = 0.5) -> float:
+    """`Units.byte` alone: the best of many."""
+    values = jnp.zeros((1 << 18,), jnp.float32)
+    copy, _ = compiled(lambda x: x + 1.0, values)
+    return float(np.min(in_turn({"copy": copy}, seconds)["copy"]) / (2 * values.nbytes))
+
+
+# ---------------------------------------------------------------------------------- words
+
+
+def about(benchmark: str, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """What the numbers depend on.
+
+    Args:
+      benchmark: the name of its module in this package.
+      packages: whose versions to tell besides those that every run tells.
+    """
+    return (
+        rundir.versions()
+        | {name: metadata.version(name) for name in packages}
+        | {
+            "platform": jax.default_backend(),
+            "processor": processor(),
+            "cores": cores(),
+            "load_average": os.getloadavg()[0],
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        }
+    )
+
+
+def processor() -> str:
+    """The name of the processor, as the machine tells it."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((text.split(": ")[1] for text in lines if "model name" in text), "unknown")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def writable(out: str | None) -> None:
+    """Makes the directory of a file of results, before anything is measured for it.
+
+    Raises:
+      UsageError: there can be no such directory.
+    """
+    if out is None:
+        return
+    try:
+        pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}.") from error
+
+
+def write(out: str | None, results: dict[str, Any]) -> None:
+    """Writes results as JSON, where a file is named.
+
+    Raises:
+      UsageError: there can be no such file.
+    """
+    if out is None:
+        return
+    try:
+        pathlib.Path(out).write_text(json.dumps(results, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}.") from error
+    print(f"wrote {out}")
+
+
+def positive_integers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of a flag that lists some, such as "1,64,512".
+
+    Raises:
+      UsageError: there are none, or one of them is not 1 or more.
+    """
+    if not texts or not all(text.isdecimal() and int(text) >= 1 for text in texts):
+        raise UsageError(
+            f"--{flag} is a list of whole numbers of at least 1, such as 1,2, not "
+            f"{','.join(texts)!r}."
+        )
+    return tuple(int(text) for text in texts)
+
+
+def say(text: str) -> None:
+    """Tells how far a benchmark is."""
+    print(text, file=sys.stderr, flush=True)

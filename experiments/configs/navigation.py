@@ -12,18 +12,16 @@ from planil_jax.agents import adversarial, bc, mpail, ppo
 from planil_jax.training import loop, run
 
 LEARNER = ppo.Config(rate=1e-3, minibatches=8)
-ON_POLICY = {
-    "loop": loop.Config(environments=2, steps=100, rounds=1),
-    "run": run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20),
-}
+LOOP = loop.Config(environments=2, steps=100, rounds=1)
+RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 
 
 def policy(form: str, deploy: str = "policy", evaluate_every: int = 1) -> dict:
     agent = adversarial.Config(
         form=form, deploy=deploy, learner=LEARNER, rate=1e-3, steps=64
     )
-    evaluated = dataclasses.replace(ON_POLICY["run"], evaluate_every=evaluate_every)
-    return {"agent": agent, **ON_POLICY, "run": evaluated}
+    evaluated = dataclasses.replace(RUN, evaluate_every=evaluate_every)
+    return {"agent": agent, "loop": LOOP, "run": evaluated}
 
 
 SETTINGS = {

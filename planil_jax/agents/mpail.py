@@ -79,6 +79,7 @@ class Config:
     reward_pairs: str = "next"  # d(s_t, s_{t+1}); "same": d(s_t, s_t), in the returns
     pairs_across_resets: bool = False  # take the step after an end for its successor
     spectral_norm: bool = True  # of the discriminator's kernels
+    sharpness: float = 1.0  # factor of what the discriminator reads, so of its slopes
     discount: float = 0.99  # γ
     trace: float = 0.95  # λ of the returns
     discriminator_steps: int = 64  # gradient steps a round
@@ -434,7 +435,8 @@ def _logit_fn(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
     network, seen = _networks(spec, config, entries)[0], jnp.asarray(entries)
 
     def logit(params: Params, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
-        return network.apply(params, obs[..., seen], next_obs[..., seen])
+        pair = config.sharpness * obs[..., seen], config.sharpness * next_obs[..., seen]
+        return network.apply(params, *pair)
 
     return logit
 

@@ -24,16 +24,53 @@ SPEED = 1.0  # metres a second
 _POINTS = 160  # of the polygon that stands for the course
 
 
-def make(episode_length: int = 200, **options) -> Environment:
-    """The course with the car of `navigation`, whose options it takes."""
-    return _along(navigation.make(episode_length=episode_length, **options), "course")
+def make(
+    start: str = "box",
+    field: float = 40.0,
+    episode_length: int = 200,
+    steering_gain: float = 0.488,
+    drive_lag: float = 0.2,
+    steering_lag: float = 0.1,
+    understeer: float = 0.03,
+    slip: float = 0.03,
+) -> Environment:
+    """The course with the car of `navigation`, whose options these are."""
+    car = navigation.make(
+        start,
+        field,
+        episode_length,
+        steering_gain,
+        drive_lag,
+        steering_lag,
+        understeer,
+        slip,
+    )
+    return _along(car, "course")
 
 
-def make_mjx(episode_length: int = 200, **options) -> Environment:
-    """The course with the car of `navigation_mjx`, whose options it takes."""
+def make_mjx(
+    start: str = "box",
+    field: float = 40.0,
+    episode_length: int = 200,
+    steering_gain: float = 0.488,
+    drive_lag: float = 0.1,
+    steering_lag: float = 0.1,
+    mass: float = 1.0,
+    friction: float = 1.0,
+) -> Environment:
+    """The course with the car of `navigation_mjx`, whose options these are."""
     from planil_jax.envs import navigation_mjx  # imports MuJoCo, which takes its time
 
-    car = navigation_mjx.make(episode_length=episode_length, **options)
+    car = navigation_mjx.make(
+        start,
+        field,
+        episode_length,
+        steering_gain,
+        drive_lag,
+        steering_lag,
+        mass,
+        friction,
+    )
     return _along(car, "course_mjx")
 
 

@@ -42,7 +42,7 @@ def test_a_row_holds_each_number_of_seeds_against_so_many_of_one(monkeypatch):
 def test_epochs_go_on_training_each_seed():
     settings = seeds.small("bc", "pendulum", SHAPE, SIZES)
     call, compile_seconds = seeds.epoch(settings, "vmap", 2)
-    losses = [call()[0]["bc/loss"] for _ in range(2)]
+    losses = [call()[0]["policy/error"] for _ in range(2)]
     assert losses[0].shape == (2,) and compile_seconds > 0
     assert losses[0][0] != losses[0][1]  # two seeds, and not one twice
     assert (losses[0] != losses[1]).all()  # from where they were

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
-from planil_jax.base import Environment, UsageError
+from planil_jax.base import Environment, EnvState, UsageError
 from planil_jax.envs import navigation, navigation_mjx
 
 STEPS = 40
 # Action held by each car of the batch; the last one's is beyond the bounds.
 HELD = ((0.0, 0.5), (1.0, 0.0), (0.67, 1.0), (0.67, -1.0), (1.0, 1.0), (1.8, 0.0))
 REST, STRAIGHT, LEFT, RIGHT, HARD, BEYOND = range(6)
+QUICK = {"xla_backend_optimization_level": 0}  # compiling costs more than these steps
 SUSPENSIONS = slice(None), slice(None), np.array([7, 9, 11, 14])
 
 
@@ -46,8 +47,7 @@ def drive() -> Drive:
         return states.obs, jax.lax.scan(step, states, length=STEPS)[1]
 
     keys = jnp.stack([jax.random.key(3)] * len(HELD))  # one start for all
-    quick = {"xla_backend_optimization_level": 0}
-    start, told = jax.jit(roll, compiler_options=quick)(keys)
+    start, told = jax.jit(roll, compiler_options=QUICK)(keys)
     return Drive(*jax.tree.map(np.array, told), env, start)
 
 
@@ -84,8 +84,11 @@ def test_its_steady_circle_is_a_little_wider_than_the_kinematic_one(drive):
 
 
 def test_left_and_right_mirror_each_other(drive):
+    """As far as the tyres' friction pyramid lets them at a heading between its axes."""
     left, right = drive.obs[:, LEFT, 4:], drive.obs[:, RIGHT, 4:]
-    np.testing.assert_allclose(left * [1, -1, -1], right, atol=0.1)
+    np.testing.assert_allclose(left * [1, -1, -1], right, atol=0.2)
+    steady = (left * [1, -1, -1])[-10:].mean(axis=0)
+    np.testing.assert_allclose(steady, right[-10:].mean(axis=0), rtol=0.02, atol=0.005)
     assert left[-1, 2] > 2.0  # and positive steer is to the left
 
 
@@ -131,12 +134,12 @@ def test_the_observation_is_the_derivative_of_the_pose(drive):
 
 
 def test_a_start_is_that_of_navigation_with_the_same_key(drive):
-    for options in ({"start": "box"}, {"start": "field", "field": 30.0}):
-        ours, theirs = (
-            jax.jit(envs.make(name, **options).reset)(jax.random.key(5))
-            for name in ("navigation_mjx", "navigation")
-        )
-        np.testing.assert_allclose(ours.obs, theirs.obs, atol=1e-5)
+    box = navigation.make().reset(jax.random.key(3))
+    np.testing.assert_allclose(drive.start[0], box.obs, atol=1e-5)
+    field = {"start": "field", "field": 30.0}
+    reset = jax.jit(envs.make("navigation_mjx", **field).reset, compiler_options=QUICK)
+    anywhere = navigation.make(**field).reset(jax.random.key(5))
+    np.testing.assert_allclose(reset(jax.random.key(5)).obs, anywhere.obs, atol=1e-5)
 
 
 def test_reset_and_step_agree_in_shapes_types_and_weak_types(drive):
@@ -151,7 +154,7 @@ def test_reset_and_step_agree_in_shapes_types_and_weak_types(drive):
 
 def test_the_planner_has_the_kinematic_prior_of_navigation(drive):
     prior = drive.env.prior
-    state = drive.env.reset(jax.random.key(0))
+    state = EnvState(sim=None, obs=drive.start[0], time=jnp.int32(0))
     z = prior.step((), prior.start((), state), jnp.array([1.0, 0.0]), jax.random.key(0))
     obs = prior.observe((), z)
     np.testing.assert_allclose(obs[:2], state.obs[:2] + 0.3 * state.obs[2:4], atol=1e-5)

@@ -1,0 +1,149 @@
+"""Measures what learning costs: one update of an agent, beside the rollout it learns from.
+
+    python -m benchmarks.update --methods=mpail,gaifo,gail,bc,ppo,sac --env=navigation \\
+        --out=results/update_cpu.json
+
+One row a method:
+
+    compile s    tracing and compiling one update
+    update ms    median wall clock of one update on a rollout of --steps × --environments
+    gradients    gradient steps in it, of each of its optimisers, summed
+    gradients/s  of them a second
+    collect s    tracing and compiling the collection of such a rollout
+    collect ms   median wall clock of one
+    upd/coll     median ratio of the two, taken in turn; above 1: learning costs more
+
+An agent's state goes from update to update, and is donated, as in training. Demonstrations
+are random numbers of the right shape, on which the time does not depend. Agents are the
+methods' own; the flags of sizes make them smaller.
+"""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from benchmarks import seeds, timing
+from experiments import door, experiment
+from planil_jax import config, envs
+from planil_jax.base import Fit
+from planil_jax.training import loop
+
+FLAGS = flags.FLAGS
+
+COLUMNS = (
+    "method    compile s  update ms gradients gradients/s collect s collect ms upd/coll"
+)
+
+
+def define_flags() -> None:
+    """Not on import: other benchmarks have flags of the same names."""
+    flags.DEFINE_list(
+        "methods", ["mpail", "gaifo", "gail", "bc", "ppo", "sac"], "Methods to measure."
+    )
+    flags.DEFINE_string("env", "navigation", "An environment.")
+    flags.DEFINE_integer("environments", 16, "Of the rollout.", lower_bound=1)
+    flags.DEFINE_integer("steps", 100, "Steps of each environment.", lower_bound=1)
+    seeds.define_sizes(hidden=[], batch=None, minibatches=None, samples=None)
+    for name in seeds.SIZES:
+        flags.declare_key_flag(name)  # so that --help tells of it here too
+    flags.DEFINE_float("seconds", 5.0, "Time for each program.", lower_bound=0.0)
+    flags.DEFINE_string("out", None, "File of results to write, .json.")
+
+
+def main() -> None:
+    # Else the second run would measure how fast compiled programs are read.
+    jax.config.update("jax_enable_compilation_cache", False)
+    shape = loop.Config(environments=FLAGS.environments, steps=FLAGS.steps)
+    chosen = [
+        seeds.small(method, FLAGS.env, shape, seeds.sizes()) for method in FLAGS.methods
+    ]
+    timing.writable(FLAGS.out)
+    rows = []
+    print(COLUMNS)
+    for settings in chosen:
+        row = measure(settings, FLAGS.seconds)
+        print(line(row), flush=True)
+        rows.append(row | {"experiment": json.loads(config.to_json(settings))})
+    timing.write(FLAGS.out, {"about": timing.about("update"), "rows": rows})
+
+
+def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:
+    """One row: an update and a collection, taken in turn."""
+    env = envs.make(settings.environment)
+    demos = seeds.some_demonstrations(env.spec)
+    agent = experiment.make_agent(settings, env, demos)
+    init_key, collect_key, update_key = jax.random.split(jax.random.key(0), 3)
+    begin = jax.jit(lambda key: loop.init(agent, env, settings.loop, key))(init_key)
+
+    def collect(params, states, carry, key):
+        return loop.collect(agent, env, settings.loop, params, states, carry, key)
+
+    def update(state, rollout, demos, key, round_):
+        return agent.update(state, rollout, demos, key, round_)
+
+    timing.say(f"compiling {settings.method} …")
+    calls, compile_seconds = {}, {}
+    # A copy, since the agent's own state is given away by the updates.
+    params = jax.tree.map(jnp.copy, begin.agent.params)
+    calls["collect"], compile_seconds["collect"] = timing.compiled(
+        collect, params, begin.env, begin.carry, collect_key
+    )
+    rollout = calls["collect"]()[2]
+    first_round = jnp.zeros((), jnp.int32)
+    calls["update"], compile_seconds["update"] = timing.threaded(
+        update, begin.agent, rollout, demos, update_key, first_round
+    )
+    gradients = gradient_steps(calls["update"]()[0])
+    timing.say("measuring …")
+    durations = timing.in_turn(calls, seconds)
+    update_seconds = float(np.median(durations["update"]))
+    return {
+        "method": settings.method,
+        "environment": settings.environment,
+        "environments": settings.loop.environments,
+        "steps": settings.loop.steps,
+        "repeats": len(durations["update"]),
+        "update_compile_seconds": compile_seconds["update"],
+        "update_seconds": update_seconds,
+        "gradient_steps": gradients,
+        "gradient_steps_per_second": gradients / update_seconds,
+        "collect_compile_seconds": compile_seconds["collect"],
+        "collect_seconds": float(np.median(durations["collect"])),
+        "update_to_collect": float(np.median(durations["update"] / durations["collect"])),
+    }
+
+
+def gradient_steps(agent_state: Any) -> int:
+    """Steps that all the optimisers of an agent have taken, as these have counted them."""
+    fits = [
+        leaf
+        for leaf in jax.tree.leaves(agent_state, is_leaf=lambda leaf: isinstance(leaf, Fit))
+        if isinstance(leaf, Fit)
+    ]
+    # Schedules of rates count the same steps once more.
+    return sum(
+        max(
+            int(count)
+            for _, count in optax.tree_utils.tree_get_all_with_path(fit.opt_state, "count")
+        )
+        for fit in fits
+    )
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['method']:9} {row['update_compile_seconds']:9.1f} "
+        f"{1e3 * row['update_seconds']:10.2f} {row['gradient_steps']:9} "
+        f"{row['gradient_steps_per_second']:11.0f} {row['collect_compile_seconds']:9.1f} "
+        f"{1e3 * row['collect_seconds']:10.2f} {row['update_to_collect']:8.2f}"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    door.run(main)

@@ -12,6 +12,7 @@ comparison.md, and pictures beside them.
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def main() -> None:
     (logdir / "comparison.md").write_text(text + "\n")
     for path in [str(logdir / "comparison.json"), FLAGS.out]:
         if path:
-            Path(path).write_text(json.dumps(kept, indent=1) + "\n")
+            Path(path).write_text(compact(kept) + "\n")
     print(text)
     print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
 
@@ -201,6 +202,23 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def compact(record: Any) -> str:
+    """A record as JSON, numbers to five digits and lists of numbers on one line."""
+    text = json.dumps(_rounded(record), indent=1)
+    return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.5g}")
+        case list():
+            return [_rounded(item) for item in value]
+        case dict():
+            return {k: _rounded(item) for k, item in value.items() if k != "plan"}
+    return value
 
 
 def _expert_return(trained: runs.Run) -> float:

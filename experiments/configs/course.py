@@ -26,7 +26,7 @@ SETTINGS = navigation.SETTINGS | {
     "mpail": {
         "agent": MPAIL,
         "loop": loop.Config(environments=1, steps=50, rounds=10),
-        "run": run.Config(total_steps=8_000, evaluate_every=1, checkpoint_every=4),
+        "run": run.Config(total_steps=6_000, evaluate_every=2, checkpoint_every=4),
     },
 }
 

@@ -33,6 +33,7 @@ def make(
     steering_lag: float = 0.1,
     understeer: float = 0.03,
     slip: float = 0.03,
+    box: float = 1.0,
 ) -> Environment:
     """The course with the car of `navigation`, whose options these are."""
     car = navigation.make(
@@ -44,6 +45,7 @@ def make(
         steering_lag,
         understeer,
         slip,
+        box,
     )
     return _along(car, "course")
 
@@ -57,6 +59,7 @@ def make_mjx(
     steering_lag: float = 0.1,
     mass: float = 1.0,
     friction: float = 1.0,
+    box: float = 1.0,
 ) -> Environment:
     """The course with the car of `navigation_mjx`, whose options these are."""
     from planil_jax.envs import navigation_mjx  # imports MuJoCo, which takes its time
@@ -70,6 +73,7 @@ def make_mjx(
         steering_lag,
         mass,
         friction,
+        box,
     )
     return _along(car, "course_mjx")
 

@@ -72,6 +72,7 @@ def make(
     steering_lag: float = 0.1,
     understeer: float = 0.03,
     slip: float = 0.03,
+    box: float = 1.0,
 ) -> Environment:
     """The navigation task.
 
@@ -84,6 +85,7 @@ def make(
       drive_lag, steering_lag: time constants, seconds.
       understeer: seconds² / metre², how yaw rate falls with speed.
       slip: seconds, sideways speed per unit of lateral acceleration.
+      box: side of the box that "box" starts in, metres; its half bounds headings, radians.
     """
     check_start(start)
     spec = EnvSpec(
@@ -96,7 +98,7 @@ def make(
     )
 
     def reset(key: jax.Array) -> EnvState:
-        pose = start_pose(key, start, field)
+        pose = start_pose(key, start, field, box)
         return _state(_at_rest(*pose), jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
@@ -143,11 +145,11 @@ def check_start(start: str) -> None:
 
 
 def start_pose(
-    key: jax.Array, start: str, field: float
+    key: jax.Array, start: str, field: float, box: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where an episode starts: x, y (metres) and heading (radians), [] each."""
     position_key, heading_key = jax.random.split(key)
-    side, turn = (1.0, 0.5) if start == "box" else (field, math.pi)
+    side, turn = (box, box / 2) if start == "box" else (field, math.pi)
     x, y = jax.random.uniform(position_key, (2,), jnp.float32, -side / 2, side / 2)
     heading = jax.random.uniform(heading_key, (), jnp.float32, -turn, turn)
     return x, y, heading

@@ -34,6 +34,7 @@ def make(
     steering_lag: float = 0.1,
     mass: float = 1.0,
     friction: float = 1.0,
+    box: float = 1.0,
 ) -> Environment:
     """The navigation task on MJX.
 
@@ -45,11 +46,12 @@ def make(
       steering_gain: radians of front wheel at full steer.
       drive_lag, steering_lag: time constants of what motor and servo aim at, seconds.
       mass, friction: scale factors of the whole car and of its tyres.
+      box: side of the box that "box" starts in, metres; its half bounds headings, radians.
     """
     navigation.check_start(start)
 
     def reset(key: jax.Array, data: mjx.Data) -> mjx.Data:
-        x, y, heading = navigation.start_pose(key, start, field)
+        x, y, heading = navigation.start_pose(key, start, field, box)
         turn = [jnp.cos(heading / 2), 0.0, 0.0, jnp.sin(heading / 2)]
         pose = jnp.array([x, y, data.qpos[2], *turn], jnp.float32)
         return data.replace(qpos=data.qpos.at[:7].set(pose))

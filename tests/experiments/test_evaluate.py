@@ -1,0 +1,65 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import evaluate, experiment, runs
+from planil_jax import envs
+from planil_jax.base import Agent, UsageError
+from planil_jax.data import demos
+
+
+def driven(environment: str, actions, tmp_path) -> runs.Run:
+    """A run of two members; each always acts alike."""
+    env = envs.make(environment)
+    settings = experiment.Experiment(environment=environment, seeds=len(actions))
+    agent = Agent(
+        needs_actions=False,
+        init=lambda key: jnp.zeros(2),
+        carry=lambda: (),
+        act=lambda params, carry, state, key, explore: (params, carry),
+        update=lambda state, *_: (state, {}),
+    )
+    held = demos.none(env.spec).replace(obs=jnp.array([[[0.0] * 7, [9.0] + [0.0] * 6]]))
+    params = jnp.asarray(actions)
+    return runs.Run(tmp_path, settings, env, lambda env, own: agent, held, params, {}, 0)
+
+
+def test_a_run_is_evaluated_elsewhere_with_what_it_learned_here(tmp_path):
+    trained = driven("navigation:episode_length=5", [[1.0, 0.0], [0.5, 0.0]], tmp_path)
+    there = evaluate.elsewhere(trained, "navigation:episode_length=9,drive_lag=0")
+    assert there.env.spec.episode_length == 9
+    paths, _ = evaluate._episodes(
+        there, there.env, evaluate.jax.random.split(evaluate.jax.random.key(0), 3)
+    )
+    assert paths.shape == (2, 3, 10, 7)
+    np.testing.assert_allclose(paths[0, :, -1, 4], 3.0, atol=1e-5)  # full throttle, no lag
+    np.testing.assert_allclose(paths[1, :, -1, 4], 1.5, atol=1e-5)
+
+
+def test_an_environment_that_observes_otherwise_is_refused_by_name(tmp_path):
+    trained = driven("navigation", [[1.0, 0.0]], tmp_path)
+    with pytest.raises(UsageError, match="--env=pendulum: its observation_names are"):
+        evaluate.elsewhere(trained, "pendulum")
+
+
+def test_a_biased_reward_is_told_of_where_episodes_can_end():
+    env = envs.make("probe/countdown")
+    settings = experiment.of_method("gaifo", environment="probe/countdown")
+    assert experiment.notices(settings, env) == []  # the logit is neutral
+    agent = dataclasses.replace(settings.agent, reward="gail_pos")
+    (told,) = experiment.notices(dataclasses.replace(settings, agent=agent), env)
+    assert "agent.reward=gail_pos" in told and "staying alive" in told
+    endless = envs.make("navigation")
+    assert experiment.notices(dataclasses.replace(settings, agent=agent), endless) == []
+
+
+def test_a_model_can_be_another_one_or_several():
+    env = envs.make("navigation")
+    one = experiment.of_method("mpail", model=("navigation:steering_gain=0.3",))
+    many = dataclasses.replace(one, model=("navigation", "navigation:slip=0.3"))
+    for settings, shape in ((one, (7,)), (many, (2, 7))):
+        model = experiment.make_model(settings, env)
+        state = env.reset(evaluate.jax.random.key(0))
+        assert model.observe((), model.start((), state)).shape == shape

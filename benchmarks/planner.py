@@ -50,7 +50,7 @@ def main() -> None:
     # Else the second run would measure how fast compiled programs are read.
     jax.config.update("jax_enable_compilation_cache", False)
     grid = ("samples", "horizons", "environments")
-    sizes = [timing.positive_integers(name, FLAGS[name].value) for name in grid]
+    sizes = [timing.positive_integers(name, getattr(FLAGS, name)) for name in grid]
     timing.writable(FLAGS.out)
     timing.say("measuring single operations …")
     units = timing.measure_units(FLAGS.unit_seconds)

@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
@@ -34,9 +33,9 @@ from experiments import (
 )
 from experiments import train as training
 from experiments.methods import METHODS
-from planil_jax import config, envs
+from planil_jax import config
 from planil_jax.base import UsageError
-from planil_jax.training import loop, report, run
+from planil_jax.training import report
 
 FLAGS = flags.FLAGS
 
@@ -149,8 +148,11 @@ def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
         "versions": json.loads((trained.directory / "versions.json").read_text()),
     }
     if METHODS[trained.experiment.method].interacts:
-        expert = _expert_return(trained)
-        held["expert_return_while_training"] = expert
+        settings = trained.experiment
+        expert = evaluate.returns_of_expert(
+            settings.environment, settings.run.evaluation_episodes
+        ).mean()
+        held["expert_return_while_training"] = float(expert)
         held["interactions"] = interactions(steps, returns, expert)
     path.write_text(json.dumps(held) + "\n")
     return held
@@ -219,20 +221,6 @@ def _rounded(value: Any) -> Any:
         case dict():
             return {k: _rounded(item) for k, item in value.items() if k != "plan"}
     return value
-
-
-def _expert_return(trained: runs.Run) -> float:
-    """The expert's mean return from the starts of the evaluations while training."""
-    name, env = trained.experiment.environment, envs.make(trained.experiment.environment)
-    expert = experiment.make_expert(name, env)
-    count = trained.experiment.run.evaluation_episodes
-    keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), count)
-
-    def returns(keys):
-        transitions, alive = loop.evaluate(expert, env, (), keys)
-        return (transitions.reward * alive).sum(1).mean()
-
-    return float(jax.jit(returns)(keys))
 
 
 def _draw(

@@ -6,6 +6,7 @@ Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints
 """
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -116,9 +117,7 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
         "return": statistics.interquartile_mean(returns.mean(1))._asdict(),
     }
     if env.expert_cost is not None:
-        expert = experiment.make_expert(trained.experiment.environment, env)
-        rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
-        expert_returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
+        expert_returns = returns_of_expert(trained.experiment.environment, episodes)
         found["expert_return"] = float(expert_returns.mean())
         shares = statistics.share(returns.mean(1), expert_returns.mean())
         found["share_of_expert"] = statistics.interquartile_mean(shares)._asdict()
@@ -135,6 +134,16 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
         speeds = paths[..., env.spec.observation_names.index(SPEED)]  # [S, B, L + 1]
         found["speed_m_per_s"] = speeds.mean((1, 2)).tolist()
     return found
+
+
+@functools.cache
+def returns_of_expert(environment: str, episodes: int) -> np.ndarray:
+    """What the scripted expert returns `[B]` from the starts of the evaluation."""
+    env = envs.make(environment)
+    expert = experiment.make_expert(environment, env)
+    keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
+    rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
+    return np.sum(np.asarray(rolled.reward * alive), axis=1)
 
 
 def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Comparison:
     entries: tuple[int, ...] = ()  # of the observation, in demonstrations; empty: all
     actions: bool = True  # whether demonstrations hold actions
     deploy: str = ""  # environment to be evaluated in; empty: the task's own
+    expert: bool = True  # whether the scripted expert is evaluated as well
     episodes: int = 64  # of each seed's last evaluation
     field: float = 0.0  # side of the field of starts, metres; 0: none
     starts: int = 128  # on the field
@@ -133,7 +134,7 @@ def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
             return held
     fields = [plan.field] if plan.field else []
     deployed = evaluate.elsewhere(trained, plan.deploy) if plan.deploy else trained
-    found = evaluate.evaluate(deployed, plan.episodes, fields, plan.starts)
+    found = evaluate.evaluate(deployed, plan.episodes, fields, plan.starts, plan.expert)
     steps, returns = report.read_metrics(trained.directory)["eval/return"]
     lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     held = {
@@ -147,7 +148,7 @@ def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
         "config": json.loads(config.to_json(trained.experiment)),
         "versions": json.loads((trained.directory / "versions.json").read_text()),
     }
-    if METHODS[trained.experiment.method].interacts:
+    if METHODS[trained.experiment.method].interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(
             settings.environment, settings.run.evaluation_episodes
@@ -180,8 +181,9 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
         f"interquartile mean [95%]{expert}",
         "",
         "| method | return | share of the expert | steps to 95%: each seed | arrive from "
-        "the field: mean, worst seed | steps | seconds, all seeds |",
-        "|---|---|---|---|---|---|---|",
+        "the field: mean, worst seed | off the demonstrations: mean, largest [m] | speed "
+        "[m/s] | steps | seconds, all seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, held in found.items():
         inside = held["evaluation"]["in_distribution"]
@@ -191,15 +193,20 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
         if held["evaluation"]["fields"]:
             each = held["evaluation"]["fields"][0]["successes"]
             arrived = f"{100 * np.mean(each):.1f}%, {100 * min(each):.1f}%"
+        error, speeds = inside.get("cross_track_m"), inside.get("speed_m_per_s")
+        interacts = METHODS[method].interacts
+        counts = "–" if interacts else "none needed"
+        if reached:
+            counts = ", ".join("never" if n is None else str(n) for n in reached)
         cells = [
             method,
             str(statistics.Summary(**inside["return"])),
             str(statistics.Summary(**share)) if share else "–",
-            ", ".join("never" if n is None else str(n) for n in reached)
-            if reached
-            else "none needed",
+            counts,
             arrived,
-            str(held["step"]) if reached else "0",
+            f"{error['mean']:.2f}, {error['largest']:.2f}" if error else "–",
+            f"{np.mean(speeds):.2f}" if speeds else "–",
+            str(held["step"]) if interacts else "0",
             f"{held['seconds']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -232,12 +239,12 @@ def _draw(
     curves = {
         method: (np.array(held["steps"]), np.array(held["returns"]))
         for method, held in found.items()
-        if "interactions" in held
+        if METHODS[method].interacts
     }
     flat = {
         method: float(np.mean(held["evaluation"]["in_distribution"]["returns"]))
         for method, held in found.items()
-        if "interactions" not in held
+        if not METHODS[method].interacts
     }
     expert = next(
         (

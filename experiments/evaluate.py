@@ -89,16 +89,24 @@ def elsewhere(trained: runs.Run, environment: str) -> runs.Run:
 
 
 def evaluate(
-    trained: runs.Run, episodes: int, fields: list[float], starts: int
+    trained: runs.Run,
+    episodes: int,
+    fields: list[float],
+    starts: int,
+    expert: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates, writes evaluation.json, and returns what it holds."""
+    """Evaluates, writes evaluation.json, and returns what it holds.
+
+    Args:
+      expert: whether to let the scripted expert drive from the same starts as well.
+    """
     print(f"evaluating {trained.directory} at step {trained.step} …", flush=True)
     found: dict[str, Any] = {
         "environment": trained.experiment.environment,
         "step": trained.step,
         "seeds": trained.experiment.seeds,
         "members": sweep.labels(trained.experiment),
-        "in_distribution": in_distribution(trained, episodes),
+        "in_distribution": in_distribution(trained, episodes, expert),
         "fields": [on_field(trained, side, starts) for side in fields],
     }
     path = trained.directory / "evaluation.json"
@@ -106,7 +114,9 @@ def evaluate(
     return found
 
 
-def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
+def in_distribution(
+    trained: runs.Run, episodes: int, expert: bool = True
+) -> dict[str, Any]:
     """Returns of learner and expert from the same starts; distance to demonstrations."""
     env = trained.env
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
@@ -116,7 +126,7 @@ def in_distribution(trained: runs.Run, episodes: int) -> dict[str, Any]:
         "returns": returns.mean(1).tolist(),
         "return": statistics.interquartile_mean(returns.mean(1))._asdict(),
     }
-    if env.expert_cost is not None:
+    if expert and env.expert_cost is not None:
         expert_returns = returns_of_expert(trained.experiment.environment, episodes)
         found["expert_return"] = float(expert_returns.mean())
         shares = statistics.share(returns.mean(1), expert_returns.mean())

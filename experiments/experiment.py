@@ -1,5 +1,6 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from planil_jax.training import run as training_run
 class Experiment:
     """Everything that `config.json` of a run directory holds."""
 
+    imports: tuple[str, ...] = ()  # modules of yours that register what is named below
     method: str = "mpail"  # a name of methods.METHODS
     environment: str = "navigation"  # a name of envs.names(), maybe with options
     # What planners roll forward. Empty: the environment's prior, or else its own physics.
@@ -75,9 +77,19 @@ def freeze(settings: Mapping[str, Any]) -> Experiment:
     """The experiment of a nested mapping; fields that it lacks keep their defaults.
 
     Raises:
-      UsageError: the method or a field is unknown, or a value is of the wrong type.
+      UsageError: the method, a field or a module to import is unknown, or a value is of
+        the wrong type.
     """
-    return config.freeze(settings, of_method(str(settings.get("method", "mpail"))))
+    frozen = config.freeze(settings, of_method(str(settings.get("method", "mpail"))))
+    for module in frozen.imports:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"imports names the module {module!r}, but {error}; run from the directory "
+                "that holds it, or put that on PYTHONPATH."
+            ) from None
+    return frozen
 
 
 def from_json(text: str) -> Experiment:

@@ -48,7 +48,7 @@ def register(name: str, make_fn: Maker | str) -> None:
     """
     if any(mark in name for mark in ":,="):
         raise ValueError(f"{name!r} cannot name an environment: ':,=' mark options")
-    if _MAKERS.get(name, make_fn) != make_fn:
+    if not _same(_MAKERS.get(name, make_fn), make_fn):
         raise ValueError(f"an environment named {name!r} is registered already")
     _MAKERS[name] = make_fn
 
@@ -97,6 +97,16 @@ def make(name: str, **options: Any) -> Environment:
         if given.get(option, nothing) != nothing:
             env = wrap(env, given[option])
     return env
+
+
+def _same(one: Maker | str, other: Maker | str) -> bool:
+    """Whether two makers are one; a file that is run twice defines its own anew."""
+    places = [
+        (code.co_filename, code.co_firstlineno, code.co_name)
+        for code in (getattr(maker, "__code__", None) for maker in (one, other))
+        if code
+    ]
+    return one == other or (len(places) == 2 and places[0] == places[1])
 
 
 def _find(name: str) -> str:

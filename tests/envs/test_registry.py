@@ -1,3 +1,5 @@
+import runpy
+
 import jax
 import pytest
 
@@ -159,3 +161,16 @@ def test_registering_the_same_function_again_changes_nothing():
     before = envs.names()
     envs.register("point_mass", point_mass.make)
     assert envs.names() == before
+
+
+def test_a_file_that_is_run_twice_registers_twice(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from planil_jax import envs\n"
+        "from planil_jax.envs import point_mass\n"
+        "def make():\n    return point_mass.make(3)\n"
+        "envs.register('outside/mine', make)\n"
+    )
+    runpy.run_path(str(file))
+    runpy.run_path(str(file))
+    assert envs.make("outside/mine").spec.episode_length == 3

@@ -39,6 +39,19 @@ def test_every_task_says_how_every_method_is_set(task, method):
     assert isinstance(settings.agent, type(methods.METHODS[method].config))
 
 
+def test_modules_of_the_user_are_imported_before_what_they_register(tmp_path, monkeypatch):
+    (tmp_path / "my_own_tasks.py").write_text(
+        "from planil_jax import envs\nfrom planil_jax.envs import point_mass\n"
+        "envs.register('my_own/task', point_mass.make)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = {"imports": ("my_own_tasks",), "environment": "my_own/task"}
+    assert experiment.freeze(told).environment == "my_own/task"
+    assert collect.envs.make("my_own/task").spec.name == "point_mass"
+    with pytest.raises(UsageError, match="imports names the module 'nowhere_at_all'"):
+        experiment.freeze({"imports": ("nowhere_at_all",)})
+
+
 def test_an_unknown_method_is_told_what_there_is():
     with pytest.raises(UsageError, match="no method 'gaif'. Did you mean gaifo"):
         experiment.of_method("gaif")

@@ -103,7 +103,7 @@ def refusal(function, *args) -> str:
 
 def configured(monkeypatch, *arguments: str) -> experiment.Experiment:
     """The experiment that a command line of the real config file asks for."""
-    file = str(ROOT / "experiments/configs/navigation.py")
+    file = str(ROOT / "experiments/configs/default.py")
     values, argv = flags.FlagValues(), ["train", f"--config={file}", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     monkeypatch.setattr(sys, "argv", argv)

@@ -114,16 +114,8 @@ def record(
         raise UsageError(f"--out={path} must end in .npz.")
     print(f"compiling and driving {count} episodes of {env.spec.name} …", flush=True)
     transitions, alive = _drive(env, expert, params, seed, count)
-    rewards, going = _drive(env, _random(env), (), seed, RANDOM_EPISODES, rewards_only=True)
-    reached = float(np.mean(np.sum(transitions.reward * alive, axis=1)))
-    by_chance = np.sum(rewards * going, axis=1)
-    if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
-        if not unlearned:
-            raise UserError(
-                f"the expert of {env.spec.name} returns {reached:.1f}, no better than "
-                f"random actions ({by_chance.mean():.1f}): it never learned; train it "
-                "longer, or take it as it is with --unlearned."
-            )
+    if not unlearned:
+        _refuse_unlearned(env, np.sum(transitions.reward * alive, axis=1), seed)
     names = env.spec.observation_names
     seen = list(entries or range(len(names)))
     if max(seen) >= len(names):
@@ -146,6 +138,19 @@ def record(
     )
     demos.save(path, episodes, card)
     return demos.read(path)[1]
+
+
+def _refuse_unlearned(env: Environment, returns: np.ndarray, seed: int) -> None:
+    """Refuses an expert whose returns `[N]` are no better than those of random actions."""
+    rewards, going = _drive(env, _random(env), (), seed, RANDOM_EPISODES, rewards_only=True)
+    by_chance = np.sum(rewards * going, axis=1)
+    reached = float(np.mean(returns))
+    if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
+        raise UserError(
+            f"the expert of {env.spec.name} returns {reached:.1f}, no better than "
+            f"random actions ({by_chance.mean():.1f}): it never learned; train it "
+            "longer, or take it as it is with --unlearned."
+        )
 
 
 def _drive(env, agent, params, seed: int, count: int, rewards_only: bool = False):

@@ -35,7 +35,6 @@ from experiments import train as training
 from experiments.methods import METHODS
 from planil_jax import config
 from planil_jax.base import UsageError
-from planil_jax.training import report
 
 FLAGS = flags.FLAGS
 
@@ -135,26 +134,21 @@ def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
     fields = [plan.field] if plan.field else []
     deployed = evaluate.elsewhere(trained, plan.deploy) if plan.deploy else trained
     found = evaluate.evaluate(deployed, plan.episodes, fields, plan.starts, plan.expert)
-    steps, returns = report.read_metrics(trained.directory)["eval/return"]
-    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     held = {
         "plan": config.to_json(plan),
         "step": trained.step,
         "environments": trained.experiment.loop.environments,
-        "seconds": json.loads(lines[-1])["seconds"],
         "evaluation": found,
-        "steps": steps.tolist(),
-        "returns": returns.tolist(),
-        "config": json.loads(config.to_json(trained.experiment)),
-        "versions": json.loads((trained.directory / "versions.json").read_text()),
-    }
+    } | runs.record(trained)
     if METHODS[trained.experiment.method].interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(
             settings.environment, settings.run.evaluation_episodes
         ).mean()
         held["expert_return_while_training"] = float(expert)
-        held["interactions"] = interactions(steps, returns, expert)
+        held["interactions"] = interactions(
+            np.array(held["steps"]), np.array(held["returns"]), expert
+        )
     path.write_text(json.dumps(held) + "\n")
     return held
 

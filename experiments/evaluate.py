@@ -21,7 +21,7 @@ from absl import flags
 from experiments import door, experiment, runs, statistics, sweep
 from planil_jax import envs
 from planil_jax.base import Environment, UsageError
-from planil_jax.training import loop, report, run
+from planil_jax.training import loop, run
 
 FLAGS = flags.FLAGS
 
@@ -55,19 +55,10 @@ def main() -> None:
 
 def record(trained: runs.Run, found: dict[str, Any]) -> dict[str, Any]:
     """An evaluation with what it takes to believe it: training curve, config, versions."""
-    steps, returns = report.read_metrics(trained.directory)["eval/return"]
-    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     return {
         "command": " ".join(["python -m experiments.evaluate", *sys.argv[1:]]),
         "evaluation": found,
-        "training": {
-            "steps": steps.tolist(),
-            "return_by_seed": returns.tolist(),
-            "seconds": json.loads(lines[-1])["seconds"],
-        },
-        "versions": json.loads((trained.directory / "versions.json").read_text()),
-        "config": json.loads((trained.directory / "config.json").read_text()),
-    }
+    } | runs.record(trained)
 
 
 def elsewhere(trained: runs.Run, environment: str) -> runs.Run:

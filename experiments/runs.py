@@ -1,6 +1,7 @@
 """A run directory read back: what it trained, on what, and the parameters that act."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from experiments.methods import METHODS
 from planil_jax import envs
 from planil_jax.base import Agent, Demonstrations, Environment, Params, UsageError
 from planil_jax.data import demos
-from planil_jax.training import checkpoint, run, rundir, seeds
+from planil_jax.training import checkpoint, report, run, rundir, seeds
 
 DEMONSTRATIONS = "demonstrations.npz"
 
@@ -83,6 +84,19 @@ def load_experiment(directory: str | Path) -> experiment.Experiment:
             f"{directory} holds no run (no config.json); give the --logdir of a training."
         )
     return experiment.from_json(path.read_text())
+
+
+def record(trained: Run) -> dict[str, Any]:
+    """What it takes to believe a result: the training curve, configuration and versions."""
+    steps, returns = report.read_metrics(trained.directory)["eval/return"]
+    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
+    return {
+        "steps": steps.tolist(),
+        "returns": returns.tolist(),
+        "seconds": json.loads(lines[-1])["seconds"],
+        "config": json.loads((trained.directory / "config.json").read_text()),
+        "versions": json.loads((trained.directory / "versions.json").read_text()),
+    }
 
 
 def digest(path: str | Path) -> str:

@@ -129,11 +129,7 @@ def make(
     plans = config.deploy == "planner"
     judge_init, judge = _discriminator(spec, config, entries)
     reward_of = adversarial.reward_of("logit" if form.reads is None else config.reward)
-    rate: optax.ScalarOrSchedule = config.rate
-    if config.rate_half_life:
-        rate = optax.exponential_decay(
-            config.rate, config.rate_half_life * config.steps, 0.5
-        )
+    rate = fit.halving(config.rate, config.rate_half_life * config.steps)
     fitter = fit.make(optax.adam(rate, b1=0.5))
 
     # ------------------------------------------------------------------------------ acting

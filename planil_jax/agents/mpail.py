@@ -450,9 +450,7 @@ def _fitters(config: Config) -> tuple[fit.Fitter, fit.Fitter]:
     """The discriminator's and the value's."""
 
     def rate(start: float, steps: int) -> optax.ScalarOrSchedule:
-        if not config.rate_half_life:
-            return start
-        return optax.exponential_decay(start, config.rate_half_life * steps, 0.5)
+        return fit.halving(start, config.rate_half_life * steps)
 
     discriminator_tx = optax.adamw(
         rate(config.discriminator_rate, config.discriminator_steps),

@@ -109,10 +109,8 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
     sizes = (spec.observation_size,)
     policy = heads.make(config.policy, sizes, spec.action_low, spec.action_high)
     value_net = mlp.make_scalar(config.value, sizes)
-    rate: optax.ScalarOrSchedule = config.rate
-    if config.rate_half_life:
-        steps = config.rate_half_life * config.epochs * config.minibatches
-        rate = optax.exponential_decay(config.rate, steps, 0.5)
+    steps_a_round = config.epochs * config.minibatches
+    rate = fit.halving(config.rate, config.rate_half_life * steps_a_round)
     fitter = fit.make(
         optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5)

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
 from planil_jax.base import (
     Environment,
@@ -28,6 +27,7 @@ from planil_jax.base import (
     UsageError,
     did_you_mean,
 )
+from planil_jax.envs.mjcf import scale_physics
 
 BACKENDS = ("generalized", "mjx", "positional", "spring")
 IMPLS = ("jax", "warp")
@@ -117,28 +117,6 @@ def make_playground(
         env._mjx_model = mjx.put_model(env._mj_model, impl=impl)
     length = episode_length or config.get("episode_length", DEFAULT_LENGTH)
     return _adapt(name, env, int(length), lambda state: state)
-
-
-def scale_physics(
-    model: mujoco.MjModel, mass: float = 1.0, friction: float = 1.0, gravity: float = 1.0
-) -> mujoco.MjModel:
-    """A copy of a model with other physics, and the constants that follow from them.
-
-    Args:
-      model: stays as it is.
-      mass: factor of all masses and inertias.
-      friction: factor of all coefficients of friction between geoms.
-      gravity: factor of gravity.
-    """
-    model = copy.deepcopy(model)
-    model.geom_friction[:] *= friction
-    model.pair_friction[:] *= friction
-    model.opt.gravity[:] *= gravity
-    if mass != 1.0:
-        model.body_mass[:] *= mass
-        model.body_inertia[:] *= mass
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 def _scaled_system(system: Any, mass: float, friction: float, gravity: float) -> Any:

@@ -11,7 +11,10 @@ Source: after the real drive of Han et al. 2025, MPAIL, arXiv 2507.21533, sectio
 Departures: their course is not published; this one is ours.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,58 +27,17 @@ SPEED = 1.0  # metres a second
 _POINTS = 160  # of the polygon that stands for the course
 
 
-def make(
-    start: str = "box",
-    field: float = 40.0,
-    episode_length: int = 200,
-    steering_gain: float = 0.488,
-    drive_lag: float = 0.2,
-    steering_lag: float = 0.1,
-    understeer: float = 0.03,
-    slip: float = 0.03,
-    box: float = 1.0,
-) -> Environment:
-    """The course with the car of `navigation`, whose options these are."""
-    car = navigation.make(
-        start,
-        field,
-        episode_length,
-        steering_gain,
-        drive_lag,
-        steering_lag,
-        understeer,
-        slip,
-        box,
-    )
-    return _along(car, "course")
+def along(make_car: Callable[..., Environment], name: str) -> Callable[..., Environment]:
+    """What makes the course, of what makes a task with its car; the options are the car's.
 
+    An episode lasts 200 control steps unless `episode_length` says otherwise.
+    """
 
-def make_mjx(
-    start: str = "box",
-    field: float = 40.0,
-    episode_length: int = 200,
-    steering_gain: float = 0.488,
-    drive_lag: float = 0.1,
-    steering_lag: float = 0.1,
-    mass: float = 1.0,
-    friction: float = 1.0,
-    box: float = 1.0,
-) -> Environment:
-    """The course with the car of `navigation_mjx`, whose options these are."""
-    from planil_jax.envs import navigation_mjx  # imports MuJoCo, which takes its time
+    @functools.wraps(make_car)
+    def make(episode_length: int = 200, **options: Any) -> Environment:
+        return _along(make_car(episode_length=episode_length, **options), name)
 
-    car = navigation_mjx.make(
-        start,
-        field,
-        episode_length,
-        steering_gain,
-        drive_lag,
-        steering_lag,
-        mass,
-        friction,
-        box,
-    )
-    return _along(car, "course_mjx")
+    return make
 
 
 def _along(env: Environment, name: str) -> Environment:
@@ -86,6 +48,9 @@ def _along(env: Environment, name: str) -> Environment:
 
     spec = env.spec._replace(name=name)
     return env._replace(spec=spec, step=step, expert_cost=expert_cost, success=None)
+
+
+make = along(navigation.make, "course")
 
 
 def course() -> np.ndarray:

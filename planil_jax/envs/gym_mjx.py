@@ -38,7 +38,7 @@ from planil_jax.base import (
     UsageError,
     did_you_mean,
 )
-from planil_jax.envs.brax_env import scale_physics
+from planil_jax.envs.mjcf import scale_physics
 
 _INF = float("inf")
 

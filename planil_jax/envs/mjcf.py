@@ -68,13 +68,28 @@ def load(
             "an MJCF model needs a mass factor above 0 and a friction factor of 0 or more, "
             f"not mass={mass} and friction={friction}."
         )
-    model.body_mass[:] *= mass
-    model.body_inertia[:] *= mass
+    return scale_physics(model, mass, friction, gravity)
+
+
+def scale_physics(
+    model: mujoco.MjModel, mass: float = 1.0, friction: float = 1.0, gravity: float = 1.0
+) -> mujoco.MjModel:
+    """A copy of a model with other physics, and the constants that follow from them.
+
+    Args:
+      model: stays as it is.
+      mass: factor of all masses and inertias.
+      friction: factor of all coefficients of friction between geoms.
+      gravity: factor of gravity.
+    """
+    model = copy.deepcopy(model)
     model.geom_friction[:] *= friction
     model.pair_friction[:] *= friction
     model.opt.gravity[:] *= gravity
     if mass != 1.0:
-        mujoco.mj_setConst(model, mujoco.MjData(model))  # what is derived from masses
+        model.body_mass[:] *= mass
+        model.body_inertia[:] *= mass
+        mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
 
 

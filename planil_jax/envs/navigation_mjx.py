@@ -22,7 +22,7 @@ import mujoco
 from mujoco import mjx
 
 from planil_jax.base import Environment, UsageError
-from planil_jax.envs import mjcf, navigation
+from planil_jax.envs import course, mjcf, navigation
 
 
 def make(
@@ -74,6 +74,9 @@ def make(
         expert_cost=navigation.expert_cost,
         success=navigation.success,
     )
+
+
+make_course = course.along(make, "course_mjx")
 
 
 def model(

@@ -26,6 +26,11 @@ def make(tx: optax.GradientTransformation) -> Fitter:
     return Fitter(init=lambda params: Fit(params, tx.init(params)), step=step)
 
 
+def halving(rate: float, steps: int) -> optax.ScalarOrSchedule:
+    """A learning rate that halves every so many gradient steps; of 0 steps: it stays."""
+    return optax.exponential_decay(rate, steps, 0.5) if steps else rate
+
+
 def polyak(target: Params, online: Params, rate: float) -> Params:
     """target + rate (online - target): exponentially averaged parameters."""
     return jax.tree.map(lambda t, o: t + rate * (o - t), target, online)

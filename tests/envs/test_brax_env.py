@@ -9,7 +9,7 @@ import pytest
 
 from planil_jax import envs
 from planil_jax.base import UsageError
-from planil_jax.envs import brax_env
+from planil_jax.envs import mjcf
 
 BRAX, PLAYGROUND = "brax/inverted_pendulum/spring", "playground/PendulumSwingup"
 STEPS, LENGTH = 25, 20
@@ -152,7 +152,7 @@ def test_a_scaled_model_has_the_constants_that_follow_and_leaves_the_other_alone
       <body pos="0 0 1"><freejoint/><geom size="0.1" mass="3"/></body>
     </worldbody></mujoco>"""
     model = mujoco.MjModel.from_xml_string(xml)
-    other = brax_env.scale_physics(model, mass=2.0, friction=0.5, gravity=0.25)
+    other = mjcf.scale_physics(model, mass=2.0, friction=0.5, gravity=0.25)
     np.testing.assert_allclose(other.body_mass, [0.0, 6.0])
     np.testing.assert_allclose(other.body_subtreemass, [6.0, 6.0])
     np.testing.assert_allclose(other.body_inertia, 2 * model.body_inertia)

@@ -16,7 +16,7 @@ from planil_jax.base import (
     UsageError,
     did_you_mean,
 )
-from planil_jax.data.demos import require_actions
+from planil_jax.data.demos import require_actions, require_length
 from planil_jax.losses.adversarial import BIASES
 from planil_jax.models import simulator
 from planil_jax.planners import mppi
@@ -107,7 +107,10 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
     Raises:
       UsageError: the method needs actions, and the demonstrations hold none.
     """
-    agent = METHODS[experiment.method].make(
+    method = METHODS[experiment.method]
+    if method.imitates:
+        require_length(demos, method.sequence(experiment.agent), experiment.method)
+    agent = method.make(
         env.spec,
         make_model(experiment, env),
         experiment.agent,
@@ -116,7 +119,7 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
     )
     if agent.needs_actions:
         require_actions(demos, experiment.method)
-    if METHODS[experiment.method].whole and len(demos.entries) < env.spec.observation_size:
+    if method.whole and len(demos.entries) < env.spec.observation_size:
         raise UsageError(
             f"{experiment.method} needs whole observations, but these demonstrations hold "
             f"{len(demos.entries)} of {env.spec.observation_size} entries: choose a method "

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from planil_jax.agents import adversarial, bc, mpail, ppo, sac
+from planil_jax.agents import adversarial, bc, iqmpc, mpail, ppo, sac, tdmpc2
 from planil_jax.base import Agent, Dynamics, EnvSpec
 
 
@@ -17,6 +17,8 @@ class Method(NamedTuple):
     whole: bool = False  # whether demonstrations must hold whole observations
     interacts: bool = True  # whether it learns from what it does in the environment
     maps: bool = False  # whether its reports show what it learned of the plane
+    # (its config) -> steps of the sequences that it takes from demonstrations
+    sequence: Callable[[Any], int] = lambda config: 1
 
 
 def _adversarial(spec, dynamics, config, environments, entries) -> Agent:
@@ -33,6 +35,14 @@ METHODS: dict[str, Method] = {
     "gail": _adversarial_row("gail"),
     "gaifo": _adversarial_row("gaifo"),
     "airl": _adversarial_row("airl")._replace(whole=True),  # asks its policy about them
+    "iqmpc": Method(
+        iqmpc.Config(),
+        lambda spec, dynamics, config, environments, entries: iqmpc.make(
+            spec, config, environments
+        ),
+        whole=True,
+        sequence=lambda config: config.core.horizon,
+    ),
     "bc": Method(
         bc.Config(),
         lambda spec, dynamics, config, environments, entries: bc.make(
@@ -49,6 +59,13 @@ METHODS: dict[str, Method] = {
     "sac": Method(
         sac.Config(),
         lambda spec, dynamics, config, environments, entries: sac.make(
+            spec, config, environments
+        ),
+        imitates=False,
+    ),
+    "tdmpc2": Method(
+        tdmpc2.Config(),
+        lambda spec, dynamics, config, environments, entries: tdmpc2.make(
             spec, config, environments
         ),
         imitates=False,

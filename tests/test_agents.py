@@ -11,11 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax.agents import adversarial, bc, mpail, ppo, sac, scripted
+from planil_jax.agents import (
+    adversarial,
+    bc,
+    iqmpc,
+    latent,
+    mpail,
+    ppo,
+    sac,
+    scripted,
+    tdmpc2,
+)
 from planil_jax.base import Agent, Demonstrations, Environment, EnvState, TrainState
 from planil_jax.envs import point_mass
 from planil_jax.models import simulator
 from planil_jax.nets import heads, mlp
+from planil_jax.nets import latent as latent_nets
 from planil_jax.planners import mppi
 from planil_jax.training import loop
 
@@ -26,6 +37,19 @@ QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 _PLANNER = mppi.Config(samples=8, horizon=3, iterations=2)
 _NETWORK = mlp.Config(hidden=(8, 8))
 _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
+_LATENT = latent.Config(
+    network=latent_nets.Config(latent=8, encoder=(8,), hidden=(8,), critics=2),
+    planner=dataclasses.replace(
+        _PLANNER, sampling="gaussian", noise=(1.0,), explore="noise"
+    ),
+    temperature=1e-3,
+    proposals=2,
+    warm_up=6,
+    ratio=0.2,
+    batch=8,
+    capacity=20,
+    rate=1e-2,
+)
 _PPO = ppo.Config(policy=_POLICY, value=_NETWORK, epochs=2, minibatches=2, rate=1e-2)
 
 
@@ -89,6 +113,14 @@ def _sac(env: Environment) -> Agent:
     return sac.make(env.spec, config, LOOP.environments)
 
 
+def _iqmpc(env: Environment) -> Agent:
+    return iqmpc.make(env.spec, iqmpc.Config(core=_LATENT), LOOP.environments)
+
+
+def _tdmpc2(env: Environment) -> Agent:
+    return tdmpc2.make(env.spec, tdmpc2.Config(core=_LATENT), LOOP.environments)
+
+
 AGENTS: dict[str, Callable[[Environment], Agent]] = {
     "mpail": _mpail,
     "bc": _bc,
@@ -98,12 +130,14 @@ AGENTS: dict[str, Callable[[Environment], Agent]] = {
     "irl_mpc": _adversarial("gaifo", deploy="planner"),
     "ppo": _ppo,
     "sac": _sac,
+    "iqmpc": _iqmpc,
+    "tdmpc2": _tdmpc2,
     "scripted": _scripted,
 }
-ENGINES = ["ppo", "sac"]  # which learn from the task's reward, and from nobody
+ENGINES = ["ppo", "sac", "tdmpc2"]  # which learn from the task's reward, and from nobody
 LEARNERS = [name for name in AGENTS if name != "scripted"]  # it has nothing to learn
 IMITATORS = [name for name in LEARNERS if name not in ENGINES]
-PLANNERS = ["mpail", "irl_mpc", "scripted"]
+PLANNERS = ["mpail", "irl_mpc", "scripted", "iqmpc", "tdmpc2"]
 
 
 class Bench(NamedTuple):

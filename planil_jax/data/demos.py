@@ -21,8 +21,10 @@ __all__ = [
     "none",
     "read",
     "require_actions",
+    "require_length",
     "sample",
     "sample_pairs",
+    "sample_sequences",
     "save",
     "transitions",
 ]
@@ -145,6 +147,40 @@ def sample(
     actions = None if demos.actions is None else demos.actions[episode, step]
     terminal = demos.terminal[episode] & (step + 1 == demos.length[episode])
     return demos.obs[episode, step], actions, demos.obs[episode, step + 1], terminal
+
+
+def sample_sequences(
+    demos: Demonstrations, key: jax.Array, batch: int, length: int
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """Draws sequences of consecutive transitions, uniformly from all of their starts.
+
+    Returns:
+      obs `[length + 1, B, O]`, actions `[length, B, U]` (None where none are held) and
+      terminal `[length, B]` bool.
+    """
+    ends = jnp.cumsum(jnp.maximum(demos.length - length + 1, 0))  # [N], of starts
+    index = jax.random.randint(key, (batch,), 0, ends[-1])
+    episode = jnp.searchsorted(ends, index, side="right")
+    first = index - jnp.where(episode > 0, ends[episode - 1], 0)
+    step = first[None] + jnp.arange(length + 1)[:, None]  # [length + 1, B]
+    actions = None if demos.actions is None else demos.actions[episode, step[:-1]]
+    terminal = demos.terminal[episode] & (step[1:] == demos.length[episode])
+    return demos.obs[episode, step], actions, terminal
+
+
+def require_length(demos: Demonstrations, length: int, method: str) -> None:
+    """Refuses demonstrations all of whose episodes are shorter than a sequence.
+
+    Raises:
+      UsageError: they are.
+    """
+    longest = int(demos.length.max())
+    if longest < length:
+        raise UsageError(
+            f"{method} learns from sequences of {length} steps, but the longest of these "
+            f"demonstrations has {longest}: record longer ones, or lower "
+            "the horizon of its planner."
+        )
 
 
 def _draw(demos: Demonstrations, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:

@@ -54,9 +54,51 @@ def sample(replay: Replay, key: jax.Array, batch: int, age_power: float = 1.0) -
     """
     row_key, column_key = jax.random.split(key)
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
-    oldest = jnp.where(replay.size == capacity, replay.cursor, 0)
     share = jax.random.uniform(row_key, (batch,)) ** age_power
     age = jnp.minimum((share * replay.size).astype(jnp.int32), replay.size - 1)
-    rows = (oldest + age) % capacity
+    rows = (_oldest(replay) + age) % capacity
     columns = jax.random.randint(column_key, (batch,), 0, environments)
     return jax.tree.map(lambda ring: ring[rows, columns], replay.steps)
+
+
+def sequence_starts(replay: Replay, ended: jax.Array, length: int) -> jax.Array:
+    """Where sequences can start that do not cross the end of an episode.
+
+    Made once for many calls of `sample_sequences`; it takes a pass over the ring.
+
+    Args:
+      ended: `[C, E]` bool, whether an episode ended with the step.
+      length: steps of a sequence.
+
+    Returns:
+      `[C E]` int32, how many starts there are up to a place, in order of age.
+    """
+    age = jnp.arange(ended.shape[0])[:, None]
+    before = jnp.cumsum(jnp.roll(ended, -_oldest(replay), axis=0), axis=0)  # [C, E]
+    before = jnp.concatenate([jnp.zeros_like(before[:1]), before])[: age.shape[0]]
+    # Ends among all steps but the last: ages a, ..., a + length - 2.
+    within = jnp.roll(before, 1 - length, axis=0) - before
+    free = (age + length <= replay.size) & (within == 0)
+    return jnp.cumsum(free.reshape(-1), dtype=jnp.int32)
+
+
+def sample_sequences(
+    replay: Replay, starts: jax.Array, key: jax.Array, batch: int, length: int
+) -> Any:
+    """Draws sequences `[length, B, ...]` of consecutive steps, uniformly from `starts`.
+
+    Where there is none yet, what comes is one sequence, across an end.
+    """
+    index = jax.random.randint(key, (batch,), 0, jnp.maximum(starts[-1], 1))
+    place = jnp.searchsorted(starts, index, side="right")  # [B]
+    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
+    place = jnp.minimum(place, capacity * environments - 1)
+    age, column = place // environments, place % environments
+    rows = (_oldest(replay) + age[None] + jnp.arange(length)[:, None]) % capacity
+    return jax.tree.map(lambda ring: ring[rows, column[None]], replay.steps)
+
+
+def _oldest(replay: Replay) -> jax.Array:
+    """The row of the oldest step, `[]`."""
+    capacity = jax.tree.leaves(replay.steps)[0].shape[0]
+    return jnp.where(replay.size == capacity, replay.cursor, 0)

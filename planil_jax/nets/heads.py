@@ -72,11 +72,11 @@ class _Head(nn.Module):
             shape = (self.action_size,)
             raw = self.param("raw_std", nn.initializers.zeros_init(), shape, jnp.float32)
             raw = jnp.broadcast_to(raw, mean.shape)
-        return Squashed(mean, _std(config, raw))
+        return Squashed(mean, spread(config, raw))
 
 
-def _std(config: Config, raw: jax.Array) -> jax.Array:
-    """From std_low to std_high, smoothly in its logarithm, and `std` at 0."""
+def spread(config: Config, raw: jax.Array) -> jax.Array:
+    """The deviation from std_low to std_high, smoothly in its logarithm, `std` at 0."""
     low, high = math.log(config.std_low), math.log(config.std_high)
     share = (math.log(config.std) - low) / (high - low)
     offset = math.log(share / (1 - share))
@@ -96,6 +96,16 @@ def make(
     def apply(params: Params, *inputs: jax.Array) -> Squashed:
         return module.apply(params, *inputs)  # type: ignore[return-value]
 
+    return squashing(lambda key: module.init(key, *dummies), apply, action_low, action_high)
+
+
+def squashing(
+    init: Callable[[jax.Array], Params],
+    apply: Callable[..., Squashed],
+    action_low: tuple[float, ...],
+    action_high: tuple[float, ...],
+) -> Policy:
+    """A policy of the Gaussian that `apply` gives, for actions within these bounds."""
     low, high = jnp.asarray(action_low), jnp.asarray(action_high)
     centre, half = (low + high) / 2, (high - low) / 2
 
@@ -118,7 +128,7 @@ def make(
         return density(distribution, jnp.arctanh(unit))
 
     return Policy(
-        init=lambda key: module.init(key, *dummies),
+        init=init,
         apply=apply,
         mode=lambda distribution: squash(distribution.mean),
         sample=sample,

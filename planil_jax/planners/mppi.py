@@ -51,7 +51,8 @@ class Config:
     warm_start: str = "shift"  # by one step; "backwards" or "none": for comparison
     antithetic: bool = True  # draw half the noise and mirror it
     explore: str = (
-        "mean"  # while exploring, act by the "mean" or by one plan "sample"d by weight
+        "mean"  # while exploring, act by the "mean", by one plan "sample"d by weight, or by
+        # such a plan and noise of the spread that is left, "noise"
     )
 
 
@@ -84,9 +85,12 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
         search_key, act_key = jax.random.split(key)
         plan, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
         action = plan.mean[0]
-        if explore and config.explore == "sample":
-            chosen = jax.random.categorical(act_key, jnp.log(weights))
+        if explore and config.explore != "mean":
+            chosen_key, noise_key = jax.random.split(act_key)
+            chosen = jax.random.categorical(chosen_key, jnp.log(weights))
             action = plans[0, :, chosen]
+            if config.explore == "noise":
+                action += plan.std[0] * jax.random.normal(noise_key, action.shape)
         return jnp.clip(action, lower, upper), _shift(plan)
 
     def trace(score_fn, plan, key, temperature, proposals=None):
@@ -208,7 +212,9 @@ def _check(config: Config, action_size: int) -> None:
             "planner.warm_start is 'shift', 'backwards' or 'none', not "
             f"{config.warm_start!r}."
         )
-    if config.explore not in ("mean", "sample"):
-        raise UsageError(f"planner.explore is 'mean' or 'sample', not {config.explore!r}.")
+    if config.explore not in ("mean", "sample", "noise"):
+        raise UsageError(
+            f"planner.explore is 'mean', 'sample' or 'noise', not {config.explore!r}."
+        )
     if not 0 <= config.elites <= config.samples:
         raise UsageError(f"planner.elites must be within 0 and {config.samples}.")

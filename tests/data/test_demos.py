@@ -342,3 +342,30 @@ def test_a_sample_holds_its_action_and_is_terminal_at_the_last_step_alone():
 
 def test_a_sample_of_observations_alone_has_no_actions():
     assert demos.sample(small().replace(actions=None), jax.random.key(0), 2)[1] is None
+
+
+def test_sequences_are_drawn_uniformly_from_all_that_lie_within_an_episode():
+    """Of 2 steps only the second episode has any, from 10 and from 11."""
+    draw = jax.jit(demos.sample_sequences, static_argnums=(2, 3))
+    obs, actions, terminal = draw(small((False, True)), jax.random.key(0), 4000, 2)
+    assert obs.shape == (3, 4000, 1) and actions.shape == (2, 4000, 1)
+    np.testing.assert_array_equal(obs[1:], obs[:-1] + 1)
+    np.testing.assert_array_equal(actions, -obs[:-1])
+    np.testing.assert_array_equal(terminal, obs[:-1, :, 0] == 12)
+    values, counts = np.unique(obs[0], return_counts=True)
+    np.testing.assert_array_equal(values, [10, 11])
+    np.testing.assert_allclose(counts / 4000, 0.5, atol=0.035)
+
+
+def test_sequences_of_one_step_are_transitions():
+    obs, _, _ = demos.sample_sequences(small(), jax.random.key(0), 4000, 1)
+    values, counts = np.unique(obs[0], return_counts=True)
+    np.testing.assert_array_equal(values, [0, 10, 11, 12])
+    np.testing.assert_allclose(counts / 4000, 0.25, atol=0.035)
+
+
+def test_demonstrations_shorter_than_a_sequence_are_refused():
+    demos.require_length(small(), 3, "iqmpc")
+    message = "^iqmpc learns from sequences of 4 steps, but the longest of these .* has 3: "
+    with pytest.raises(UsageError, match=message):
+        demos.require_length(small(), 4, "iqmpc")

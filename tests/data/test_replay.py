@@ -130,3 +130,70 @@ def test_the_environment_of_a_sample_says_nothing_of_its_age():
     for row in held:
         of_row = drawn[np.isin(drawn, row)]
         np.testing.assert_allclose((of_row == row[0]).mean(), 0.5, atol=0.06)
+
+
+# ------------------------------------------------------------------------------ sequences
+
+_starts = jax.jit(replay.sequence_starts, static_argnums=2)
+_sequences = jax.jit(replay.sample_sequences, static_argnums=(3, 4))
+
+
+def episodes(lengths: tuple[int, ...], capacity: int, environments: int):
+    """A ring fed one step at a time; steps tell their episode, their time and their end."""
+    one = {"episode": jnp.int32(0), "time": jnp.int32(0), "ended": jnp.zeros((), bool)}
+    ring = replay.init(one, capacity, environments)
+    # Environment e starts with episode e, so that ends fall at different steps.
+    clock = [(e, 0) for e in range(environments)]
+    for _ in range(sum(lengths)):
+        step = {"episode": [], "time": [], "ended": []}
+        for e, (number, time) in enumerate(clock):
+            ended = time + 1 == lengths[number % len(lengths)]
+            step["episode"].append(10 * number + e)
+            step["time"].append(time)
+            step["ended"].append(ended)
+            clock[e] = (number + 1, 0) if ended else (number, time + 1)
+        rows = {
+            "episode": jnp.array([step["episode"]], jnp.int32),
+            "time": jnp.array([step["time"]], jnp.int32),
+            "ended": jnp.array([step["ended"]]),
+        }
+        ring = insert(ring, rows)
+    return ring
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+@pytest.mark.parametrize("capacity", [12, 64])
+def test_sequences_never_cross_an_episode_and_all_that_do_not_are_drawn(length, capacity):
+    ring = episodes((5, 3, 9, 2, 7), capacity, 2)
+    starts = _starts(ring, ring.steps["ended"], length)
+    drawn = _sequences(ring, starts, jax.random.key(0), 20_000, length)
+    drawn = jax.tree.map(np.asarray, drawn)  # [length, B]
+    assert (drawn["episode"] == drawn["episode"][:1]).all()
+    assert (drawn["time"] == drawn["time"][:1] + np.arange(length)[:, None]).all()
+    assert not drawn["ended"][:-1].any()
+    held = {
+        (int(episode), int(time))
+        for episode, time in zip(
+            np.ravel(ring.steps["episode"])[: 2 * int(ring.size)],
+            np.ravel(ring.steps["time"])[: 2 * int(ring.size)],
+            strict=True,
+        )
+    }
+    whole = {
+        (episode, time)
+        for episode, time in held
+        if all((episode, time + later) in held for later in range(length))
+    }
+    firsts = list(zip(drawn["episode"][0], drawn["time"][0], strict=True))
+    assert {(int(e), int(t)) for e, t in firsts} == whole
+    assert int(starts[-1]) == len(whole)
+    counts = np.array([firsts.count(start) for start in whole])
+    spread = (counts - 20_000 / len(whole)) ** 2 / (20_000 / len(whole))
+    assert spread.sum() < len(whole) + 6 * (2 * len(whole)) ** 0.5
+
+
+def test_where_no_sequence_fits_there_is_no_start():
+    ring = episodes((2, 1), 12, 1)
+    assert int(_starts(ring, ring.steps["ended"], 3)[-1]) == 0
+    drawn = _sequences(ring, _starts(ring, ring.steps["ended"], 3), jax.random.key(0), 4, 3)
+    assert drawn["time"].shape == (3, 4)

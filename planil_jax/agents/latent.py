@@ -1,0 +1,307 @@
+"""What agents with a latent model share: acting, warm-up, and sequences of two buffers.
+
+Acting: z = h(s); P plans come from following the policy π from z; MPPI refines them and its
+own by the agent's score of a plan. Or the policy acts alone.
+
+Learning: a round's steps enter the replay, and then `ratio` gradient steps are taken for
+each of them. The first `warm_up` steps are uniformly random, and their gradient steps come
+all at once when they end.
+
+Inside, actions are in [-1, 1].
+
+Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828.
+Departures: a round of steps and then a round of gradient steps, where theirs alternate one
+by one; the mean of the plans acts when it does not explore, where theirs draws a plan; the
+policy's deviation stays above 0.1, where theirs falls to e^-10, since a narrower policy
+gives log π of a planned action no bound.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from planil_jax.base import (
+    Demonstrations,
+    EnvSpec,
+    EnvState,
+    Fit,
+    Metrics,
+    Params,
+    Plan,
+    Transition,
+)
+from planil_jax.data import demos as demonstrations
+from planil_jax.data import replay
+from planil_jax.losses import world_model
+from planil_jax.models import latent as models
+from planil_jax.nets import fit, heads, latent
+from planil_jax.planners import mppi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    network: latent.Config = field(default_factory=latent.Config)
+    planner: mppi.Config = field(
+        default_factory=lambda: mppi.Config(
+            samples=512,
+            horizon=3,
+            iterations=6,
+            elites=64,
+            sampling="gaussian",
+            noise=(2.0,),  # of actions in [-1, 1]
+            adapt_spread=True,
+            min_spread=0.05,
+            max_spread=2.0,
+            explore="noise",
+        )
+    )
+    temperature: float = 2.0  # of the planner, in units of its score
+    proposals: int = 24  # P, plans that follow the policy
+    plan: bool = True  # whether the planner acts, or else the policy alone
+    discount: float = 0.0  # γ; 0: by the length of an episode, see `discount`
+    horizon: int = 3  # H, steps of a sequence that is learned from
+    decay: float = 0.5  # ρ, how much less each farther step of it counts
+    entropy: float = 1e-4  # β
+    warm_up: int = 1000  # environment steps, of all environments, with random actions
+    ratio: float = 1.0  # gradient steps for each environment step
+    batch: int = 256  # sequences of each buffer in a gradient step
+    capacity: int = 100_000  # steps of each environment that are kept
+    rate: float = 3e-4  # Adam
+    encoder_share: float = 0.3  # of the rate, for the encoder
+    max_grad_norm: float = 20.0
+    target_rate: float = 0.01  # τ
+
+
+@struct.dataclass
+class Acting:
+    """The part that acts and is exported."""
+
+    model: Params  # {"encoder", "step", "critics", …}
+    policy: Params
+    random: jax.Array  # [] bool: warming up
+
+
+@struct.dataclass
+class Sequences:
+    """Consecutive steps of one buffer; actions in [-1, 1]."""
+
+    obs: jax.Array  # [H + 1, B, O]
+    actions: jax.Array  # [H, B, U]
+    terminal: jax.Array  # [H, B] bool; only a last step can be
+    rewards: jax.Array | None = None  # [H, B] the task's, where it is what is learned from
+
+
+class Parts(NamedTuple):
+    """What an agent of this family is made of."""
+
+    model: models.Latent
+    critics: latent.Ensemble
+    policy: heads.Policy
+    unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
+    full: Callable[[jax.Array], jax.Array]  # and back
+    discount: float
+    model_fit: fit.Fitter
+    policy_fit: fit.Fitter
+
+
+# (params, z [Z], key) -> (actions [H, U] in [-1, 1]) -> []
+Score = Callable[[Acting, jax.Array, jax.Array], Callable[[jax.Array], jax.Array]]
+
+
+def make(spec: EnvSpec, config: Config, outputs: int = 1) -> Parts:
+    """The parts, with critics of so many outputs."""
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+    rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
+    adams = {name: optax.adam(rate) for name, rate in rates.items()}
+
+    def labels(params: Params) -> dict[str, str]:
+        return {name: "encoder" if name == "encoder" else "rest" for name in params}
+
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    return Parts(
+        model=models.make(spec, config.network),
+        critics=latent.make_critics(config.network, spec.action_size, outputs),
+        policy=latent.make_policy(config.network, spec.action_size),
+        unit=lambda action: (2 * action - low - high) / (high - low),
+        full=lambda unit: low + (high - low) * (unit + 1) / 2,
+        discount=config.discount or discount(spec.episode_length),
+        model_fit=fit.make(optax.chain(clip, optax.multi_transform(adams, labels))),
+        policy_fit=fit.make(optax.chain(clip, optax.adam(config.rate))),
+    )
+
+
+def discount(episode_length: int) -> float:
+    """γ = (T/5 - 1) / (T/5) within 0.95 and 0.995: a fifth of an episode is foreseen."""
+    fifth = max(episode_length / 5, 1.0)
+    return min(max((fifth - 1) / fifth, 0.95), 0.995)
+
+
+# --------------------------------------------------------------------------------- acting
+
+
+def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
+    """`carry` and `act` of an agent."""
+    bounds = (-1.0,) * spec.action_size, (1.0,) * spec.action_size
+    planner = mppi.make(config.planner, *bounds)
+
+    def propose(params: Acting, z: jax.Array, key: jax.Array) -> jax.Array:
+        """A plan `[H, U]` that follows the policy."""
+        actions = []
+        for step_key in jax.random.split(key, config.planner.horizon):
+            action = parts.policy.sample(parts.policy.apply(params.policy, z), step_key)[0]
+            z = parts.model.step(params.model, z, action)
+            actions.append(action)
+        return jnp.stack(actions)
+
+    def planned(params: Acting, carry: Plan, z: jax.Array, key: jax.Array, explore: bool):
+        propose_key, score_key, plan_key = jax.random.split(key, 3)
+        proposals = None
+        if config.proposals:
+            keys = jax.random.split(propose_key, config.proposals)
+            proposals = jax.vmap(propose, (None, None, 0))(params, z, keys)
+        score_fn = score(params, z, score_key)
+        return planner.plan(
+            score_fn, carry, plan_key, config.temperature, explore, proposals
+        )
+
+    def followed(params: Acting, carry, z: jax.Array, key: jax.Array, explore: bool):
+        chosen = parts.policy.apply(params.policy, z)
+        sampled = parts.policy.sample(chosen, key)[0]
+        return (sampled if explore else parts.policy.mode(chosen)), carry
+
+    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+        key, random_key = jax.random.split(key)
+        z = parts.model.encode(params.model, state.obs)
+        decide = planned if config.plan else followed
+        action, carry = decide(params, carry, z, key, explore)
+        if explore:
+            random = jax.random.uniform(random_key, action.shape, minval=-1.0)
+            action = jnp.where(params.random, random, action)
+        return parts.full(action), carry
+
+    return (planner.init if config.plan else tuple), act
+
+
+# ------------------------------------------------------------------------------- learning
+
+
+def empty_replay(
+    spec: EnvSpec, config: Config, environments: int, rewards: bool = False
+) -> replay.Replay:
+    """A replay without steps, which holds the task's rewards only if asked to."""
+    obs = jnp.zeros((spec.observation_size,), jnp.float32)
+    no = jnp.zeros((), bool)
+    step = {
+        "obs": obs,
+        "action": jnp.zeros((spec.action_size,), jnp.float32),
+        "next_obs": obs,
+        "terminal": no,
+        "truncated": no,
+    }
+    if rewards:
+        step["reward"] = jnp.zeros((), jnp.float32)
+    return replay.init(step, config.capacity, environments)
+
+
+def remember(held: replay.Replay, parts: Parts, rollout: Transition) -> replay.Replay:
+    """The replay with a rollout `[T, E]`."""
+    scaled = rollout.replace(action=parts.unit(rollout.action))  # type: ignore[attr-defined]
+    return replay.insert(held, {name: getattr(scaled, name) for name in held.steps})
+
+
+def starts(held: replay.Replay, config: Config) -> jax.Array:
+    """Where sequences start, for `own`; once a round."""
+    ended = held.steps["terminal"] | held.steps["truncated"]
+    return replay.sequence_starts(held, ended, config.horizon)
+
+
+def own(
+    held: replay.Replay, places: jax.Array, config: Config, key: jax.Array
+) -> Sequences:
+    """Sequences of the learner's own."""
+    steps = replay.sample_sequences(held, places, key, config.batch, config.horizon)
+    return Sequences(
+        obs=jnp.concatenate([steps["obs"][:1], steps["next_obs"]]),
+        actions=steps["action"],
+        terminal=steps["terminal"],
+        rewards=steps.get("reward"),
+    )
+
+
+def expert(
+    demos: Demonstrations, parts: Parts, config: Config, key: jax.Array
+) -> Sequences:
+    """Sequences of the demonstrator; actions that were not recorded are 0."""
+    obs, actions, terminal = demonstrations.sample_sequences(
+        demos, key, config.batch, config.horizon
+    )
+    if actions is None:
+        actions = jnp.zeros((config.horizon, config.batch, 1), jnp.float32)
+    return Sequences(obs, parts.unit(actions), terminal)
+
+
+def joined(*buffers: Sequences) -> Sequences:
+    """All side by side, along B."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *buffers)
+
+
+def warming(config: Config, round_: jax.Array, rollout: Transition):
+    """Whether the next round still warms up, and how many gradient steps this one takes."""
+    a_round = rollout.reward.shape[0] * rollout.reward.shape[1]
+    rounds = -(-config.warm_up // a_round)  # of warm-up
+    steps = int(config.ratio * a_round)
+    done = round_ + 1
+    count = jnp.where(done > rounds, steps, jnp.where(done == rounds, rounds * steps, 0))
+    return done < rounds, count
+
+
+def repeat(
+    improve: Callable[[Any, jax.Array], tuple[Any, Metrics]],
+    state: Any,
+    key: jax.Array,
+    count: jax.Array,
+) -> tuple[Any, Metrics]:
+    """`improve(state, key)` so many times `[]`, in one loop; metrics are means over it."""
+    told = jax.eval_shape(improve, state, key)[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), told)
+
+    def one(_, running):
+        state, sums, key = running
+        step_key, key = jax.random.split(key)
+        state, metrics = improve(state, step_key)
+        return state, jax.tree.map(jnp.add, sums, metrics), key
+
+    state, sums, _ = jax.lax.fori_loop(0, count, one, (state, zeros, key))
+    return state, jax.tree.map(lambda total: total / jnp.maximum(count, 1), sums)
+
+
+def fit_policy(
+    parts: Parts,
+    config: Config,
+    fitted: Fit,
+    value: Callable[[jax.Array, jax.Array], jax.Array],
+    zs: jax.Array,
+    key: jax.Array,
+) -> tuple[Fit, Metrics]:
+    """A gradient step of the policy on latent states `[H + 1, B, Z]`.
+
+        min_π  Σ_t ρ^t E[β log π(ã|z_t) - Q(z_t, ã)] / (H + 1),   ã ~ π(·|z_t)
+
+    Args:
+      value: Q, of latent states `[H + 1, B, Z]` and actions `[H + 1, B, U]`.
+    """
+    zs = jax.lax.stop_gradient(zs)
+
+    def loss_fn(params: Params):
+        actions, log_probs = parts.policy.sample(parts.policy.apply(params, zs), key)
+        losses = config.entropy * log_probs - value(zs, actions)  # [H + 1, B]
+        loss = world_model.over_horizon(jnp.mean(losses, axis=1), config.decay)
+        return loss, {"policy/loss": loss, "policy/entropy": -jnp.mean(log_probs)}
+
+    gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
+    return parts.policy_fit.step(fitted, gradients), metrics

@@ -1,0 +1,29 @@
+"""Losses of models that predict their own features."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def over_horizon(losses: jax.Array, decay: float) -> jax.Array:
+    """Σ_{t<H} ρ^t loss_t / H of `[H]`, `[]`: what is foreseen farther ahead counts less."""
+    chex.assert_rank(losses, 1)
+    weights = decay ** jnp.arange(losses.shape[0], dtype=jnp.float32)
+    return jnp.mean(weights * losses)
+
+
+def consistency(predicted: jax.Array, encoded: jax.Array, decay: float) -> jax.Array:
+    """How far latent states as foreseen are from those that were encoded, `[]`.
+
+        Σ_{t<H} ρ^t E[mean_i (z_{t+1,i} - ẑ_{t+1,i})²] / H
+
+    Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, eq. 3, with the mean over entries
+    that its published code takes.
+
+    Args:
+      predicted, encoded: `[H, B, Z]`; stop the gradient of `encoded` before.
+      decay: ρ.
+    """
+    chex.assert_rank([predicted, encoded], 3)
+    chex.assert_equal_shape([predicted, encoded])
+    return over_horizon(jnp.mean((predicted - encoded) ** 2, axis=(1, 2)), decay)

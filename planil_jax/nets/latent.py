@@ -1,0 +1,176 @@
+"""Networks of latent world models: normalised layers, simplices, ensembles of critics.
+
+    layer(x) = Mish(LayerNorm(dropout(W x + b)))
+    simplices(x): each group of 8 entries becomes its softmax, so z is bounded
+
+A layer of several inputs is the sum of their products. What does not vary under a `vmap`,
+such as the one state from which many plans start, is then multiplied once for all of them.
+
+Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3 and appendix H.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from planil_jax.base import Network, Params
+from planil_jax.nets import heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    latent: int = 512  # Z, entries of a latent state
+    group: int = 8  # entries that add up to 1
+    encoder: tuple[int, ...] = (256,)  # units of the hidden layers of the encoder
+    hidden: tuple[int, ...] = (512, 512)  # of dynamics, policy, critics and rewards
+    critics: int = 5  # M
+    dropout: float = 0.01  # in the first layer of critics
+    std: float = 0.5  # of a new policy, before squashing
+    std_low: float = 0.1  # bounds of it
+    std_high: float = 2.0
+
+
+class Ensemble(NamedTuple):
+    """M networks of one shape, their parameters stacked `[M]`."""
+
+    init: Callable[[jax.Array], Params]  # (key) -> params [M]
+    # (params [M], *inputs, key of dropout or None) -> [M, ...]
+    apply: Callable[..., jax.Array]
+
+
+def mish(x: jax.Array) -> jax.Array:
+    """x tanh(softplus(x)), by one exponential: x n / (n + 2), n = e^x (e^x + 2)."""
+    power = jnp.exp(jnp.minimum(x, 20.0))
+    ratio = power * (power + 2.0)
+    return x * (ratio / (ratio + 2.0))
+
+
+def simplices(x: jax.Array, group: int) -> jax.Array:
+    """`x` `[..., Z]` with each group of entries replaced by its softmax."""
+    grouped = x.reshape(*x.shape[:-1], -1, group)
+    return jax.nn.softmax(grouped, axis=-1).reshape(x.shape)
+
+
+class _Dense(nn.Module):
+    """Σ_i x_i W_i + b."""
+
+    features: int
+    zero: bool = False  # starts at 0
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        sizes = [x.shape[-1] for x in inputs]
+        start = nn.initializers.truncated_normal(0.02)
+        start = nn.initializers.zeros_init() if self.zero else start
+        kernel = self.param("kernel", start, (sum(sizes), self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        total, row = bias, 0
+        for x, size in zip(inputs, sizes, strict=True):
+            total = total + x @ kernel[row : row + size]
+            row += size
+        return total
+
+
+class _Normed(nn.Module):
+    """Hidden layers, and a last one that is plain, or normalised to simplices."""
+
+    hidden: tuple[int, ...]
+    output: int
+    group: int = 0  # of the simplices; 0: a plain last layer
+    zero: bool = False  # whether a plain last layer starts at 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array, train: bool = False) -> jax.Array:
+        xs = inputs
+        for i, size in enumerate(self.hidden):
+            x = _Dense(size)(*xs)
+            if i == 0 and self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            xs = (mish(nn.LayerNorm(epsilon=1e-5)(x)),)
+        x = _Dense(self.output, zero=self.zero)(*xs)
+        if not self.group:
+            return x
+        return simplices(nn.LayerNorm(epsilon=1e-5)(x), self.group)
+
+
+def make_encoder(config: Config, observation_size: int) -> Network:
+    """h: `(params, obs [.., O]) -> z [.., Z]`."""
+    module = _Normed(config.encoder, config.latent, group=config.group)
+    return _network(module, (observation_size,))
+
+
+def make_step(config: Config, action_size: int) -> Network:
+    """d: `(params, z [.., Z], action [.., U]) -> z [.., Z]`."""
+    module = _Normed(config.hidden, config.latent, group=config.group)
+    return _network(module, (config.latent, action_size))
+
+
+def make_head(config: Config, sizes: tuple[int, ...], outputs: int) -> Network:
+    """`(params, *inputs [.., I]) -> [.., outputs]`, 0 at first."""
+    return _network(_Normed(config.hidden, outputs, zero=True), sizes)
+
+
+def make_critics(config: Config, action_size: int, outputs: int = 1) -> Ensemble:
+    """Q: `(params [M], z [.., Z], action [.., U], key) -> [M, .., outputs]`, 0 at first.
+
+    A key drops out units; without one, none.
+    """
+    module = _Normed(config.hidden, outputs, zero=True, dropout=config.dropout)
+    sizes = (config.latent, action_size)
+    network = _network(module, sizes)
+
+    def init(key: jax.Array) -> Params:
+        return jax.vmap(network.init)(jax.random.split(key, config.critics))
+
+    def apply(params: Params, *inputs: jax.Array, key: jax.Array | None = None):
+        count = jax.tree.leaves(params)[0].shape[0]
+        keys = [None] * count if key is None else list(jax.random.split(key, count))
+        # One after another: products of matrices are faster than a batch of them.
+        return jnp.stack(
+            [
+                network.apply(_member(params, i), *inputs, key=key)
+                for i, key in enumerate(keys)
+            ]
+        )
+
+    return Ensemble(init, apply)
+
+
+def _member(params: Params, i: int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[i], params)
+
+
+def choose(params: Params, key: jax.Array, count: int = 2) -> Params:
+    """`count` different members of an ensemble, at random, `[count]`."""
+    members = jax.tree.leaves(params)[0].shape[0]
+    chosen = jax.random.permutation(key, members)[:count]
+    return jax.tree.map(lambda leaf: leaf[chosen], params)
+
+
+def make_policy(config: Config, action_size: int) -> heads.Policy:
+    """π of latent states `[.., Z]`, for actions in [-1, 1]."""
+    module = _Normed(config.hidden, 2 * action_size)
+    network = _network(module, (config.latent,))
+    spread = heads.Config(std=config.std, std_low=config.std_low, std_high=config.std_high)
+
+    def apply(params: Params, z: jax.Array) -> heads.Squashed:
+        mean, raw = jnp.split(network.apply(params, z), 2, axis=-1)
+        return heads.Squashed(mean, heads.spread(spread, raw))
+
+    bounds = (-1.0,) * action_size, (1.0,) * action_size
+    return heads.squashing(network.init, apply, *bounds)
+
+
+def _network(module: _Normed, sizes: tuple[int, ...]) -> Network:
+    dummies = [jnp.zeros((size,), jnp.float32) for size in sizes]
+
+    def apply(params: Params, *inputs: jax.Array, key: jax.Array | None = None):
+        rngs = None if key is None else {"dropout": key}
+        return module.apply(params, *inputs, train=key is not None, rngs=rngs)
+
+    return Network(init=lambda key: module.init(key, *dummies), apply=apply)

@@ -1,0 +1,126 @@
+"""Layers whose outputs are known, and the size of the paper's networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate
+
+from planil_jax.base import EnvSpec
+from planil_jax.models import latent as models
+from planil_jax.nets import latent
+
+SMALL = latent.Config(latent=16, encoder=(12,), hidden=(12, 12), critics=3)
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed: int = 1) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def count(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_the_paper_s_networks_have_the_paper_s_number_of_parameters():
+    """4.27 million of 91 observations and 39 actions (Li, Huang & Su 2025)."""
+    spec = EnvSpec("hand", ("q",) * 91, (-1.0,) * 39, (1.0,) * 39, 100, 0.02)
+    config = latent.Config()
+
+    def init(key):
+        return (
+            models.make(spec, config).init(key),
+            latent.make_policy(config, 39).init(key),
+            latent.make_critics(config, 39).init(key),
+        )
+
+    assert count(jax.eval_shape(init, KEY)) == 4_274_259
+
+
+def test_mish_by_one_exponential_is_mish():
+    x = jnp.concatenate([jnp.linspace(-90, 90, 1801), jnp.array([-1e4, 1e4])])
+    np.testing.assert_allclose(latent.mish(x), jax.nn.mish(x), rtol=2e-6, atol=1e-7)
+    slopes, wanted = (jax.vmap(jax.grad(f))(x) for f in (latent.mish, jax.nn.mish))
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_each_group_of_a_latent_state_is_a_distribution():
+    encoder = latent.make_encoder(SMALL, 4)
+    z = encoder.apply(encoder.init(KEY), 10 * normal(5, 4))
+    assert z.shape == (5, 16) and z.min() >= 0
+    np.testing.assert_allclose(z.reshape(5, 2, 8).sum(-1), 1.0, rtol=1e-6)
+
+
+def test_a_layer_of_two_inputs_is_the_layer_of_both_in_one():
+    config = latent.Config(latent=16, hidden=(12,))
+    both, one = latent.make_head(config, (16, 2), 1), latent.make_head(config, (18,), 1)
+    z, action = normal(7, 16), normal(7, 2, seed=2)
+    params = jax.tree.map(lambda leaf: leaf + normal(*leaf.shape), both.init(KEY))
+    alone = one.apply(params, jnp.concatenate([z, action], axis=-1))
+    np.testing.assert_allclose(both.apply(params, z, action), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_critics_start_at_zero_and_are_networks_of_their_own():
+    critics = latent.make_critics(SMALL, 2)
+    params = critics.init(KEY)
+    z, action = normal(7, 16), normal(7, 2, seed=2)
+    assert not critics.apply(params, z, action).any()
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * normal(*leaf.shape), params)
+    values = critics.apply(params, z, action)
+    assert values.shape == (3, 7, 1)
+    assert len({float(value) for value in values[:, 0, 0]}) == 3
+    for pair in (latent.choose(params, jax.random.key(seed)) for seed in range(5)):
+        rows = critics.apply(pair, z, action)
+        found = [
+            [m for m in range(3) if np.allclose(row, values[m], rtol=1e-5)] for row in rows
+        ]
+        assert len(rows) == 2 and found[0] != found[1] and all(map(len, found))
+
+
+def test_every_critic_is_chosen_alike():
+    members = jnp.arange(5)
+    keys = jax.random.split(KEY, 2000)
+    chosen = jax.vmap(lambda key: latent.choose(members, key))(keys)
+    assert (chosen[:, 0] != chosen[:, 1]).all()
+    shares = np.bincount(np.asarray(chosen).ravel(), minlength=5) / chosen.size
+    np.testing.assert_allclose(shares, 0.2, atol=0.03)
+
+
+def test_units_drop_out_with_a_key_alone():
+    critics = latent.make_critics(
+        latent.Config(latent=16, hidden=(12, 12), critics=2, dropout=0.5), 2
+    )
+    params = jax.tree.map(lambda leaf: leaf + 0.1, critics.init(KEY))
+    z, action = normal(7, 16), normal(7, 2, seed=2)
+    still = critics.apply(params, z, action)
+    first, again, other = (
+        critics.apply(params, z, action, key=jax.random.key(seed)) for seed in (1, 1, 2)
+    )
+    assert (first == again).all() and (first != other).any() and (first != still).any()
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.5])
+def test_the_policy_s_density_integrates_to_one(mean):
+    policy = latent.make_policy(latent.Config(latent=16, hidden=(12,), std=0.5), 1)
+    chosen = policy.apply(policy.init(KEY), normal(16))
+    chosen = chosen.replace(mean=jnp.full((1,), mean))
+
+    def density(action: float) -> float:
+        return float(jnp.exp(policy.log_prob(chosen, jnp.array([action]))))
+
+    assert abs(integrate.quad(density, -0.9998, 0.9998, limit=200)[0] - 1.0) < 1e-3
+
+
+def test_a_density_of_many_actions_is_the_sum_of_theirs():
+    """The published code multiplies the Gaussian part by the number of actions."""
+    policy = latent.make_policy(latent.Config(latent=16, hidden=(12,)), 6)
+    chosen = policy.apply(policy.init(KEY), normal(16))
+    action, log_prob = policy.sample(chosen, KEY)
+    one = latent.make_policy(latent.Config(latent=16, hidden=(12,)), 1)
+    each = [
+        one.log_prob(
+            jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], chosen), action[i : i + 1]
+        )
+        for i in range(6)
+    ]
+    np.testing.assert_allclose(sum(each), log_prob, rtol=1e-3)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from planil_jax.agents import adversarial, bc, iqmpc, mpail, ppo, sac, tdmpc2
+from planil_jax.agents import adversarial, bc, iqmpc, mpail, mpail2, ppo, sac, tdmpc2
 from planil_jax.base import Agent, Dynamics, EnvSpec
 
 
@@ -42,6 +42,13 @@ METHODS: dict[str, Method] = {
         ),
         whole=True,
         sequence=lambda config: config.core.horizon,
+    ),
+    "mpail2": Method(
+        mpail2.Config(),
+        lambda spec, dynamics, config, environments, entries: mpail2.make(
+            spec, config, environments
+        ),
+        whole=True,
     ),
     "bc": Method(
         bc.Config(),

@@ -102,6 +102,7 @@ class Parts(NamedTuple):
     model: models.Latent
     critics: latent.Ensemble
     policy: heads.Policy
+    steps: int  # actions that the policy tells at once; 0: one
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     full: Callable[[jax.Array], jax.Array]  # and back
     discount: float
@@ -113,8 +114,8 @@ class Parts(NamedTuple):
 Score = Callable[[Acting, jax.Array, jax.Array], Callable[[jax.Array], jax.Array]]
 
 
-def make(spec: EnvSpec, config: Config, outputs: int = 1) -> Parts:
-    """The parts, with critics of so many outputs."""
+def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Parts:
+    """The parts, with critics of so many outputs and a policy of so many steps."""
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
     adams = {name: optax.adam(rate) for name, rate in rates.items()}
@@ -126,7 +127,8 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1) -> Parts:
     return Parts(
         model=models.make(spec, config.network),
         critics=latent.make_critics(config.network, spec.action_size, outputs),
-        policy=latent.make_policy(config.network, spec.action_size),
+        policy=latent.make_policy(config.network, spec.action_size, steps),
+        steps=steps,
         unit=lambda action: (2 * action - low - high) / (high - low),
         full=lambda unit: low + (high - low) * (unit + 1) / 2,
         discount=config.discount or discount(spec.episode_length),
@@ -151,6 +153,8 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
 
     def propose(params: Acting, z: jax.Array, key: jax.Array) -> jax.Array:
         """A plan `[H, U]` that follows the policy."""
+        if parts.steps:
+            return parts.policy.sample(parts.policy.apply(params.policy, z), key)[0]
         actions = []
         for step_key in jax.random.split(key, config.planner.horizon):
             action = parts.policy.sample(parts.policy.apply(params.policy, z), step_key)[0]
@@ -171,6 +175,8 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
 
     def followed(params: Acting, carry, z: jax.Array, key: jax.Array, explore: bool):
         chosen = parts.policy.apply(params.policy, z)
+        if parts.steps:
+            chosen = jax.tree.map(lambda leaf: leaf[0], chosen)
         sampled = parts.policy.sample(chosen, key)[0]
         return (sampled if explore else parts.policy.mode(chosen)), carry
 
@@ -236,12 +242,11 @@ def own(
 def expert(
     demos: Demonstrations, parts: Parts, config: Config, key: jax.Array
 ) -> Sequences:
-    """Sequences of the demonstrator; actions that were not recorded are 0."""
+    """Sequences of the demonstrator, with its actions."""
     obs, actions, terminal = demonstrations.sample_sequences(
         demos, key, config.batch, config.horizon
     )
-    if actions is None:
-        actions = jnp.zeros((config.horizon, config.batch, 1), jnp.float32)
+    assert actions is not None  # an agent says that it needs them
     return Sequences(obs, parts.unit(actions), terminal)
 
 

@@ -63,6 +63,16 @@ def accuracy(expert_logits: jax.Array, learner_logits: jax.Array) -> jax.Array:
     return 0.5 * (jnp.mean(expert_logits > 0) + jnp.mean(learner_logits <= 0))
 
 
+def wasserstein(expert_scores: jax.Array, learner_scores: jax.Array) -> jax.Array:
+    """E_learner[f] - E_expert[f] of scores `[B]`, `[]`; a high score means expert.
+
+    Arjovsky et al. 2017, arXiv 1701.07875, eq. 2; with a bound on the slope of f its
+    least value is the distance of the two, negated. A constant added to f cancels.
+    """
+    chex.assert_rank([expert_scores, learner_scores], 1)
+    return jnp.mean(learner_scores) - jnp.mean(expert_scores)
+
+
 def gradient_penalty(
     logit_fn: Callable[[Any], jax.Array],
     expert: Any,

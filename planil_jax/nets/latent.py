@@ -152,15 +152,23 @@ def choose(params: Params, key: jax.Array, count: int = 2) -> Params:
     return jax.tree.map(lambda leaf: leaf[chosen], params)
 
 
-def make_policy(config: Config, action_size: int) -> heads.Policy:
-    """π of latent states `[.., Z]`, for actions in [-1, 1]."""
-    module = _Normed(config.hidden, 2 * action_size)
-    network = _network(module, (config.latent,))
+def make_policy(config: Config, action_size: int, steps: int = 0) -> heads.Policy:
+    """π of latent states `[.., Z]`, for actions in [-1, 1].
+
+    Args:
+      steps: of so many actions at once, `[.., steps, U]`, log-densities `[.., steps]`; 0:
+        of one, `[.., U]`.
+    """
+    outputs = 2 * action_size * max(steps, 1)
+    network = _network(_Normed(config.hidden, outputs), (config.latent,))
     spread = heads.Config(std=config.std, std_low=config.std_low, std_high=config.std_high)
 
     def apply(params: Params, z: jax.Array) -> heads.Squashed:
-        mean, raw = jnp.split(network.apply(params, z), 2, axis=-1)
-        return heads.Squashed(mean, heads.spread(spread, raw))
+        raw = network.apply(params, z)
+        if steps:
+            raw = raw.reshape(*raw.shape[:-1], steps, 2 * action_size)
+        mean, raw_std = jnp.split(raw, 2, axis=-1)
+        return heads.Squashed(mean, heads.spread(spread, raw_std))
 
     bounds = (-1.0,) * action_size, (1.0,) * action_size
     return heads.squashing(network.init, apply, *bounds)

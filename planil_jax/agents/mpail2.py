@@ -1,0 +1,345 @@
+"""MPAIL2: adversarial imitation from observations, planned in a learned latent space.
+
+A gradient step, on sequences of H steps of the learner's and pairs of the expert's:
+
+    z_0 = h(s_0),  z_{t+1} = d(z_t, a_t),   ẑ_t = sg h(s_t)
+    min_{h,d}  Σ_t ρ^t E(z_{t+1} - ẑ_{t+1})² / H
+    min_r      E_π[r(ẑ, ẑ')] - E_E[r(ẑ, ẑ')] + c_p E(‖∇r‖ - 1)²
+    min_Q      E(Q(ẑ_t, a_t) - y_t)²,   y_t = r(ẑ_t, ẑ_{t+1}) + γ min_2 Q̄(ẑ_{t+1}, a')
+    max_π      E[G_0],  a_{0:H} ~ π(·|ẑ_0) all at once, rolled through d:
+               G_t = λ q_t + (1 - λ) [r_t + γ G_{t+1}] - α log π(a_t|z),   G_H = q_H
+    α:         the policy's entropy is steered to -U a step;   Q̄ ← Q̄ + τ (Q - Q̄)
+
+with q the mean of two critics drawn at random. The encoder learns from its prediction
+alone. The planner's score of a plan is  Σ_{t<H} γ^t r(z_t, z_{t+1}) + γ^H q(z_H, a),  a the
+first action of π(·|z_H); plans of the policy compete in every iteration.
+
+Demonstrations hold observations only.
+
+Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
+arXiv 2310.16828.
+Departures from its published code: the plan of the last step is where the next begins;
+actions are squashed once; G is the recursion above; the last reward of a plan counts; an
+end of time is no end; the replay is a ring; only the critics that are used are evaluated.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from planil_jax.agents import latent as engine
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    EnvSpec,
+    Fit,
+    Metrics,
+    Network,
+    Params,
+    Transition,
+)
+from planil_jax.data import demos as demonstrations
+from planil_jax.data import replay
+from planil_jax.losses import adversarial, world_model
+from planil_jax.losses import policy as losses
+from planil_jax.nets import fit, latent, mlp
+
+
+def _core() -> engine.Config:
+    usual = engine.Config()
+    planner = dataclasses.replace(usual.planner, horizon=7, iterations=5)
+    return dataclasses.replace(
+        usual, planner=planner, horizon=7, decay=0.95, encoder_share=0.1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    core: engine.Config = field(default_factory=_core)  # its `entropy` is α at first
+    reward: mlp.Config = field(
+        default_factory=lambda: mlp.Config(hidden=(512, 512), activation="silu")
+    )
+    gradient_penalty: float = 0.1  # c_p
+    trace: float = 0.95  # λ
+    critic_grad_norm: float = 5.0
+    policy_grad_norm: float = 1.0
+
+
+@struct.dataclass
+class State:
+    params: engine.Acting  # its model: {"encoder", "step", "critics", "reward"}
+    model: Fit  # of {"encoder", "step"}
+    reward: Fit
+    critics: Fit
+    policy: Fit
+    temperature: Fit  # of log α
+    target: Params  # Q̄
+    replay: replay.Replay | None  # None within a loop that does not change it
+
+
+def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
+    """MPAIL2 in an environment of this spec.
+
+    Args:
+      environments: E of the loop, by which the replay is laid out.
+    """
+    core = config.core
+    parts = engine.make(spec, core, steps=core.planner.horizon)
+    size = core.network.latent
+    reward = mlp.make_scalar(config.reward, (size, size))
+    reward_fit = fit.make(optax.adam(core.rate))
+    critics_fit = fit.make(
+        optax.chain(
+            optax.clip_by_global_norm(config.critic_grad_norm), optax.adam(core.rate)
+        )
+    )
+    policy_fit = fit.make(
+        optax.chain(
+            optax.clip_by_global_norm(config.policy_grad_norm), optax.adam(core.rate)
+        )
+    )
+    carry, act = engine.acting(
+        spec, core, parts, functools.partial(plan_score, parts, reward)
+    )
+
+    def init(key: jax.Array) -> State:
+        model_key, reward_key, critics_key, policy_key = jax.random.split(key, 4)
+        model = parts.model_fit.init(parts.model.init(model_key))
+        fitted_reward = reward_fit.init(reward.init(reward_key))
+        critics = critics_fit.init(parts.critics.init(critics_key))
+        policy = policy_fit.init(parts.policy.init(policy_key))
+        log_temperature = jnp.log(jnp.asarray(core.entropy, jnp.float32))
+        return State(
+            params=_acting(model, fitted_reward, critics, policy, jnp.ones((), bool)),
+            model=model,
+            reward=fitted_reward,
+            critics=critics,
+            policy=policy,
+            temperature=reward_fit.init(log_temperature),
+            target=critics.params,
+            replay=engine.empty_replay(spec, core, environments),
+        )
+
+    def update(
+        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
+    ) -> tuple[State, Metrics]:
+        assert state.replay is not None
+        held = engine.remember(state.replay, parts, rollout)
+        places = engine.starts(held, core)
+        warming, count = engine.warming(core, round_, rollout)
+
+        def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
+            own_key, expert_key, key = jax.random.split(key, 3)
+            own = engine.own(held, places, core, own_key)
+            pairs = demonstrations.sample_pairs(demos, expert_key, core.batch)
+            return learn(state, own, pairs, key)
+
+        slim = dataclasses.replace(state, replay=None)
+        slim, metrics = engine.repeat(improve, slim, key, count)
+        params = _acting(slim.model, slim.reward, slim.critics, slim.policy, warming)
+        return dataclasses.replace(slim, params=params, replay=held), metrics
+
+    def learn(
+        state: State, own: engine.Sequences, pairs, key: jax.Array
+    ) -> tuple[State, Metrics]:
+        reward_key, critic_key, policy_key = jax.random.split(key, 3)
+
+        # The model; what it encoded serves all that follows.
+        of_model = functools.partial(model_loss, core, parts)
+        gradients, (encoded, told) = jax.grad(of_model, has_aux=True)(
+            state.model.params, own
+        )  # encoded [H + 1, B, Z]
+        model = parts.model_fit.step(state.model, gradients)
+        expert = parts.model.encode(state.model.params, jnp.stack(pairs))  # [2, B, Z]
+
+        of_reward = functools.partial(reward_loss, config, reward)
+        gradients, told_reward = jax.grad(of_reward, has_aux=True)(
+            state.reward.params, encoded, expert, reward_key
+        )
+        fitted_reward = reward_fit.step(state.reward, gradients)
+
+        of_critics = functools.partial(critic_loss, parts, reward)
+        gradients, told_critic = jax.grad(of_critics, has_aux=True)(
+            state.critics.params,
+            state.target,
+            fitted_reward.params,
+            state.policy.params,
+            own,
+            encoded,
+            critic_key,
+        )
+        critics = critics_fit.step(state.critics, gradients)
+
+        judges = {"reward": fitted_reward.params, "critics": critics.params}
+        temperature = jnp.exp(state.temperature.params)
+        of_policy = functools.partial(policy_loss, config, parts, reward)
+        gradients, (log_probs, told_policy) = jax.grad(of_policy, has_aux=True)(
+            state.policy.params,
+            model.params | judges,
+            temperature,
+            encoded[0],
+            policy_key,
+        )
+        policy = policy_fit.step(state.policy, gradients)
+        gradient = jax.grad(losses.soft_temperature)(
+            state.temperature.params, log_probs.reshape(-1), -float(spec.action_size)
+        )
+        state = dataclasses.replace(
+            state,
+            model=model,
+            reward=fitted_reward,
+            critics=critics,
+            policy=policy,
+            temperature=reward_fit.step(state.temperature, gradient),
+            target=fit.polyak(state.target, critics.params, core.target_rate),
+        )
+        return state, told | told_reward | told_critic | told_policy
+
+    return Agent(needs_actions=False, init=init, carry=carry, act=act, update=update)
+
+
+def _acting(model: Fit, reward: Fit, critics: Fit, policy: Fit, random) -> engine.Acting:
+    judges = {"reward": reward.params, "critics": critics.params}
+    return engine.Acting(model.params | judges, policy.params, random)
+
+
+def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):
+    """q: the mean of two critics `[...]`."""
+    return jnp.mean(parts.critics.apply(pair, z, actions)[..., 0], axis=0)
+
+
+def first_action(parts: engine.Parts, policy_params: Params, z: jax.Array, key: jax.Array):
+    """What π does at once in z `[..., Z]`, `[..., U]`."""
+    chosen = parts.policy.apply(policy_params, z)
+    chosen = jax.tree.map(lambda leaf: leaf[..., 0, :], chosen)
+    return parts.policy.sample(chosen, key)[0]
+
+
+def plan_score(
+    parts: engine.Parts,
+    reward: Network,
+    params: engine.Acting,
+    z_0: jax.Array,
+    key: jax.Array,
+) -> Callable[[jax.Array], jax.Array]:
+    """The score of plans from z_0 `[Z]`: `(actions [H, U]) -> []`."""
+    pair_key, last_key = jax.random.split(key)
+    pair = latent.choose(params.model["critics"], pair_key)
+
+    def score(actions: jax.Array) -> jax.Array:
+        total, z = jnp.zeros(()), z_0
+        for t, action in enumerate(actions):
+            following = parts.model.step(params.model, z, action)
+            gain = reward.apply(params.model["reward"], z, following)
+            total, z = total + parts.discount**t * gain, following
+        last = first_action(parts, params.policy, z, last_key)
+        return total + parts.discount ** len(actions) * value(parts, pair, z, last)
+
+    return score
+
+
+# ---------------------------------------------------------------------------------- losses
+
+
+def model_loss(
+    core: engine.Config, parts: engine.Parts, params: Params, own: engine.Sequences
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """Of {"encoder", "step"}, with ẑ `[H + 1, B, Z]` and metrics."""
+    first = parts.model.encode(params, own.obs[0])
+    later = jax.lax.stop_gradient(parts.model.encode(params, own.obs[1:]))
+    zs = parts.model.rollout(params, first, own.actions)
+    loss = world_model.consistency(zs[1:], later, core.decay)
+    encoded = jnp.concatenate([jax.lax.stop_gradient(first)[None], later])
+    return loss, (encoded, {"model/consistency": loss})
+
+
+def reward_loss(
+    config: Config,
+    reward: Network,
+    params: Params,
+    encoded: jax.Array,
+    expert: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Of r, on the first pairs of the learner's `[H + 1, B, Z]` and the expert's pairs
+    `[2, B, Z]`."""
+    of_learner = reward.apply(params, encoded[0], encoded[1])
+    of_expert = reward.apply(params, expert[0], expert[1])
+    penalty = adversarial.gradient_penalty(
+        lambda pair: reward.apply(params, *pair),
+        (expert[0], expert[1]),
+        (encoded[0], encoded[1]),
+        key,
+    )
+    distance = adversarial.wasserstein(of_expert, of_learner)
+    return distance + config.gradient_penalty * penalty, {
+        "reward/distance": -distance,
+        "reward/penalty": penalty,
+        "reward/expert": jnp.mean(of_expert),
+        "reward/learner": jnp.mean(of_learner),
+    }
+
+
+def critic_loss(
+    parts: engine.Parts,
+    reward: Network,
+    params: Params,
+    target: Params,
+    reward_params: Params,
+    policy_params: Params,
+    own: engine.Sequences,
+    encoded: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Of the critics, on all steps of sequences whose ẑ are `encoded` `[H + 1, B, Z]`."""
+    pair_key, action_key, dropout_key = jax.random.split(key, 3)
+    z, following = encoded[:-1], encoded[1:]
+    rewards = reward.apply(reward_params, z, following)  # [H, B]
+    actions = first_action(parts, policy_params, following, action_key)
+    pair = latent.choose(target, pair_key)
+    next_values = jnp.min(parts.critics.apply(pair, following, actions)[..., 0], axis=0)
+    targets = rewards + parts.discount * ~own.terminal * next_values
+    targets = jax.lax.stop_gradient(targets)
+    values = parts.critics.apply(params, z, own.actions, key=dropout_key)[..., 0]
+    loss = jnp.mean((values - targets) ** 2)
+    return loss, {"critic/loss": loss, "critic/mean": jnp.mean(values)}
+
+
+def policy_loss(
+    config: Config,
+    parts: engine.Parts,
+    reward: Network,
+    params: Params,
+    model: Params,
+    temperature: jax.Array,
+    z: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """-E[G_0] of π in ẑ `[B, Z]`, with log π `[B, H]` and metrics."""
+    pair_key, plan_key, last_key = jax.random.split(key, 3)
+    pair, gamma = latent.choose(model["critics"], pair_key), parts.discount
+    plans, log_probs = parts.policy.sample(parts.policy.apply(params, z), plan_key)
+    actions = jnp.moveaxis(plans, 1, 0)  # [H, B, U]
+    zs = parts.model.rollout(model, z, actions)
+    rewards = reward.apply(model["reward"], zs[:-1], zs[1:])  # [H, B]
+    last = first_action(parts, params, zs[-1], last_key)
+    values = value(parts, pair, zs, jnp.concatenate([actions, last[None]]))  # [H + 1, B]
+    gain = values[-1]
+    for t in reversed(range(len(actions))):
+        foreseen = rewards[t] + gamma * gain
+        gain = config.trace * values[t] + (1 - config.trace) * foreseen
+        gain -= temperature * log_probs[:, t]
+    return -jnp.mean(gain), (
+        log_probs,
+        {
+            "policy/gain": jnp.mean(gain),
+            "policy/entropy": -jnp.mean(log_probs),
+            "policy/temperature": temperature,
+        },
+    )

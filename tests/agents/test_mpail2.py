@@ -1,0 +1,207 @@
+"""MPAIL2, part by part: plans, returns, and which loss moves what."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.agents import latent as engine
+from planil_jax.agents import mpail2
+from planil_jax.base import EnvSpec, EnvState
+from planil_jax.nets import latent, mlp
+from planil_jax.planners import mppi
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
+HORIZON, BATCH = 3, 5
+CORE = engine.Config(
+    network=latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3, dropout=0.0),
+    planner=mppi.Config(
+        samples=6, horizon=HORIZON, iterations=2, sampling="gaussian", explore="noise"
+    ),
+    proposals=2,
+    horizon=HORIZON,
+    batch=BATCH,
+)
+CONFIG = mpail2.Config(core=CORE, reward=mlp.Config(hidden=(8,), activation="silu"))
+PARTS = engine.make(SPEC, CORE, steps=HORIZON)
+REWARD = mlp.make_scalar(CONFIG.reward, (16, 16))
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed: int = 1) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def shaken(params):
+    """Parameters none of which is zero."""
+    leaves, tree = jax.tree.flatten(params)
+    moved = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(tree, moved)
+
+
+MODEL = shaken(
+    PARTS.model.init(KEY) | {"critics": PARTS.critics.init(KEY), "reward": REWARD.init(KEY)}
+)
+POLICY = shaken(PARTS.policy.init(KEY))
+ACTING = engine.Acting(MODEL, POLICY, jnp.zeros((), bool))
+OWN = engine.Sequences(
+    obs=normal(HORIZON + 1, BATCH, 3, seed=3),
+    actions=jnp.tanh(normal(HORIZON, BATCH, 2, seed=4)),
+    terminal=jnp.zeros((HORIZON, BATCH), bool),
+)
+ENCODED = PARTS.model.encode(MODEL, OWN.obs)  # [H + 1, B, Z]
+EXPERT = PARTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
+
+
+def moved(tree) -> bool:
+    return any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(tree))
+
+
+# ---------------------------------------------------------------------------------- acting
+
+
+def test_the_score_of_a_plan_is_its_rewards_and_the_value_of_its_end():
+    actions, gamma = jnp.tanh(normal(HORIZON, 2)), PARTS.discount
+
+    @jit
+    def both(z):
+        found = mpail2.plan_score(PARTS, REWARD, ACTING, z, KEY)(actions)
+        pair_key, last_key = jax.random.split(KEY)
+        zs = PARTS.model.rollout(MODEL, z, actions)
+        rewards = REWARD.apply(MODEL["reward"], zs[:-1], zs[1:])
+        pair = latent.choose(MODEL["critics"], pair_key)
+        last = mpail2.first_action(PARTS, POLICY, zs[-1], last_key)
+        end = jnp.mean(PARTS.critics.apply(pair, zs[-1], last))
+        return found, rewards @ gamma ** jnp.arange(HORIZON) + gamma**HORIZON * end
+
+    np.testing.assert_allclose(*both(ENCODED[0, 0]), rtol=1e-5)
+
+
+def test_the_policy_tells_several_actions_at_once_and_is_followed_from_the_first():
+    plan, log_probs = PARTS.policy.sample(PARTS.policy.apply(POLICY, ENCODED[0]), KEY)
+    assert plan.shape == (BATCH, HORIZON, 2) and log_probs.shape == (BATCH, HORIZON)
+    score = functools.partial(mpail2.plan_score, PARTS, REWARD)
+    core = dataclasses.replace(CORE, plan=False)
+    _, act = engine.acting(SPEC, core, PARTS, score)
+    state = EnvState((), normal(3), jnp.zeros((), jnp.int32))
+    action, _ = act(ACTING, (), state, KEY, False)
+    z = PARTS.model.encode(MODEL, state.obs)
+    wanted = PARTS.policy.mode(PARTS.policy.apply(POLICY, z))[0]
+    np.testing.assert_allclose(PARTS.unit(action), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_plan_can_reach_the_bounds():
+    """Published code squashes what was squashed, and never gets there."""
+    planner = dataclasses.replace(CORE.planner, samples=64, noise=(2.0,))
+    core = dataclasses.replace(CORE, planner=planner, temperature=1e-3)
+    carry, act = engine.acting(
+        SPEC, core, PARTS, lambda params, z, key: lambda actions: jnp.sum(actions)
+    )
+    state, plan = EnvState((), normal(3), jnp.zeros((), jnp.int32)), carry()
+    decide = jit(functools.partial(act, explore=False))
+    for seed in range(12):
+        action, plan = decide(ACTING, plan, state, jax.random.key(seed))
+    assert (np.asarray(action) > np.array([3.9, 1.9])).all()
+
+
+# ------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
+def test_the_policy_climbs_the_mixture_of_all_foreseen_returns(trace):
+    """λ = 1: the first value; λ = 0: all rewards and the last value; between: a mixture.
+
+    G_0 = Σ_n w_n R_n with R_n = Σ_{t<n} γ^t r_t + γ^n q_n, w_n = λ (1 - λ)^n and
+    w_H = (1 - λ)^H, less the entropy's term.
+    """
+    config, gamma = dataclasses.replace(CONFIG, trace=trace), PARTS.discount
+    pair_key, plan_key, last_key = jax.random.split(KEY, 3)
+    z, temperature = ENCODED[0], 0.3
+
+    @jit
+    def both():
+        loss, (log_probs, _) = mpail2.policy_loss(
+            config, PARTS, REWARD, POLICY, MODEL, temperature, z, KEY
+        )
+        plans, _ = PARTS.policy.sample(PARTS.policy.apply(POLICY, z), plan_key)
+        actions = jnp.moveaxis(plans, 1, 0)
+        zs = PARTS.model.rollout(MODEL, z, actions)
+        rewards = REWARD.apply(MODEL["reward"], zs[:-1], zs[1:])
+        last = mpail2.first_action(PARTS, POLICY, zs[-1], last_key)
+        pair = latent.choose(MODEL["critics"], pair_key)
+        values = mpail2.value(PARTS, pair, zs, jnp.concatenate([actions, last[None]]))
+        total = 0.0
+        for n in range(HORIZON + 1):
+            weight = (1 - trace) ** n * (trace if n < HORIZON else 1.0)
+            foreseen = sum(gamma**t * rewards[t] for t in range(n))
+            total += weight * (foreseen + gamma**n * values[n])
+        for t in range(HORIZON):
+            total -= (gamma * (1 - trace)) ** t * temperature * log_probs[:, t]
+        return -loss, jnp.mean(total)
+
+    np.testing.assert_allclose(*both(), rtol=1e-5)
+
+
+def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
+    def loss(params, obs):
+        own = OWN.replace(obs=OWN.obs.at[1:].set(obs))
+        return mpail2.model_loss(CORE, PARTS, params, own)[0]
+
+    slopes, later = jit(jax.grad(loss, (0, 1)))(MODEL, OWN.obs[1:])
+    assert moved(slopes["encoder"]) and moved(slopes["step"]) and not moved(later)
+    assert not moved(slopes["critics"]) and not moved(slopes["reward"])
+
+
+def test_no_loss_but_the_model_s_reaches_an_encoding_that_it_gives_on():
+    def encoded(params):
+        return mpail2.model_loss(CORE, PARTS, params, OWN)[1][0].sum()
+
+    assert not moved(jit(jax.grad(encoded))(MODEL))
+
+
+def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
+    target = shaken(MODEL["critics"])
+
+    def loss(critics, target, reward, policy):
+        arguments = PARTS, REWARD, critics, target, reward, policy, OWN, ENCODED, KEY
+        return mpail2.critic_loss(*arguments)[0]
+
+    slopes = jit(jax.grad(loss, (0, 1, 2, 3)))(
+        MODEL["critics"], target, MODEL["reward"], POLICY
+    )
+    assert [moved(slope) for slope in slopes] == [True, False, False, False]
+
+
+def test_nothing_is_bootstrapped_from_an_end_for_good():
+    ended = OWN.replace(terminal=jnp.ones_like(OWN.terminal))
+
+    @jit
+    def losses(target):
+        def loss(own):
+            arguments = MODEL["critics"], target, MODEL["reward"], POLICY, own, ENCODED
+            return mpail2.critic_loss(PARTS, REWARD, *arguments, KEY)[0]
+
+        return loss(OWN), loss(ended)
+
+    first, other = losses(MODEL["critics"]), losses(shaken(MODEL["critics"]))
+    assert first[0] != other[0] and first[1] == other[1]
+
+
+def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
+    def loss(params):
+        return mpail2.reward_loss(CONFIG, REWARD, params, ENCODED, EXPERT, KEY)[0]
+
+    slope = jit(jax.grad(loss))(MODEL["reward"])
+    last = slope["params"][f"Dense_{len(CONFIG.reward.hidden)}"]
+    np.testing.assert_allclose(last["bias"], 0.0, atol=1e-6)
+
+    def stepped(params, _):
+        return jax.tree.map(lambda p, g: p - 0.03 * g, params, jax.grad(loss)(params)), None
+
+    params = jit(lambda p: jax.lax.scan(stepped, p, None, length=200)[0])(MODEL["reward"])
+    metrics = mpail2.reward_loss(CONFIG, REWARD, params, ENCODED, EXPERT, KEY)[1]
+    assert metrics["reward/expert"] > metrics["reward/learner"]

@@ -1,6 +1,11 @@
-"""Measures the navigation planner: plans a second, latency, compile time, share of a floor.
+"""Measures planners: plans a second, latency, compile time, share of a floor.
 
-python -m benchmarks.planner --out=results/planner_cpu.json
+    python -m benchmarks.planner --out=results/planner_cpu.json
+    python -m benchmarks.planner --model=latent --environments=1,16 --seconds=60 \\
+        --out=results/planner_latent_cpu.json
+
+With --model=latent: IQ-MPC and TD-MPC2 at the papers' sizes, on fresh networks; see
+benchmarks/latent.py. Else the car's.
 
 Three planners on a grid of samples × horizons × environments:
 
@@ -22,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import reference, timing
+from benchmarks import latent, reference, timing
 from benchmarks.floor import Cell, floor
 from experiments import door
 from planil_jax.agents import mpail, scripted
@@ -32,6 +37,7 @@ from planil_jax.planners import mppi
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", None, "File of results to write, .json.", required=True)
+flags.DEFINE_enum("model", "car", ["car", "latent"], "What is planned with.")
 flags.DEFINE_list("samples", ["512", "4096"], "Plans an iteration.")
 flags.DEFINE_list("horizons", ["10", "32"], "Steps a plan.")
 flags.DEFINE_list("environments", ["1", "64"], "Environments that plan at once.")
@@ -54,6 +60,12 @@ def main() -> None:
     timing.writable(FLAGS.out)
     timing.say("measuring single operations …")
     units = timing.measure_units(FLAGS.unit_seconds)
+    if FLAGS.model == "latent":
+        print(latent.COLUMNS)
+        rows = latent.measure(FLAGS.seconds, sizes[-1], units)
+        told = {"units_seconds": asdict(units), "rows": rows}
+        timing.write(FLAGS.out, {"about": timing.about("planner")} | told)
+        return
     rows = []
     print(COLUMNS)
     for samples, horizon, environments in itertools.product(*sizes):

@@ -8,7 +8,6 @@ An expert that is no better than random actions is refused, unless --unlearned i
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -142,7 +141,9 @@ def record(
 
 def _refuse_unlearned(env: Environment, returns: np.ndarray, seed: int) -> None:
     """Refuses an expert whose returns `[N]` are no better than those of random actions."""
-    rewards, going = _drive(env, _random(env), (), seed, RANDOM_EPISODES, rewards_only=True)
+    rewards, going = _drive(
+        env, experiment.make_random(env), (), seed, RANDOM_EPISODES, rewards_only=True
+    )
     by_chance = np.sum(rewards * going, axis=1)
     reached = float(np.mean(returns))
     if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
@@ -161,22 +162,6 @@ def _drive(env, agent, params, seed: int, count: int, rewards_only: bool = False
         return (transitions.reward if rewards_only else transitions), alive
 
     return jax.device_get(jax.jit(driven)(params, keys))
-
-
-def _random(env: Environment) -> Agent:
-    """Uniformly random actions."""
-    low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
-
-    def act(params, carry, state, key: jax.Array, explore: bool):
-        return jax.random.uniform(key, low.shape, low.dtype, low, high), carry
-
-    return Agent(
-        needs_actions=False,
-        init=lambda key: (),
-        carry=lambda: (),
-        act=act,
-        update=lambda state, *_: (state, {}),
-    )
 
 
 def _episode(transitions, alive: np.ndarray, seen: list[int], actions: bool):

@@ -3,10 +3,11 @@
     python -m experiments.compare --config=experiments/configs/compare_navigation.py \\
         --logdir=runs/compare
 
-A task is a file of experiments/configs, which says how each method is set there. All
-methods of a task see the same demonstrations and are evaluated from the same starts as the
-expert. An interrupted comparison continues where it was. Writes comparison.json, the table
-comparison.md, and pictures beside them.
+A task is a file of experiments/configs, which says how each method is set there, and may
+know variants of a method by names of their own. All methods of a task see the same
+demonstrations and are evaluated from the same starts as the expert. An interrupted
+comparison continues where it was. Writes comparison.json, the table comparison.md, and
+pictures beside them.
 """
 
 import dataclasses
@@ -188,7 +189,7 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
             each = held["evaluation"]["fields"][0]["successes"]
             arrived = f"{100 * np.mean(each):.1f}%, {100 * min(each):.1f}%"
         error, speeds = inside.get("cross_track_m"), inside.get("speed_m_per_s")
-        interacts = METHODS[method].interacts
+        interacts = METHODS[held["config"]["method"]].interacts
         counts = "–" if interacts else "none needed"
         if reached:
             counts = ", ".join("never" if n is None else str(n) for n in reached)
@@ -233,12 +234,12 @@ def _draw(
     curves = {
         method: (np.array(held["steps"]), np.array(held["returns"]))
         for method, held in found.items()
-        if METHODS[method].interacts
+        if METHODS[held["config"]["method"]].interacts
     }
     flat = {
         method: float(np.mean(held["evaluation"]["in_distribution"]["returns"]))
         for method, held in found.items()
-        if not METHODS[method].interacts
+        if not METHODS[held["config"]["method"]].interacts
     }
     expert = next(
         (

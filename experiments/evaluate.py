@@ -2,7 +2,8 @@
 
     python -m experiments.evaluate --run=runs/nav --field=40
 
-Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints.
+Writes evaluation.json (and field_40.npz, for the report) beside the checkpoints. With
+--rewards: also how the reward that was learned correlates with the task's, and rewards.png.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import door, experiment, runs, statistics, sweep
+from experiments import door, experiment, rewards, runs, statistics, sweep
 from planil_jax import envs
 from planil_jax.base import Environment, UsageError
 from planil_jax.training import loop, run
@@ -26,6 +27,7 @@ from planil_jax.training import loop, run
 FLAGS = flags.FLAGS
 
 FIELD_SEED = 0x0DD
+RESULT = "evaluation.json"
 SPEED = "forward speed [m/s]"
 SLOWEST = 1.4  # metres a second at which the farthest start still has time to arrive
 
@@ -40,6 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "out", "", "Also write all there is to know of the run here, .json."
     )
+    flags.DEFINE_bool("rewards", False, "Compare the learned reward with the task's.")
     flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
 
 
@@ -49,6 +52,12 @@ def main() -> None:
         trained = elsewhere(trained, FLAGS.env)
     found = evaluate(trained, FLAGS.episodes, [float(f) for f in FLAGS.field], FLAGS.starts)
     print(table(found))
+    if FLAGS.rewards:
+        found["rewards"] = rewards.compare(trained, FLAGS.episodes)
+        (trained.directory / "evaluation.json").write_text(
+            json.dumps(found, indent=1) + "\n"
+        )
+        print(rewards.table(found["rewards"]))
     if FLAGS.out:
         Path(FLAGS.out).write_text(json.dumps(record(trained, found), indent=1) + "\n")
 
@@ -100,7 +109,7 @@ def evaluate(
         "in_distribution": in_distribution(trained, episodes, expert),
         "fields": [on_field(trained, side, starts) for side in fields],
     }
-    path = trained.directory / "evaluation.json"
+    path = trained.directory / RESULT
     path.write_text(json.dumps(found, indent=1) + "\n")
     return found
 

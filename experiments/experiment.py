@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from experiments.methods import METHODS
 from planil_jax import config, envs
 from planil_jax.agents import scripted
@@ -151,6 +154,22 @@ def make_expert(environment: str, env: Environment) -> Agent:
     """The scripted demonstrator of an environment."""
     settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
     return scripted.make(env, env.prior if env.expert_cost else None, settings)
+
+
+def make_random(env: Environment) -> Agent:
+    """Uniformly random actions."""
+    low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
+
+    def act(params, carry, state, key: jax.Array, explore: bool):
+        return jax.random.uniform(key, low.shape, low.dtype, low, high), carry
+
+    return Agent(
+        needs_actions=False,
+        init=lambda key: (),
+        carry=lambda: (),
+        act=act,
+        update=lambda state, *_: (state, {}),
+    )
 
 
 def make_field(environment: str, side: float, episode_length: int) -> Environment:

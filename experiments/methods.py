@@ -19,10 +19,23 @@ class Method(NamedTuple):
     maps: bool = False  # whether its reports show what it learned of the plane
     # (its config) -> steps of the sequences that it takes from demonstrations
     sequence: Callable[[Any], int] = lambda config: 1
+    # (spec, its config, entries) -> the reward that it recovers, a function of acting
+    # params, obs, action and next_obs, of one step; None: it recovers none
+    reward: Callable[[EnvSpec, Any, tuple[int, ...]], Callable] | None = None
 
 
 def _adversarial(spec, dynamics, config, environments, entries) -> Agent:
     return adversarial.make(spec, config, entries, dynamics)
+
+
+def _mpail_reward(spec, config, entries):
+    logit, _ = mpail.critic(spec, config, entries)
+    return lambda params, obs, action, next_obs: logit(params, obs, next_obs)
+
+
+def _airl_reward(spec, config, entries):
+    reward = adversarial.recovered_reward(spec, config, entries)
+    return lambda params, obs, action, next_obs: reward(params, obs)
 
 
 def _adversarial_row(form: str, deploy: str = "policy") -> Method:
@@ -30,11 +43,14 @@ def _adversarial_row(form: str, deploy: str = "policy") -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "mpail": Method(mpail.Config(), mpail.make, maps=True),
+    "mpail": Method(mpail.Config(), mpail.make, maps=True, reward=_mpail_reward),
     "irl_mpc": _adversarial_row("gaifo", "planner"),
     "gail": _adversarial_row("gail"),
     "gaifo": _adversarial_row("gaifo"),
-    "airl": _adversarial_row("airl")._replace(whole=True),  # asks its policy about them
+    "airl": _adversarial_row("airl")._replace(
+        whole=True,  # asks its policy about them
+        reward=_airl_reward,
+    ),
     "iqmpc": Method(
         iqmpc.Config(),
         lambda spec, dynamics, config, environments, entries: iqmpc.make(
@@ -42,6 +58,7 @@ METHODS: dict[str, Method] = {
         ),
         whole=True,
         sequence=lambda config: config.core.horizon,
+        reward=lambda spec, config, entries: iqmpc.recovered_reward(spec, config),
     ),
     "mpail2": Method(
         mpail2.Config(),
@@ -49,6 +66,7 @@ METHODS: dict[str, Method] = {
             spec, config, environments
         ),
         whole=True,
+        reward=lambda spec, config, entries: mpail2.recovered_reward(spec, config),
     ),
     "bc": Method(
         bc.Config(),

@@ -1,6 +1,6 @@
 """The figures of a report: functions from arrays to a matplotlib Figure."""
 
-from experiments.figures.curves import comparison, learning_curves, trajectories
+from experiments.figures.curves import comparison, learning_curves, rewards, trajectories
 from experiments.figures.plane import field, landscape, plans_still, underlay
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "landscape",
     "learning_curves",
     "plans_still",
+    "rewards",
     "trajectories",
     "underlay",
 ]

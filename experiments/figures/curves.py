@@ -144,6 +144,26 @@ def trajectories(
 # --------------------------------------------------------------------------------- helpers
 
 
+@style.styled
+def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """The learned reward of steps against the task's, a panel for each sort of steps.
+
+    Args:
+      pairs: name -> learned rewards `[B]` and the task's `[B]`.
+    """
+    figure = Figure(figsize=(4.2 * len(pairs), 3.8), layout="constrained")
+    for axes, (name, (learned, task)) in zip(
+        np.ravel(figure.subplots(1, len(pairs))), pairs.items(), strict=True
+    ):
+        axes.scatter(task, learned, s=5, alpha=0.25, color=style.BLUE, linewidths=0)
+        if min(np.ptp(learned), np.ptp(task)) > 1e-9:
+            name += f": r = {np.corrcoef(learned, task)[0, 1]:.2f}"
+        axes.set_title(name)
+        axes.set_xlabel("task's reward of a step")
+        axes.set_ylabel("learned reward")
+    return figure
+
+
 def _curves(
     axes: Axes, panel: Panel, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:

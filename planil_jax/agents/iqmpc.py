@@ -172,25 +172,48 @@ def plan_score(
     """φ of plans from z_0 `[Z]`: `(actions [H, U]) -> []`; H - 1 steps of the model."""
     beta, gamma = config.core.entropy, parts.discount
     pair_key, value_key = jax.random.split(key)
-    pair = latent.choose(params.model["critics"], pair_key)
+    pair = latent.choose(params.model["critics"], pair_key, config.core.pick)
     value_keys = jax.random.split(value_key, config.value_samples)
 
-    def average(policy: heads.Squashed, z: jax.Array) -> jax.Array:
-        one = functools.partial(soft_value, config, parts, pair, policy, z)
-        return jnp.mean(jax.vmap(one)(value_keys))
+    def advantage(z: jax.Array, action: jax.Array) -> jax.Array:
+        """[Q - V - β log π](z, a); critics take the action and those of V together."""
+        policy = parts.policy.apply(params.policy, z)
+        own, own_log_probs = jax.vmap(parts.policy.sample, (None, 0))(policy, value_keys)
+        each = jax.vmap(functools.partial(value, parts, pair, z))
+        values = each(jnp.concatenate([action[None], own]))
+        soft = jnp.mean(values[1:] - beta * own_log_probs)
+        return values[0] - soft - beta * parts.policy.log_prob(policy, action)
 
     def score(actions: jax.Array) -> jax.Array:
-        total, z = jnp.zeros(()), z_0
-        for t, action in enumerate(actions):
-            policy = parts.policy.apply(params.policy, z)
-            gain = value(parts, pair, z, action)
-            gain -= beta * parts.policy.log_prob(policy, action)
-            total += gamma**t * (gain - average(policy, z) if t else gain)
-            if t + 1 < len(actions):
-                z = parts.model.step(params.model, z, action)
+        policy = parts.policy.apply(params.policy, z_0)
+        total = value(parts, pair, z_0, actions[0])
+        total -= beta * parts.policy.log_prob(policy, actions[0])
+        z = z_0
+        for t in range(1, len(actions)):
+            z = parts.model.step(params.model, z, actions[t - 1])
+            total += gamma**t * advantage(z, actions[t])
         return total
 
     return score
+
+
+def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
+    """`(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`: Q - γ V.
+
+    Of the mean of all critics, with V at the policy's mode.
+    """
+    parts = engine.make(spec, config.core)
+
+    def reward(params: engine.Acting, obs, action, next_obs) -> jax.Array:
+        def q_value(z: jax.Array, actions: jax.Array) -> jax.Array:
+            values = parts.critics.apply(params.model["critics"], z, actions)
+            return jnp.mean(values[..., 0], axis=0)
+
+        z, following = parts.model.encode(params.model, jnp.stack([obs, next_obs]))
+        own = parts.policy.mode(parts.policy.apply(params.policy, following))
+        return q_value(z, parts.unit(action)) - parts.discount * q_value(following, own)
+
+    return reward
 
 
 def model_loss(

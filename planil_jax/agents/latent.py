@@ -67,6 +67,7 @@ class Config:
     horizon: int = 3  # H, steps of a sequence that is learned from
     decay: float = 0.5  # ρ, how much less each farther step of it counts
     entropy: float = 1e-4  # β
+    pick: int = 2  # critics that are drawn at random where the smallest counts
     warm_up: int = 1000  # environment steps, of all environments, with random actions
     ratio: float = 1.0  # gradient steps for each environment step
     batch: int = 256  # sequences of each buffer in a gradient step

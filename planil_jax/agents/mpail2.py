@@ -244,6 +244,19 @@ def plan_score(
     return score
 
 
+def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
+    """r: `(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`."""
+    parts, size = engine.make(spec, config.core), config.core.network.latent
+    network = mlp.make_scalar(config.reward, (size, size))
+
+    def reward(params: engine.Acting, obs, action, next_obs) -> jax.Array:
+        del action
+        zs = parts.model.encode(params.model, jnp.stack([obs, next_obs]))
+        return network.apply(params.model["reward"], zs[0], zs[1])
+
+    return reward
+
+
 # ---------------------------------------------------------------------------------- losses
 
 

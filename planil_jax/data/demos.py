@@ -174,7 +174,7 @@ def require_length(demos: Demonstrations, length: int, method: str) -> None:
     Raises:
       UsageError: they are.
     """
-    longest = int(demos.length.max())
+    longest = int(np.asarray(demos.length).max())  # known, even where a program is traced
     if longest < length:
         raise UsageError(
             f"{method} learns from sequences of {length} steps, but the longest of these "

@@ -77,7 +77,7 @@ def test_airl_refuses_demonstrations_of_some_entries_alone(tmp_path):
 
 def test_an_expert_that_never_learned_is_refused_unless_told(tmp_path):
     env = collect.envs.make("point_mass")
-    by_chance = collect._random(env)
+    by_chance = experiment.make_random(env)
     path = str(tmp_path / "held.npz")
     with pytest.raises(UserError, match="never learned; train it longer, or .*--unlearned"):
         collect.record(env, by_chance, (), "chance", path, 2, 1, actions=True)

@@ -1,0 +1,125 @@
+"""Operations of planning in a latent space, counted by hand, and the time that they took.
+
+Products of weights, of one plan with K samples, P of them from the policy, H steps and I
+iterations; h, d, R, π and Q are networks of the paper's sizes, and a first layer of (z, a)
+is a product with z and one with a. A product with what all plans share is counted once.
+
+    encoder     h
+    proposals   P H (π + d), once
+    TD-MPC2     I K [(H - 1) (d + R) + π + 2 Q]  +  I K (d + R without the product with z_0)
+    IQ-MPC      I K [(H - 1) (d + π + 2 Q(z, a) and 2 Q(z, ã), whose product with z is one)]
+                with d of the first step, and 2 Q of it, without the product with z_0
+
+Two operations a product; normalisation, activations, samples and weights are not counted.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import timing
+from planil_jax.agents import iqmpc, latent, tdmpc2
+from planil_jax.base import Agent, EnvSpec, EnvState
+from planil_jax.losses import two_hot
+
+OBSERVATIONS, ACTIONS = 17, 6  # of CheetahRun
+SPEC = EnvSpec(
+    "sizes of CheetahRun",
+    ("q",) * OBSERVATIONS,
+    (-1.0,) * ACTIONS,
+    (1.0,) * ACTIONS,
+    500,
+    0.02,
+)
+CONFIGS: dict[str, Any] = {
+    "iqmpc": (iqmpc, iqmpc.Config()),
+    "tdmpc2": (tdmpc2, tdmpc2.Config()),
+}
+COLUMNS = "planner   envs   GFLOP    ms/plan ms/plan/env  of peak compile s"
+
+
+def operations(name: str, config: latent.Config, environments: int = 1) -> float:
+    """Operations of one plan in every environment."""
+    network, planner = config.network, config.planner
+    size, hidden, samples = network.latent, network.hidden, planner.samples
+    inner = sum(a * b for a, b in zip(hidden, hidden[1:], strict=False))
+    first = hidden[0]
+
+    def after(outputs: int) -> int:
+        """A network of (z, a) without its product with z."""
+        return ACTIONS * first + inner + hidden[-1] * outputs
+
+    with_z = size * first
+    policy = with_z + inner + hidden[-1] * 2 * ACTIONS
+    step = after(size)
+    encoder = (OBSERVATIONS, *network.encoder, size)
+    total = sum(a * b for a, b in zip(encoder, encoder[1:], strict=False))
+    total += config.proposals * planner.horizon * (policy + with_z + step)
+    if name == "tdmpc2":
+        reward = after(two_hot.BINS)
+        later = (planner.horizon - 1) * (2 * with_z + step + reward)
+        end = policy + 2 * (with_z + after(two_hot.BINS))
+        each = step + reward + later + end
+    else:
+        critics = 2 * after(1)
+        later = policy + with_z + step + 2 * with_z + 2 * critics
+        # Each later step begins with the model's step from the one before; the first of
+        # these steps shares its product with z_0, as the first critics do.
+        each = critics + (planner.horizon - 1) * later - with_z
+    total += planner.iterations * samples * each
+    return 2.0 * total * environments
+
+
+def measure(seconds: float, environments: Sequence[int], units: timing.Units) -> list[dict]:
+    """Rows of all planners and numbers of environments, each planner's taken in turn."""
+    rows = []
+    for name, (module, config) in CONFIGS.items():
+        calls, compile_seconds = {}, {}
+        for count in environments:
+            timing.say(f"compiling {name}, {count} environments …")
+            calls[str(count)], compile_seconds[count] = _call(module, config, count)
+        timing.say("measuring …")
+        durations = timing.in_turn(calls, seconds)
+        for count in environments:
+            took = float(np.median(durations[str(count)]))
+            flops = operations(name, config.core, count)
+            row = {
+                "planner": name,
+                "environments": count,
+                "operations": flops,
+                "seconds": took,
+                "share_of_peak": flops * units.matmul / took,
+                "compile_seconds": compile_seconds[count],
+                "calls": len(durations[str(count)]),
+            }
+            print(line(row), flush=True)
+            rows.append(row)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    took = 1e3 * row["seconds"]
+    return (
+        f"{row['planner']:9} {row['environments']:4} {row['operations'] / 1e9:7.1f} "
+        f"{took:10.1f} {took / row['environments']:11.1f} {row['share_of_peak']:8.0%} "
+        f"{row['compile_seconds']:9.1f}"
+    )
+
+
+def _call(module, config, environments: int):
+    small = dataclasses.replace(config.core, capacity=config.core.horizon)
+    agent: Agent = module.make(SPEC, dataclasses.replace(config, core=small), 1)
+
+    def act(params, carry, state, key):
+        return agent.act(params, carry, state, key, False)
+
+    params = jax.jit(lambda key: agent.init(key).params)(jax.random.key(0))
+    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * environments), agent.carry())
+    obs = jax.random.normal(jax.random.key(1), (environments, OBSERVATIONS))
+    states = EnvState((), obs, jnp.zeros((environments,), jnp.int32))
+    keys = jax.random.split(jax.random.key(2), environments)
+    return timing.compiled(jax.vmap(act, (None, 0, 0, 0)), params, carry, states, keys)

@@ -1,0 +1,83 @@
+"""Methods with latent models on pendulum, small enough for two cores: `pendulum.py:iqmpc`.
+
+Demonstrations come from a trained expert:
+
+    python -m experiments.expert --config=experiments/configs/expert.py:pendulum \\
+        --logdir=runs/pendulum_expert --out=demos/pendulum.npz --episodes=4
+"""
+
+from typing import Any
+
+from experiments import experiment
+from planil_jax import config
+from planil_jax.agents import iqmpc, latent, mpail2, tdmpc2
+from planil_jax.nets import latent as networks
+from planil_jax.nets import mlp
+from planil_jax.planners import mppi
+from planil_jax.training import loop, run
+
+
+def core(horizon: int = 3, **fields: Any) -> latent.Config:
+    """Sizes and planner; a plan and a sequence are `horizon` steps long."""
+    settings: dict[str, Any] = {
+        "network": networks.Config(latent=32, encoder=(64,), hidden=(64, 64), critics=3),
+        "planner": mppi.Config(
+            samples=64,
+            horizon=horizon,
+            iterations=3,
+            elites=16,
+            sampling="gaussian",
+            noise=(2.0,),
+            adapt_spread=True,
+            explore="noise",
+        ),
+        "horizon": horizon,
+        "proposals": 8,
+        "batch": 128,
+        "capacity": 10_000,
+    }
+    return latent.Config(**settings | fields)
+
+
+SETTINGS: dict[str, Any] = {
+    "iqmpc": iqmpc.Config(core=core()),
+    "mpail2": mpail2.Config(
+        core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
+        reward=mlp.Config(hidden=(64, 64), activation="silu"),
+        gradient_penalty=1.0,
+    ),
+    "tdmpc2": tdmpc2.Config(core=core()),
+    # Variants: what becomes of IQ-MPC without one of its choices, or with another.
+    "iqmpc/value": iqmpc.Config(core=core(), objective="value"),
+    "iqmpc/penalty": iqmpc.Config(core=core(), gradient_penalty=0.1),
+    "iqmpc/alpha=0.1": iqmpc.Config(core=core(), alpha=0.1),
+    "iqmpc/alpha=2": iqmpc.Config(core=core(), alpha=2.0),
+    "iqmpc/policy": iqmpc.Config(core=core(plan=False)),
+    "mpail2/policy": mpail2.Config(
+        core=core(5, decay=0.95, encoder_share=1.0, plan=False),
+        reward=mlp.Config(hidden=(64, 64), activation="silu"),
+        gradient_penalty=1.0,
+    ),
+    "mpail2/penalty=0": mpail2.Config(
+        core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
+        reward=mlp.Config(hidden=(64, 64), activation="silu"),
+        gradient_penalty=0.0,
+    ),
+}
+BC = {
+    "loop": loop.Config(environments=1, steps=1, rounds=30),
+    "run": run.Config(total_steps=30, evaluation_episodes=20),
+}
+
+
+def get_config(method: str = "iqmpc"):
+    settings: dict[str, Any] = {
+        "environment": "pendulum",
+        "loop": loop.Config(environments=1, steps=25, rounds=8),
+        "run": run.Config(total_steps=3_000, evaluation_episodes=20),
+    }
+    if method in SETTINGS:
+        settings["agent"] = SETTINGS[method]
+    if method == "bc":
+        settings |= BC
+    return config.thaw(experiment.of_method(method.partition("/")[0], **settings))

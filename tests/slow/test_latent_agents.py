@@ -1,0 +1,103 @@
+"""Agents with latent models swing a pendulum up, 3 seeds each; some minutes on two cores.
+
+All returns are means over the same 20 starts, of the last parameters; "within 5%" is of
+what the expert does better than random actions. Episodes never end early.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import experiment
+from experiments.configs import pendulum
+from planil_jax import envs
+from planil_jax.agents import bc
+from planil_jax.base import Agent, Demonstrations
+from planil_jax.training import loop, run
+
+ENV = envs.make("pendulum")
+EPISODES = 20
+STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
+
+
+def controller(act) -> Agent:
+    """An agent that learns nothing: `act(obs, key)` to `[1]`."""
+
+    def of_state(params, carry, state, key, explore):
+        return act(state.obs, key), carry
+
+    return Agent(False, lambda key: (), lambda: (), of_state, lambda *_: None)
+
+
+def damping(obs, key) -> jax.Array:
+    """Brakes until the pendulum hangs still."""
+    return jnp.clip(-obs[2:], -2.0, 2.0)
+
+
+def return_of(agent: Agent) -> float:
+    return float(jax.jit(lambda keys: run.mean_return(agent, ENV, keys, ()))(STARTS))
+
+
+@pytest.fixture(scope="module")
+def random() -> float:
+    return return_of(
+        controller(lambda obs, key: jax.random.uniform(key, (1,), minval=-2.0, maxval=2.0))
+    )
+
+
+def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
+    """Returns `[S]` after so many environment steps of each seed."""
+    settings = experiment.freeze(pendulum.get_config(method))
+    agent = experiment.make_agent(settings, ENV, demos)
+    config = run.Config(total_steps=steps, evaluate_every=0, evaluation_episodes=EPISODES)
+    *_, last = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
+    print(method, last.metrics["eval/return"])
+    return last.metrics["eval/return"]
+
+
+@pytest.mark.parametrize("method", ["iqmpc", "mpail2"])
+def test_every_seed_reaches_the_expert_in_3000_steps(method, pendulum_expert, random):
+    """From 4 demonstrations, with actions or of observations only."""
+    demos, expert = pendulum_expert
+    if method == "mpail2":
+        demos = demos.replace(actions=None)
+    assert expert - random > 900
+    found = trained(method, demos, 3000, seeds=3)
+    assert found.min() > expert - 0.05 * (expert - random)
+
+
+def test_cloning_the_same_demonstrations_misses_by_three_times_as_much(
+    pendulum_expert, random
+):
+    demos, expert = pendulum_expert
+    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
+    config = run.Config(total_steps=30, evaluate_every=0, evaluation_episodes=EPISODES)
+    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 3))
+    print("bc", last.metrics["eval/return"])
+    assert last.metrics["eval/return"].max() < expert - 0.15 * (expert - random)
+
+
+@pytest.mark.parametrize("method", ["iqmpc", "mpail2"])
+def test_a_demonstrator_who_never_swings_up_is_imitated_likewise(method, random):
+    """Within 5% of its own return, which is worse than that of random actions."""
+    own = return_of(controller(damping))
+    assert own < random - 400
+    keys = jax.random.split(jax.random.key(5), 4)
+    steps, _ = jax.jit(lambda k: loop.evaluate(controller(damping), ENV, (), k))(keys)
+    demos = Demonstrations(
+        obs=jnp.concatenate([steps.obs[:, :1], steps.next_obs], axis=1),
+        actions=steps.action,
+        length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
+        terminal=jnp.zeros((4,), bool),
+        entries=(0, 1, 2),
+    )
+    found = trained(method, demos, 3000, seeds=2)
+    assert abs(found - own).max() < 0.05 * abs(own)
+
+
+def test_tdmpc2_swings_up_by_the_task_s_reward(pendulum_expert, random):
+    """Within 10% of SAC, which had 20,000 steps."""
+    demos, expert = pendulum_expert
+    found = trained("tdmpc2", demos, 8000, seeds=2)
+    assert found.min() > expert - 0.1 * (expert - random)

@@ -20,7 +20,7 @@ from planil_jax.training import loop, run
 def core(horizon: int = 3, **fields: Any) -> latent.Config:
     """Sizes and planner; a plan and a sequence are `horizon` steps long."""
     settings: dict[str, Any] = {
-        "network": networks.Config(latent=32, encoder=(64,), hidden=(64, 64), critics=3),
+        "network": networks.Config(latent=32, encoder=(64,), hidden=(64, 64)),
         "planner": mppi.Config(
             samples=64,
             horizon=horizon,
@@ -32,7 +32,9 @@ def core(horizon: int = 3, **fields: Any) -> latent.Config:
             explore="noise",
         ),
         "horizon": horizon,
-        "proposals": 8,
+        "pick": 5,
+        "proposals": 24,
+        "average_rate": 0.2,
         "batch": 128,
         "capacity": 10_000,
     }

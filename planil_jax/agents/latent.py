@@ -16,6 +16,7 @@ policy's deviation stays above 0.1, where theirs falls to e^-10, since a narrowe
 gives log π of a planned action no bound.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -63,6 +64,8 @@ class Config:
     temperature: float = 2.0  # of the planner, in units of its score
     proposals: int = 24  # P, plans that follow the policy
     plan: bool = True  # whether the planner acts, or else the policy alone
+    in_turn: bool = False  # whether environments and seeds plan one after another: large
+    # plans of one stay in a processor's cache, those of all together do not
     discount: float = 0.0  # γ; 0: by the length of an episode, see `discount`
     horizon: int = 3  # H, steps of a sequence that is learned from
     decay: float = 0.5  # ρ, how much less each farther step of it counts
@@ -76,6 +79,7 @@ class Config:
     encoder_share: float = 0.3  # of the rate, for the encoder
     max_grad_norm: float = 20.0
     target_rate: float = 0.01  # τ
+    average_rate: float = 1.0  # share by which what acts moves to what was learned a round
 
 
 @struct.dataclass
@@ -184,8 +188,10 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
     def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
         key, random_key = jax.random.split(key)
         z = parts.model.encode(params.model, state.obs)
-        decide = planned if config.plan else followed
-        action, carry = decide(params, carry, z, key, explore)
+        decide = functools.partial(planned if config.plan else followed, explore=explore)
+        if config.in_turn:
+            decide = jax.custom_batching.sequential_vmap(decide)
+        action, carry = decide(params, carry, z, key)
         if explore:
             random = jax.random.uniform(random_key, action.shape, minval=-1.0)
             action = jnp.where(params.random, random, action)
@@ -264,6 +270,21 @@ def warming(config: Config, round_: jax.Array, rollout: Transition):
     done = round_ + 1
     count = jnp.where(done > rounds, steps, jnp.where(done == rounds, rounds * steps, 0))
     return done < rounds, count
+
+
+def acting_after(
+    config: Config, before: Acting, model: Params, policy: Params, warming: jax.Array
+) -> Acting:
+    """What acts in the next round; averaging begins when something was learned."""
+    learned = Acting(model, policy, warming)
+    if config.average_rate == 1.0:
+        return learned
+    rate = jnp.where(before.random, 1.0, config.average_rate)
+    model, policy = (
+        fit.polyak(old, new, rate)
+        for old, new in ((before.model, model), (before.policy, policy))
+    )
+    return Acting(model, policy, warming)
 
 
 def repeat(

@@ -116,7 +116,9 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         policy = policy_fit.init(parts.policy.init(policy_key))
         log_temperature = jnp.log(jnp.asarray(core.entropy, jnp.float32))
         return State(
-            params=_acting(model, fitted_reward, critics, policy, jnp.ones((), bool)),
+            params=engine.Acting(
+                _model(model, fitted_reward, critics), policy.params, jnp.ones((), bool)
+            ),
             model=model,
             reward=fitted_reward,
             critics=critics,
@@ -142,7 +144,8 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)
-        params = _acting(slim.model, slim.reward, slim.critics, slim.policy, warming)
+        model = _model(slim.model, slim.reward, slim.critics)
+        params = engine.acting_after(core, state.params, model, slim.policy.params, warming)
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
@@ -204,9 +207,9 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     return Agent(needs_actions=False, init=init, carry=carry, act=act, update=update)
 
 
-def _acting(model: Fit, reward: Fit, critics: Fit, policy: Fit, random) -> engine.Acting:
-    judges = {"reward": reward.params, "critics": critics.params}
-    return engine.Acting(model.params | judges, policy.params, random)
+def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
+    """Of `Acting`."""
+    return model.params | {"reward": reward.params, "critics": critics.params}
 
 
 def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):

@@ -118,7 +118,9 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)
-        params = engine.Acting(slim.model.params, slim.policy.params, warming)
+        params = engine.acting_after(
+            core, state.params, slim.model.params, slim.policy.params, warming
+        )
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(state: State, own: engine.Sequences, key: jax.Array) -> tuple[State, Metrics]:

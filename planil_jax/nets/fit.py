@@ -31,6 +31,6 @@ def halving(rate: float, steps: int) -> optax.ScalarOrSchedule:
     return optax.exponential_decay(rate, steps, 0.5) if steps else rate
 
 
-def polyak(target: Params, online: Params, rate: float) -> Params:
+def polyak(target: Params, online: Params, rate: float | jax.Array) -> Params:
     """target + rate (online - target): exponentially averaged parameters."""
     return jax.tree.map(lambda t, o: t + rate * (o - t), target, online)

@@ -337,3 +337,31 @@ def test_the_discount_looks_a_fifth_of_an_episode_ahead():
     lengths = {25: 0.95, 200: 0.975, 500: 0.99, 100_000: 0.995}
     for length, gamma in lengths.items():
         np.testing.assert_allclose(engine.discount(length), gamma)
+
+
+def test_planning_in_turn_is_planning_side_by_side():
+    def plans(core: engine.Config):
+        made = iqmpc.make(SPEC, dataclasses.replace(CONFIG, core=core), 1)
+        params = ACTING.replace(random=jnp.zeros((), bool))
+
+        def act(obs, key):
+            state = EnvState((), obs, jnp.zeros((), jnp.int32))
+            return made.act(params, made.carry(), state, key, True)
+
+        return jit(jax.vmap(act))(normal(3, 3), jax.random.split(KEY, 3))
+
+    beside, in_turn = plans(CORE), plans(dataclasses.replace(CORE, in_turn=True))
+    for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_acts_follows_what_was_learned_once_something_was():
+    core = dataclasses.replace(CORE, average_rate=0.25)
+    no, yes = jnp.zeros((), bool), jnp.ones((), bool)
+    zero, one = ({"a": jnp.full((2,), value)} for value in (0.0, 1.0))
+    for random, share in ((no, 0.25), (yes, 1.0)):
+        before = engine.Acting(zero, zero, random)
+        after = engine.acting_after(core, before, one, one, no)
+        np.testing.assert_allclose(after.model["a"], share)
+        np.testing.assert_allclose(after.policy["a"], share)
+        assert not after.random

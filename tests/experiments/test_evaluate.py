@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, runs
+from experiments import evaluate, experiment, rewards, runs
 from planil_jax import envs
+from planil_jax.agents import mpail
 from planil_jax.base import Agent, UsageError
 from planil_jax.data import demos
+from planil_jax.models import simulator
 
 
 def driven(environment: str, actions, tmp_path) -> runs.Run:
@@ -63,3 +65,42 @@ def test_a_model_can_be_another_one_or_several():
         model = experiment.make_model(settings, env)
         state = env.reset(evaluate.jax.random.key(0))
         assert model.observe((), model.start((), state)).shape == shape
+
+
+def test_a_method_that_reads_vectors_refuses_pictures():
+    settings = experiment.of_method("gaifo", environment="pendulum:pixels=64")
+    env = envs.make(settings.environment)
+    with pytest.raises(UsageError, match="^gaifo reads vectors, but pendulum:pixels=64 sh"):
+        experiment.make_agent(settings, env, demos.none(env.spec))
+
+
+def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
+    """MPAIL's untrained logit: correlations of each seed and sort of steps; a picture."""
+    environment = "navigation:episode_length=5"
+    env = envs.make(environment)
+    settings = experiment.of_method("mpail", environment=environment, seeds=2)
+    config = dataclasses.replace(settings.agent, history=1)
+    entries = tuple(range(env.spec.observation_size))
+    agent = mpail.make(env.spec, simulator.prior_or_physics(env), config, 1, entries)
+    keys = evaluate.jax.random.split(evaluate.jax.random.key(0), 2)
+    params = evaluate.jax.vmap(lambda key: agent.init(key).params)(keys)
+    held = demos.none(env.spec)
+    still = agent._replace(
+        carry=lambda: (),
+        act=lambda params, carry, state, key, explore: (jnp.array([1.0, 0.1]), carry),
+    )
+    trained = runs.Run(tmp_path, settings, env, lambda env, own: still, held, params, {}, 0)
+    found = rewards.compare(trained, 3)
+    assert all(len(found[name]) == 2 for name in ("own", "random", "both"))
+    assert all(-1.0 <= value <= 1.0 for value in found["both"])
+    assert (tmp_path / rewards.PICTURE).stat().st_size > 1000
+    assert "both" in rewards.table(found)
+
+
+def test_a_method_without_a_reward_is_refused(tmp_path):
+    trained = driven("navigation", [[1.0, 0.0]], tmp_path)
+    settings = dataclasses.replace(trained.experiment, method="bc")
+    with pytest.raises(
+        UsageError, match="^bc learns no reward to compare; --rewards is for"
+    ):
+        rewards.compare(trained._replace(experiment=settings), 2)

@@ -10,6 +10,9 @@ is a product with z and one with a. A product with what all plans share is count
     IQ-MPC      I K [(H - 1) (d + π + 2 Q(z, a) and 2 Q(z, ã), whose product with z is one)]
                 with d of the first step, and 2 Q of it, without the product with z_0
 
+With several environments, plans are made side by side, or one environment's after another
+("in turn", `core.in_turn`), which keeps those of one in a processor's cache.
+
 Two operations a product; normalisation, activations, samples and weights are not counted.
 """
 
@@ -39,7 +42,7 @@ CONFIGS: dict[str, Any] = {
     "iqmpc": (iqmpc, iqmpc.Config()),
     "tdmpc2": (tdmpc2, tdmpc2.Config()),
 }
-COLUMNS = "planner   envs   GFLOP    ms/plan ms/plan/env  of peak compile s"
+COLUMNS = "planner   envs         GFLOP    ms/plan ms/plan/env  of peak compile s"
 
 
 def operations(name: str, config: latent.Config, environments: int = 1) -> float:
@@ -77,24 +80,28 @@ def operations(name: str, config: latent.Config, environments: int = 1) -> float
 def measure(seconds: float, environments: Sequence[int], units: timing.Units) -> list[dict]:
     """Rows of all planners and numbers of environments, each planner's taken in turn."""
     rows = []
+    ways = [(count, turn) for count in environments for turn in {False, count > 1}]
     for name, (module, config) in CONFIGS.items():
         calls, compile_seconds = {}, {}
-        for count in environments:
+        for count, in_turn in ways:
             timing.say(f"compiling {name}, {count} environments …")
-            calls[str(count)], compile_seconds[count] = _call(module, config, count)
+            way = f"{count} {in_turn}"
+            calls[way], compile_seconds[way] = _call(module, config, count, in_turn)
         timing.say("measuring …")
         durations = timing.in_turn(calls, seconds)
-        for count in environments:
-            took = float(np.median(durations[str(count)]))
+        for count, in_turn in ways:
+            way = f"{count} {in_turn}"
+            took = float(np.median(durations[way]))
             flops = operations(name, config.core, count)
             row = {
                 "planner": name,
                 "environments": count,
+                "in_turn": in_turn,
                 "operations": flops,
                 "seconds": took,
                 "share_of_peak": flops * units.matmul / took,
-                "compile_seconds": compile_seconds[count],
-                "calls": len(durations[str(count)]),
+                "compile_seconds": compile_seconds[way],
+                "calls": len(durations[way]),
             }
             print(line(row), flush=True)
             rows.append(row)
@@ -103,15 +110,17 @@ def measure(seconds: float, environments: Sequence[int], units: timing.Units) ->
 
 def line(row: dict[str, Any]) -> str:
     took = 1e3 * row["seconds"]
+    way = "in turn" if row["in_turn"] else ""
     return (
-        f"{row['planner']:9} {row['environments']:4} {row['operations'] / 1e9:7.1f} "
+        f"{row['planner']:9} {row['environments']:4} {way:7}"
+        f" {row['operations'] / 1e9:5.1f} "
         f"{took:10.1f} {took / row['environments']:11.1f} {row['share_of_peak']:8.0%} "
         f"{row['compile_seconds']:9.1f}"
     )
 
 
-def _call(module, config, environments: int):
-    small = dataclasses.replace(config.core, capacity=config.core.horizon)
+def _call(module, config, environments: int, in_turn: bool):
+    small = dataclasses.replace(config.core, capacity=config.core.horizon, in_turn=in_turn)
     agent: Agent = module.make(SPEC, dataclasses.replace(config, core=small), 1)
 
     def act(params, carry, state, key):

@@ -76,6 +76,7 @@ class EnvSpec(NamedTuple):
     episode_length: int  # control steps until truncation
     control_period: float  # seconds
     terminates: bool = False  # whether episodes can end for good, before their time
+    image: tuple[int, int, int] | None = None  # [H, W, C] of `obs`, uint8; None: it is [O]
 
     @property
     def observation_size(self) -> int:

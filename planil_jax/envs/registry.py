@@ -7,8 +7,12 @@ A name may carry options, so that one string says which task it is:
 Every environment also takes the options of WRAPPERS, in its name or as keywords:
 "navigation:action_repeat=2,observation_noise=0.05,observe=0+1+4+5". Whatever their order
 there, the wrapper named first in WRAPPERS lies innermost: actions are repeated, entries
-chosen, actions delayed, the hand trembles, and last the chosen entries become noisy. An
-environment that has an option of such a name itself keeps it for itself.
+chosen, actions delayed, the hand trembles, the chosen entries become noisy, and last a
+picture takes the place of all entries. An environment that has an option of such a name
+itself keeps it for itself.
+
+A wrapper may have details, keyword arguments of its own, which are options as well but say
+something only beside it: "pendulum:pixels=64,frames=2".
 """
 
 import ast
@@ -18,19 +22,21 @@ from collections.abc import Callable
 from typing import Any
 
 from planil_jax.base import Environment, UsageError, did_you_mean
-from planil_jax.envs import wrappers
+from planil_jax.envs import pixels, wrappers
 
 Maker = Callable[..., Environment]
 # Option of every environment -> its wrapper and the value that stands for "no wrapper".
 # A model of an environment can be told what its wrappers are as long as those are the
 # first here, so what a model would rather not know comes last.
-WRAPPERS: dict[str, tuple[Callable[[Environment, Any], Environment], Any]] = {
+WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "action_repeat": (wrappers.action_repeat, 1),
     "observe": (lambda env, entries: wrappers.mask(env, _entries(env, entries)), ""),
     "action_delay": (wrappers.action_delay, 0),
     "tremble": (wrappers.tremble, 0.0),
     "observation_noise": (wrappers.observation_noise, 0.0),
+    "pixels": (pixels.wrap, 0),
 }
+_OF_ENTRIES = ("observe", "observation_noise")  # which a picture has not
 _MAKERS: dict[str, Maker | str] = {}
 
 
@@ -78,25 +84,59 @@ def make(name: str, **options: Any) -> Environment:
         parameters.pop(next(iter(parameters)))
     written = dict(_split(name, item) for item in text.split(",") if item)
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    wrapping = [option for option in WRAPPERS if option not in parameters]
+    offered = {o: d for o, d in _offered().items() if o not in parameters}
     for option in written | options:
-        if option not in parameters and option not in wrapping and not open_ended:
+        if option not in parameters and option not in offered and not open_ended:
             raise UsageError(
                 f"environment {name!r} has no option {option!r}."
-                f"{did_you_mean(option, [*parameters, *wrapping])} It has: "
+                f"{did_you_mean(option, [*parameters, *offered])} It has: "
                 f"{', '.join(parameters) or 'none'}; and as every environment: "
-                f"{', '.join(wrapping)}."
+                f"{', '.join(offered)}."
             )
+    defaults = offered | {option: each.default for option, each in parameters.items()}
     given = {
-        option: _value(name, option, value, _default(parameters, option))
+        option: _value(name, option, value, defaults.get(option))
         for option, value in written.items()
     } | options
-    env = make_fn(*task, **{o: v for o, v in given.items() if o not in wrapping})
-    for option in wrapping:
-        wrap, nothing = WRAPPERS[option]
-        if given.get(option, nothing) != nothing:
-            env = wrap(env, given[option])
+    env = make_fn(*task, **{o: v for o, v in given.items() if o not in offered})
+    return _wrapped(name, env, {o: v for o, v in given.items() if o in offered})
+
+
+def _wrapped(name: str, env: Environment, given: dict[str, Any]) -> Environment:
+    """The environment within the wrappers that are asked for."""
+    chosen = {o: v for o, v in given.items() if o in WRAPPERS and v != WRAPPERS[o][1]}
+    blind = [option for option in _OF_ENTRIES if option in chosen]
+    if "pixels" in chosen and blind:
+        raise UsageError(
+            f"environment {name!r}: option {blind[0]} is about entries of an observation, "
+            "which a picture has not: leave out either it or pixels."
+        )
+    for option, (wrap, _) in WRAPPERS.items():
+        details = {detail: given[detail] for detail in _details(wrap) if detail in given}
+        if option in chosen:
+            env = wrap(env, chosen[option], **details)
+        elif details:
+            raise UsageError(
+                f"environment {name!r}: option {next(iter(details))} says something only "
+                f"beside option {option}."
+            )
     return env
+
+
+def _offered() -> dict[str, Any]:
+    """Options of every environment, and what they are unless they are given."""
+    offered = {option: nothing for option, (_, nothing) in WRAPPERS.items()}
+    for wrap, _ in WRAPPERS.values():
+        offered |= _details(wrap)
+    return offered
+
+
+def _details(wrap: Callable[..., Environment]) -> dict[str, Any]:
+    """The keyword arguments of a wrapper and their defaults."""
+    parameters = inspect.signature(wrap).parameters.values()
+    return {
+        each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY
+    }
 
 
 def _same(one: Maker | str, other: Maker | str) -> bool:
@@ -136,12 +176,6 @@ def _split(name: str, item: str) -> tuple[str, str]:
             f"environment {name!r}: write its options as option=value, not {item!r}."
         )
     return option, value
-
-
-def _default(parameters: dict[str, inspect.Parameter], option: str) -> Any:
-    if option in parameters:
-        return parameters[option].default
-    return WRAPPERS[option][1] if option in WRAPPERS else None
 
 
 def _entries(env: Environment, entries: Any) -> tuple[int, ...]:

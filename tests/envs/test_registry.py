@@ -43,8 +43,8 @@ def test_an_unknown_option_is_told_the_options_there_are():
     message = refusal("point_mass", length=3)
     assert "'length'" in message
     assert "It has: episode_length, action_bound; and as every environment:" in message
-    wrappers = "action_repeat, observe, action_delay, tremble, observation_noise."
-    assert message.endswith(wrappers)
+    wrappers = "action_repeat, observe, action_delay, tremble, observation_noise, "
+    assert message.endswith(f"{wrappers}pixels, frames, camera.")
 
 
 def test_an_environment_without_options_says_so():

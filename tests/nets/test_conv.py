@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.base import UsageError
+from planil_jax.nets import conv
+
+STRIDES = (2, 2, 2, 1)
+
+
+def made(image=(41, 43, 2), filters=3):
+    """An encoder, and parameters drawn by numpy: initialisers are slow to compile."""
+    network = conv.make(conv.Config(filters=filters), image)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(
+        lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes
+    )
+    return network, params
+
+
+def by_hand(params, image):
+    """The same convolutions as sums over windows, in double precision."""
+    x = np.float64(image) / 255 - 0.5
+    for layer, stride in enumerate(STRIDES):
+        kernel, bias = (
+            np.float64(params["params"][f"Conv_{layer}"][name])
+            for name in ("kernel", "bias")
+        )
+        if layer:
+            x = np.maximum(x, 0)
+        side = kernel.shape[0]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(0, 1))
+        x = np.einsum("hwcij,ijcf->hwf", windows[::stride, ::stride], kernel) + bias
+    return x.ravel()
+
+
+def test_features_are_those_of_four_convolutions_by_hand():
+    network, params = made()
+    image = np.random.default_rng(1).integers(0, 256, (41, 43, 2), dtype=np.uint8)
+    told = jax.jit(network.apply)(params, image)
+    expected = by_hand(params, image)
+    assert expected.std() > 0.1  # that there is something to agree on
+    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_of_64_pixels_there_are_512_features():
+    network = conv.make(conv.Config(), (64, 64, 9))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    told = jax.eval_shape(network.apply, params, jnp.zeros((64, 64, 9), jnp.uint8))
+    assert told.shape == (512,) and told.dtype == jnp.float32
+    shapes = [params["params"][f"Conv_{i}"]["kernel"].shape for i in range(4)]
+    assert shapes == [(7, 7, 9, 32), (5, 5, 32, 32), (3, 3, 32, 32), (3, 3, 32, 32)]
+
+
+@pytest.mark.parametrize("image", [(64, 64, 3), (84, 64, 1), (39, 50, 2)])
+def test_the_number_of_features_is_told_beforehand(image):
+    config = conv.Config(filters=5)
+    network = conv.make(config, image)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    told = jax.eval_shape(network.apply, params, jnp.zeros(image))
+    assert told.shape == (conv.features(config, image),)
+
+
+@pytest.mark.parametrize("lead", [(), (6,), (2, 3)])
+def test_leading_axes_pass_through(lead):
+    network, params = made()
+    images = jnp.zeros((*lead, 41, 43, 2), jnp.uint8)
+    told = jax.eval_shape(network.apply, params, images)
+    assert told.shape == (*lead, conv.features(conv.Config(filters=3), (41, 43, 2)))
+
+
+def test_a_picture_that_is_too_small_is_refused():
+    with pytest.raises(UsageError, match="39 × 39 pixels or more, not 38 × 64"):
+        conv.make(conv.Config(), (38, 64, 3))
+
+
+def test_weights_begin_within_one_over_the_root_of_their_inputs():
+    network = conv.make(conv.Config(), (64, 64, 9))
+    layers = jax.jit(network.init)(jax.random.key(0))["params"]
+    for layer in layers.values():
+        bound = 1 / np.sqrt(np.prod(layer["kernel"].shape[:3]))
+        assert 0.98 * bound < np.abs(layer["kernel"]).max() <= bound * (1 + 1e-6)
+        assert not layer["bias"].any()
+
+
+def padded_and_cut(image, down, right, pad):
+    edges = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    height, width = image.shape[:2]
+    return edges[down : down + height, right : right + width]
+
+
+def test_a_shift_is_a_piece_of_the_padded_picture_and_every_piece_occurs():
+    image = np.random.default_rng(0).integers(0, 256, (7, 6, 2), dtype=np.uint8)
+    pieces = {
+        (down, right): padded_and_cut(image, down, right, 2)
+        for down in range(5)
+        for right in range(5)
+    }
+    keys = jax.random.split(jax.random.key(0), 400)
+    shifted = jax.vmap(conv.random_shift, (0, None, None))(keys, jnp.asarray(image), 2)
+    assert shifted.dtype == jnp.uint8
+    seen = [
+        [offset for offset, piece in pieces.items() if np.array_equal(piece, one)]
+        for one in np.asarray(shifted)
+    ]
+    assert all(len(matches) == 1 for matches in seen)
+    assert {matches[0] for matches in seen} == set(pieces)  # misses one with 2e-6
+
+
+def test_a_shift_is_by_up_to_three_pixels_unless_it_is_told():
+    image = jnp.arange(20)[:, None, None] * jnp.ones((20, 20, 1), jnp.int32)
+    keys = jax.random.split(jax.random.key(1), 200)
+    rows = jax.vmap(conv.random_shift, (0, None))(keys, image)[:, 10, 10, 0] - 10
+    assert set(np.asarray(rows).tolist()) == set(range(-3, 4))
+
+
+def test_each_of_a_batch_has_its_own_shift_and_all_of_its_frames_have_the_same():
+    frame = np.random.default_rng(0).integers(0, 256, (9, 9, 1), dtype=np.uint8)
+    images = jnp.asarray(np.tile(frame, (8, 1, 1, 3)))
+    shifted = np.asarray(
+        jax.vmap(conv.random_shift)(jax.random.split(jax.random.key(2), 8), images)
+    )
+    assert len({one.tobytes() for one in shifted}) > 4
+    np.testing.assert_array_equal(shifted[..., 0], shifted[..., 1])
+    np.testing.assert_array_equal(shifted[..., 0], shifted[..., 2])

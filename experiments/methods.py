@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from planil_jax.agents import adversarial, bc, iqmpc, mpail, mpail2, ppo, sac, tdmpc2
+from planil_jax.agents import adversarial, bc, iqmpc, mail, mpail, mpail2, ppo, sac, tdmpc2
 from planil_jax.base import Agent, Dynamics, EnvSpec
 
 
@@ -67,6 +67,14 @@ METHODS: dict[str, Method] = {
         ),
         whole=True,
         reward=lambda spec, config, entries: mpail2.recovered_reward(spec, config),
+    ),
+    "mail": Method(
+        mail.Config(),
+        lambda spec, dynamics, config, environments, entries: mail.make(
+            spec, config, environments, dynamics
+        ),
+        whole=True,
+        reward=lambda spec, config, entries: mail.recovered_reward(spec, config),
     ),
     "bc": Method(
         bc.Config(),

@@ -16,6 +16,7 @@ from planil_jax.agents import (
     bc,
     iqmpc,
     latent,
+    mail,
     mpail,
     mpail2,
     ppo,
@@ -25,8 +26,8 @@ from planil_jax.agents import (
 )
 from planil_jax.base import Agent, Demonstrations, Environment, EnvState, TrainState
 from planil_jax.envs import point_mass
-from planil_jax.models import simulator
-from planil_jax.nets import heads, mlp
+from planil_jax.models import ensemble, simulator
+from planil_jax.nets import forward, heads, mlp
 from planil_jax.nets import latent as latent_nets
 from planil_jax.planners import mppi
 from planil_jax.training import loop
@@ -123,6 +124,21 @@ def _mpail2(env: Environment) -> Agent:
     return mpail2.make(env.spec, config, LOOP.environments)
 
 
+def _mail(env: Environment) -> Agent:
+    config = mail.Config(
+        policy=_POLICY,
+        discriminator=_NETWORK,
+        model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
+        horizon=3,
+        ratio=0.2,
+        batch=8,
+        policy_batch=4,
+        capacity=20,
+        policy_rate=1e-2,
+    )
+    return mail.make(env.spec, config, LOOP.environments)
+
+
 def _tdmpc2(env: Environment) -> Agent:
     return tdmpc2.make(env.spec, tdmpc2.Config(core=_LATENT), LOOP.environments)
 
@@ -138,6 +154,7 @@ AGENTS: dict[str, Callable[[Environment], Agent]] = {
     "sac": _sac,
     "iqmpc": _iqmpc,
     "mpail2": _mpail2,
+    "mail": _mail,
     "tdmpc2": _tdmpc2,
     "scripted": _scripted,
 }

@@ -27,3 +27,23 @@ def consistency(predicted: jax.Array, encoded: jax.Array, decay: float) -> jax.A
     chex.assert_rank([predicted, encoded], 3)
     chex.assert_equal_shape([predicted, encoded])
     return over_horizon(jnp.mean((predicted - encoded) ** 2, axis=(1, 2)), decay)
+
+
+def gaussian(
+    mean: jax.Array, std: jax.Array, observed: jax.Array, decay: float = 1.0
+) -> jax.Array:
+    """-log likelihood of what was observed, less a constant, `[]`.
+
+        Σ_{t<H} ρ^t E[mean_i ½ ((s_{t+1,i} - mean_i) / σ_i)² + log σ_i] / H
+
+    With σ = 1 it is half the mean squared error. Chua et al. 2018, PETS, arXiv 1805.12114,
+    eq. 1, with a mean over entries.
+
+    Args:
+      mean, std, observed: `[H, B, O]`.
+      decay: ρ.
+    """
+    chex.assert_rank([mean, std, observed], 3)
+    chex.assert_equal_shape([mean, std, observed])
+    losses = 0.5 * ((observed - mean) / std) ** 2 + jnp.log(std)
+    return over_horizon(jnp.mean(losses, axis=(1, 2)), decay)

@@ -1,0 +1,527 @@
+"""MAIL: a policy that is differentiated through a learned model and a discriminator.
+
+With the logit l(s, a) (high: expert) and a_t = π(s_t, ξ_t), a Gaussian with its noise ξ
+drawn beforehand; an iteration, after a round's steps have entered the replay:
+
+    1. model f:   max  E log p(s'|s, a)                        on the replay
+    2. l:         min  E_expert[softplus(-l)] + E_replay[softplus(l)] + penalty
+    3. policy:    min  E Σ_{t<H} γ^t cost(l(s_t, a_t)),   s_{t+1} = f(s_t, a_t)
+
+from states s_0 of the replay, by the gradient of the sum as it stands, through all H steps
+of policy and model:
+
+    J_s = c_s + c_a π_s + γ J'_s (f_s + f_a π_s)
+    J_θ = c_a π_θ + γ (J'_s f_a π_θ + J'_θ)
+
+Cost is a reward of a logit, negated: "neg_prob" is the paper's probability that it was the
+policy, "gail_neg" is -log D of its code, which does not saturate where the expert is far.
+
+The states along which is differentiated may be real ones, with gradients of the model at
+them (`correct`), or the model may be true physics (`roll`).
+
+Source: Baram, Anschel & Mannor 2016, Model-based Adversarial Imitation Learning, arXiv
+1612.02179, equations 10 and 11; line 12 of its Algorithm 1 prints π_θ for the π_s of J_s.
+Departures: a gradient penalty; one normaliser of all that is observed; after an end of an
+episode the model goes on.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Dynamics,
+    EnvSpec,
+    EnvState,
+    Fit,
+    Metrics,
+    Network,
+    Params,
+    Transition,
+    UsageError,
+)
+from planil_jax.data import demos as demonstrations
+from planil_jax.data import replay
+from planil_jax.losses import adversarial, world_model
+from planil_jax.models import ensemble, unroll
+from planil_jax.nets import fit, heads, mlp, normalise
+from planil_jax.nets.normalise import Moments
+
+_EDGE = 1e-4  # recorded actions nearer to a bound than this share are taken to be there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    policy: heads.Config = field(
+        default_factory=lambda: heads.Config(
+            network=mlp.Config(hidden=(64, 64), activation="tanh"), std=0.5
+        )
+    )
+    discriminator: mlp.Config = field(
+        default_factory=lambda: mlp.Config(hidden=(128, 128), activation="tanh")
+    )
+    model: ensemble.Config = field(default_factory=ensemble.Config)
+    roll: str = "model"  # what the policy is rolled through; or "physics", known ones
+    correct: str = "none"  # to states "recorded" in the last round, or of "physics"
+    reward: str = "gail_neg"  # a name of losses.adversarial.REWARDS, cost negated
+    horizon: int = 25  # H, steps
+    discount: float = 0.99  # γ
+    gradient_penalty: float = 1.0  # weight
+    penalty_norm: float = 1.0  # the slope of l that costs nothing
+    expert_noise: float = 0.05  # on the expert's data, in deviations and half bounds
+    expert_starts: float = 0.0  # share of s_0 that are the expert's states
+    learn_std: bool = True  # whether the policy's deviation is learned, or stays
+    ratio: float = 0.25  # iterations for each environment step
+    model_steps: int = 1  # gradient steps of each part in an iteration
+    discriminator_steps: int = 1
+    policy_steps: int = 3
+    model_length: int = 1  # steps that the model foresees in its loss
+    batch: int = 128  # steps of each class, or sequences for each member of the model
+    policy_batch: int = 64  # s_0, shared out among the members
+    capacity: int = 20_000  # steps of each environment that are kept
+    model_rate: float = 1e-3  # Adam
+    discriminator_rate: float = 1e-3
+    discriminator_half_life: int = 50_000  # gradient steps in which it halves; 0: it stays
+    policy_rate: float = 3e-4
+    max_grad_norm: float = 1.0  # of the policy
+
+
+@struct.dataclass
+class Acting:
+    """The part that acts and is exported."""
+
+    policy: Params
+    discriminator: Params
+    moments: Moments  # of observations
+
+
+@struct.dataclass
+class State:
+    params: Acting
+    policy: Fit
+    discriminator: Fit
+    model: Fit  # of the networks [M]
+    change: Moments  # of next_obs - obs
+    replay: replay.Replay | None  # None within a loop that does not change it
+
+
+class Parts(NamedTuple):
+    """What the agent is made of."""
+
+    policy: heads.Policy
+    judge: Network  # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> [..]
+    ensemble: ensemble.Ensemble
+    physics: Dynamics | None
+    unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
+    policy_fit: fit.Fitter
+    discriminator_fit: fit.Fitter
+    model_fit: fit.Fitter
+
+
+def make(
+    spec: EnvSpec, config: Config, environments: int, physics: Dynamics | None = None
+) -> Agent:
+    """MAIL in an environment of this spec.
+
+    Args:
+      environments: E of the loop, by which the replay is laid out.
+      physics: what the policy is rolled through, or corrected by, if `config` says so.
+
+    Raises:
+      UsageError: a setting is unknown or does not fit, or physics cannot be differentiated.
+    """
+    _check(spec, config, physics)
+    parts = make_parts(spec, config, physics)
+    policy = parts.policy
+
+    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+        chosen = policy.apply(params.policy, normalise.apply(params.moments, state.obs))
+        return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
+
+    # ---------------------------------------------------------------------------- learning
+
+    def init(key: jax.Array) -> State:
+        policy_key, judge_key, model_key = jax.random.split(key, 3)
+        fitted = parts.policy_fit.init(policy.init(policy_key))
+        judge = parts.discriminator_fit.init(parts.judge.init(judge_key))
+        model = parts.ensemble.dynamics.init(model_key)
+        obs = jnp.zeros((spec.observation_size,), jnp.float32)
+        step = {
+            "obs": obs,
+            "action": jnp.zeros((spec.action_size,), jnp.float32),
+            "next_obs": obs,
+            "ended": jnp.zeros((), bool),
+        }
+        return State(
+            params=Acting(fitted.params, judge.params, model.obs),
+            policy=fitted,
+            discriminator=judge,
+            model=parts.model_fit.init(model.networks),
+            change=model.change,
+            replay=replay.init(step, config.capacity, environments),
+        )
+
+    def update(
+        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
+    ) -> tuple[State, Metrics]:
+        del round_
+        assert state.replay is not None
+        told = fresh_errors(parts, model_of(state), rollout)
+        steps = {
+            "obs": rollout.obs,
+            "action": rollout.action,
+            "next_obs": rollout.next_obs,
+            "ended": rollout.terminal | rollout.truncated,
+        }
+        held = replay.insert(state.replay, steps)
+        of_model = _sequences(held, config.model_length)
+        of_policy = _starts(config, held, steps, demos)
+        known = ensemble.acquainted(model_of(state), rollout.obs, rollout.next_obs)
+        acting = dataclasses.replace(state.params, moments=known.obs)
+        slim = dataclasses.replace(state, params=acting, change=known.change, replay=None)
+
+        def model_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+            obs, actions = of_model(key, config.batch * config.model.members)
+            return fit_model(parts, state, obs, actions)
+
+        def discriminator_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+            expert_key, own_key, key = jax.random.split(key, 3)
+            obs, actions, _, _ = demonstrations.sample(demos, expert_key, config.batch)
+            assert actions is not None  # needs_actions
+            own = replay.sample(held, own_key, config.batch)
+            expert, own = (obs, actions), (own["obs"], own["action"])
+            return fit_discriminator(config, parts, state, expert, own, key)
+
+        def policy_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+            start_key, key = jax.random.split(key)
+            obs, actions = of_policy(start_key)
+            return fit_policy(config, parts, state, obs, actions, key)
+
+        def iterate(state: State, key: jax.Array) -> tuple[State, Metrics]:
+            keys, told = jax.random.split(key, 3), dict[str, jax.Array]()
+            for one, key, count in (
+                (model_step, keys[0], config.model_steps),
+                (discriminator_step, keys[1], config.discriminator_steps),
+                (policy_step, keys[2], config.policy_steps),
+            ):
+                state, metrics = jax.lax.scan(one, state, jax.random.split(key, count))
+                told |= jax.tree.map(jnp.mean, metrics)
+            return state, told
+
+        count = max(round(config.ratio * rollout.reward.size), 1)
+        slim, metrics = jax.lax.scan(iterate, slim, jax.random.split(key, count))
+        acting = Acting(slim.policy.params, slim.discriminator.params, known.obs)
+        state = dataclasses.replace(slim, params=acting, replay=held)
+        return state, told | jax.tree.map(jnp.mean, metrics)
+
+    return Agent(needs_actions=True, init=init, carry=lambda: (), act=act, update=update)
+
+
+def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -> Parts:
+    obs_size, bounds = spec.observation_size, (spec.action_low, spec.action_high)
+    low, high = (jnp.asarray(bound) for bound in bounds)
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    rate = fit.halving(config.discriminator_rate, config.discriminator_half_life)
+    return Parts(
+        policy=heads.make(config.policy, (obs_size,), *bounds),
+        judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
+        ensemble=ensemble.make(spec, config.model),
+        physics=physics,
+        unit=lambda action: (2 * action - low - high) / (high - low),
+        policy_fit=fit.make(optax.chain(clip, optax.adam(config.policy_rate))),
+        discriminator_fit=fit.make(optax.adam(rate)),
+        model_fit=fit.make(optax.adam(config.model_rate)),
+    )
+
+
+def model_of(state: State) -> ensemble.Learned:
+    """The parameters of the forward model, with which it can be planned through."""
+    return ensemble.Learned(state.model.params, state.params.moments, state.change)
+
+
+def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
+    """l: `(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`."""
+    parts = make_parts(spec, config)
+
+    def reward(params: Acting, obs, action, next_obs) -> jax.Array:
+        del next_obs
+        seen = normalise.apply(params.moments, obs)
+        return parts.judge.apply(params.discriminator, seen, parts.unit(action))
+
+    return reward
+
+
+# --------------------------------------------------------------------- one gradient step
+
+
+def fit_model(
+    parts: Parts, state: State, obs: jax.Array, actions: jax.Array
+) -> tuple[State, Metrics]:
+    """On sequences obs `[H + 1, B, O]` and actions `[H, B, U]`."""
+
+    def loss(networks: Params) -> jax.Array:
+        model = model_of(state)
+        model = ensemble.Learned(networks, model.obs, model.change)
+        return model_loss(parts, model, obs, actions)
+
+    value, gradients = jax.value_and_grad(loss)(state.model.params)
+    fitted = parts.model_fit.step(state.model, gradients)
+    return dataclasses.replace(state, model=fitted), {"model/loss": value}
+
+
+def fit_discriminator(
+    config: Config, parts: Parts, state: State, expert, own, key: jax.Array
+) -> tuple[State, Metrics]:
+    """On pairs of obs `[B, O]` and actions `[B, U]` of each."""
+    loss = functools.partial(discriminator_loss, config, parts)
+    gradients, metrics = jax.grad(loss, has_aux=True)(
+        state.discriminator.params, state.params.moments, expert, own, key
+    )
+    fitted = parts.discriminator_fit.step(state.discriminator, gradients)
+    return dataclasses.replace(state, discriminator=fitted), metrics
+
+
+def fit_policy(
+    config: Config,
+    parts: Parts,
+    state: State,
+    obs: jax.Array,
+    actions: jax.Array,
+    key: jax.Array,
+) -> tuple[State, Metrics]:
+    """From starts or along records, as `policy_loss` takes them."""
+    loss = functools.partial(policy_loss, config, parts)
+    gradients, metrics = jax.grad(loss, has_aux=True)(
+        state.policy.params, state.discriminator.params, model_of(state), obs, actions, key
+    )
+    fitted = parts.policy_fit.step(state.policy, gradients)
+    metrics |= {"policy/gradient_norm": optax.tree.norm(gradients)}
+    return dataclasses.replace(state, policy=fitted), metrics
+
+
+# ---------------------------------------------------------------------------------- losses
+
+
+def model_loss(parts: Parts, model: ensemble.Learned, obs: jax.Array, actions: jax.Array):
+    """-log likelihood of sequences, obs `[H + 1, B, O]` and actions `[H, B, U]`, `[]`; each
+    member's of its own share of B."""
+    members = jax.tree.leaves(model.networks)[0].shape[0]
+    scale = ensemble.deviation(model.change)
+
+    def one(model: ensemble.Learned, obs: jax.Array, actions: jax.Array) -> jax.Array:
+        foresee = jax.vmap(parts.ensemble.foresee, (None, 1, 1), 1)
+        mean, std = foresee(model, obs, actions)
+        return world_model.gaussian(mean / scale, std / scale, obs[1:] / scale)
+
+    shares = (_shared(obs, members), _shared(actions, members))
+    return jnp.mean(jax.vmap(one, (ensemble.EACH, 1, 1))(model, *shares))
+
+
+def discriminator_loss(
+    config: Config,
+    parts: Parts,
+    params: Params,
+    moments: Moments,
+    expert: tuple[jax.Array, jax.Array],
+    own: tuple[jax.Array, jax.Array],
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy, with noise on the expert's data, and a penalty.
+
+    Args:
+      expert, own: obs `[B, O]` and actions `[B, U]`.
+    """
+    obs_key, action_key, penalty_key = jax.random.split(key, 3)
+
+    def look(obs: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return normalise.apply(moments, obs), parts.unit(actions)
+
+    def judge(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return parts.judge.apply(params, *pair)
+
+    seen, acted = look(*expert)
+    expert = (
+        seen + config.expert_noise * jax.random.normal(obs_key, seen.shape),
+        acted + config.expert_noise * jax.random.normal(action_key, acted.shape),
+    )
+    own = look(*own)
+    logits = judge(expert), judge(own)
+    loss = adversarial.cross_entropy(*logits)
+    penalty = adversarial.gradient_penalty(
+        judge, expert, own, penalty_key, config.penalty_norm
+    )
+    return loss + config.gradient_penalty * penalty, {
+        "discriminator/loss": loss,
+        "discriminator/penalty": penalty,
+        "discriminator/accuracy": adversarial.accuracy(*logits),
+        "discriminator/expert_logit": jnp.mean(logits[0]),
+        "discriminator/learner_logit": jnp.mean(logits[1]),
+    }
+
+
+def policy_loss(
+    config: Config,
+    parts: Parts,
+    params: Params,
+    judge: Params,
+    model: ensemble.Learned,
+    obs: jax.Array,
+    actions: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Σ_{t<H} γ^t cost along the policy's own path, averaged over starts `[B]`.
+
+    Args:
+      obs, actions: recorded sequences `[H + 1, B, O]` and `[H, B, U]`, where the states are
+        corrected to them; else what comes after obs[0] is not looked at.
+    """
+    noise_key, model_key = jax.random.split(key)
+    horizon, batch, members = config.horizon, obs.shape[1], config.model.members
+    keys = jax.random.split(model_key, (horizon, batch))
+    records = config.correct == "recorded"
+    noise = jax.random.normal(noise_key, (horizon, *actions.shape[1:]))
+
+    def act(seen: jax.Array, drawn: jax.Array) -> jax.Array:
+        chosen = parts.policy.apply(params, normalise.apply(model.obs, seen))
+        std = chosen.std if config.learn_std else jax.lax.stop_gradient(chosen.std)
+        noise = _noise_of(parts, chosen, drawn) if records else drawn
+        return parts.policy.mode(heads.Squashed(chosen.mean + std * noise, std))
+
+    def path(model: ensemble.Learned, obs: jax.Array, drawn: jax.Array, keys: jax.Array):
+        dynamics, both = _rolled(config, parts, model, obs)
+        return unroll.path(act, dynamics, both, obs[0], drawn, keys)
+
+    paths = jax.vmap(path, (None, 1, 1, 1), 1)
+    paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
+    shares = (_shared(x, members) for x in (obs, actions if records else noise, keys))
+    seen, acted = paths_of_members(model, *shares)  # [H, M, B / M, ...]
+    logits = parts.judge.apply(judge, normalise.apply(model.obs, seen), parts.unit(acted))
+    costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, batch)
+    weights = config.discount ** jnp.arange(horizon, dtype=jnp.float32)
+    return jnp.mean(weights @ costs), {
+        "policy/cost": jnp.mean(costs),
+        "policy/logit": jnp.mean(logits),
+    }
+
+
+def _rolled(config: Config, parts: Parts, model: ensemble.Learned, obs: jax.Array):
+    """What the policy is rolled through from a recorded sequence `[H + 1, O]`, and its
+    parameters."""
+    member, physics = parts.ensemble.member, parts.physics
+    if config.roll == "physics":
+        return physics, ()
+    if config.correct == "recorded":
+        return unroll.straight_through(member, unroll.recorded()), (model, obs)
+    if config.correct == "physics":
+        assert physics is not None
+        return unroll.straight_through(member, physics), (model, ())
+    return member, model
+
+
+def _noise_of(parts: Parts, chosen: heads.Squashed, action: jax.Array) -> jax.Array:
+    """The noise with which the policy would have done this, as it stands."""
+    unit = jnp.clip(parts.unit(action), -1 + _EDGE, 1 - _EDGE)
+    return jax.lax.stop_gradient((jnp.arctanh(unit) - chosen.mean) / chosen.std)
+
+
+def _sequences(held: replay.Replay, length: int):
+    """Draws obs `[length + 1, B, O]` and actions `[length, B, U]`, by key and B."""
+    places = replay.sequence_starts(held, held.steps["ended"], length)
+
+    def draw(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+        drawn = replay.sample_sequences(held, places, key, batch, length)
+        return jnp.concatenate([drawn["obs"][:1], drawn["next_obs"]]), drawn["action"]
+
+    return draw
+
+
+def _starts(config: Config, held: replay.Replay, steps, demos: Demonstrations):
+    """Draws, by key, what the policy's loss begins with.
+
+    Records are of the last round alone: those of older policies would tell how to better
+    these.
+    """
+    batch = config.policy_batch
+    if config.correct == "recorded":
+        length = steps["obs"].shape[0]
+        if length < config.horizon:
+            raise UsageError(
+                f"agent.correct=recorded takes {config.horizon} steps out of a round of "
+                f"{length}: raise loop.steps, or lower agent.horizon."
+            )
+        zero = jnp.zeros((), jnp.int32)
+        draw_records = _sequences(replay.Replay(steps, zero, zero + length), config.horizon)
+        return lambda key: draw_records(key, batch)
+    draw_own, count = _sequences(held, 1), round(config.expert_starts * batch)
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own_key, expert_key = jax.random.split(key)
+        obs, actions = draw_own(own_key, batch)
+        if count:
+            theirs = demonstrations.sample(demos, expert_key, count)[0]
+            obs = obs.at[0, :count].set(theirs)
+        return obs, actions
+
+    return draw
+
+
+def _shared(leaf: jax.Array, members: int) -> jax.Array:
+    """`[T, B, ...]` as `[T, M, B / M, ...]`."""
+    return leaf.reshape(leaf.shape[0], members, -1, *leaf.shape[2:])
+
+
+def fresh_errors(parts: Parts, model: ensemble.Learned, rollout: Transition) -> Metrics:
+    """Of a step that the model has not seen yet, in deviations of a change."""
+    obs = jnp.stack([rollout.obs, rollout.next_obs]).reshape(2, -1, rollout.obs.shape[-1])
+    actions = rollout.action.reshape(1, -1, rollout.action.shape[-1])
+    found = ensemble.errors(parts.ensemble, model, obs, actions)[0]  # [O]
+    found = found / ensemble.deviation(model.change)
+    return {"model/fresh_error": jnp.mean(found), "model/worst_error": jnp.max(found)}
+
+
+def _check(spec: EnvSpec, config: Config, physics: Dynamics | None) -> None:
+    """Refuses settings that do not go together."""
+    adversarial.reward_of(config.reward)
+    rolls, corrections = ("model", "physics"), ("none", "recorded", "physics")
+    if config.roll not in rolls:
+        raise UsageError(f"agent.roll is one of {', '.join(rolls)}, not {config.roll!r}.")
+    if config.correct not in corrections:
+        raise UsageError(
+            f"agent.correct is one of {', '.join(corrections)}, not {config.correct!r}."
+        )
+    if config.roll == "physics" and config.correct != "none":
+        raise UsageError(
+            "agent.roll=physics leaves nothing to correct: choose agent.correct=none, or "
+            "agent.roll=model."
+        )
+    if config.correct == "recorded" and config.expert_starts:
+        raise UsageError(
+            "agent.correct=recorded starts where its records do: choose "
+            "agent.expert_starts=0."
+        )
+    if config.policy_batch % config.model.members:
+        raise UsageError(
+            f"agent.policy_batch, {config.policy_batch}, must be a multiple of "
+            f"agent.model.members, {config.model.members}."
+        )
+    if "physics" in (config.roll, config.correct):
+        if physics is None or physics.recover is None:
+            raise UsageError(
+                f"MAIL starts physics where an observation says, but a model of "
+                f"{spec.name} cannot tell its state from one: choose agent.roll=model and "
+                "agent.correct=none."
+            )
+        if config.roll == "physics" and not unroll.differentiable(physics, spec):
+            raise UsageError(
+                f"agent.roll=physics differentiates physics, but that of {spec.name} holds "
+                "a loop of unknown length or a call to the host: choose agent.roll=model."
+            )

@@ -1,0 +1,138 @@
+"""MAIL swings up from four demonstrations, and how far it must look ahead to do so; some
+minutes on two cores.
+
+All returns are means over the same 20 starts, of the last parameters. The pendulum never
+ends early, so no form of cost wins by its bias.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import collect
+from planil_jax import envs
+from planil_jax.agents import bc, mail, sac
+from planil_jax.base import Agent, Demonstrations
+from planil_jax.data import demos as demonstrations
+from planil_jax.training import loop, run
+
+ENV = envs.make("pendulum")
+EPISODES = 20
+STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
+ROLLOUTS = loop.Config(environments=1, steps=100, rounds=10)  # 1000 steps an epoch
+
+
+class Expert(NamedTuple):
+    """SAC of the task's own reward, after 20,000 steps."""
+
+    demos: Demonstrations  # 4 episodes
+    value: float  # its return
+    floor: float  # that of random actions
+
+    def loss(self, returns: np.ndarray) -> np.ndarray:
+        """What is lost against it, as a share of what it does better than chance."""
+        return (self.value - returns) / (self.value - self.floor)
+
+
+def controller(act) -> Agent:
+    """An agent that learns nothing: `act(obs, key)` to `[1]`."""
+
+    def of_state(params, carry, state, key, explore):
+        return act(state.obs, key), carry
+
+    return Agent(False, lambda key: (), lambda: (), of_state, lambda *_: None)
+
+
+def return_of(agent: Agent, params=()) -> float:
+    returns = jax.jit(lambda keys, params: run.mean_return(agent, ENV, keys, params))
+    return float(returns(STARTS, params))
+
+
+def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) -> run.Epoch:
+    """The last epoch, after so many steps of each seed; one seed after another, which is
+    faster on a processor."""
+    config = run.Config(
+        total_steps=steps,
+        evaluate_every=0,
+        evaluation_episodes=EPISODES,
+        seeds_by="map",
+    )
+    *_, last = run.train(agent, ENV, rollouts, config, demos, (0, seeds))
+    assert last.step == steps
+    return last
+
+
+def learned(demos: Demonstrations, steps: int, seeds: int, **options) -> np.ndarray:
+    """MAIL's returns `[S]`."""
+    config = dataclasses.replace(mail.Config(), **options)
+    agent = mail.make(ENV.spec, config, ROLLOUTS.environments)
+    return train(agent, ROLLOUTS, steps, demos, seeds).metrics["eval/return"]
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory) -> Expert:
+    agent = sac.make(ENV.spec, sac.Config(), 2)
+    rollouts = loop.Config(environments=2, steps=100, rounds=5)
+    last = train(agent, rollouts, 20_000, demonstrations.none(ENV.spec), 1)
+    params = jax.tree.map(lambda leaf: leaf[0], last.state.agent.params)
+    path = str(tmp_path_factory.mktemp("pendulum") / "pendulum.npz")
+    collect.record(ENV, agent, params, "sac", path, 4, seed=1, actions=True)
+
+    def random(obs, key) -> jax.Array:
+        return jax.random.uniform(key, (1,), jnp.float32, -2.0, 2.0)
+
+    return Expert(
+        demos=demonstrations.load(path, ENV.spec),
+        value=return_of(agent, params),
+        floor=return_of(controller(random)),
+    )
+
+
+@pytest.fixture(scope="module")
+def imitated(expert) -> np.ndarray:
+    """Three seeds."""
+    return learned(expert.demos, 10_000, 3)
+
+
+def test_every_seed_swings_up_like_the_expert(expert, imitated):
+    assert expert.value - expert.floor > 900
+    assert expert.loss(imitated).max() < 0.05
+
+
+def test_cloning_the_same_demonstrations_loses_at_least_three_times_as_much(
+    expert, imitated
+):
+    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
+    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    cloned = train(agent, rollouts, 30, expert.demos, 3).metrics["eval/return"]
+    assert expert.loss(cloned).min() > 0.1
+    assert expert.loss(cloned).min() > 3 * expert.loss(imitated).max()
+
+
+def test_a_quarter_of_a_second_ahead_is_too_short_to_swing_up(expert):
+    """A horizon of 5 steps, where 25 suffice: less than half of the way to the expert."""
+    short = learned(expert.demos, 10_000, 2, horizon=5)
+    assert expert.loss(short).min() > 0.5
+
+
+def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
+    """Within 5% of its own return, which is worse than that of random actions."""
+
+    def damping(obs, key) -> jax.Array:
+        return jnp.clip(-obs[2:], -2.0, 2.0)
+
+    brakes = controller(damping)
+    keys = jax.random.split(jax.random.key(5), 4)
+    steps, _ = jax.jit(lambda keys: loop.evaluate(brakes, ENV, (), keys))(keys)
+    demos = Demonstrations(
+        obs=jnp.concatenate([steps.obs[:, :1], steps.next_obs], axis=1),
+        actions=steps.action,
+        length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
+        terminal=jnp.zeros((4,), bool),
+        entries=(0, 1, 2),
+    )
+    np.testing.assert_allclose(learned(demos, 6000, 2), return_of(brakes), rtol=0.05)

@@ -42,8 +42,14 @@ _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
 _LATENT = latent.Config(
     network=latent_nets.Config(latent=8, encoder=(8,), hidden=(8,), critics=2),
     planner=dataclasses.replace(
-        _PLANNER, sampling="gaussian", noise=(3.0,), explore="noise"
+        _PLANNER,
+        horizon=2,
+        iterations=1,
+        sampling="gaussian",
+        noise=(3.0,),
+        explore="noise",
     ),
+    horizon=2,
     temperature=1e-3,
     proposals=2,
     warm_up=6,

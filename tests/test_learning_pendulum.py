@@ -11,7 +11,7 @@ import pytest
 
 from experiments import collect, experiment
 from planil_jax import envs
-from planil_jax.agents import adversarial, bc, ppo, sac
+from planil_jax.agents import adversarial, bc, ppo
 from planil_jax.base import Agent, Demonstrations
 from planil_jax.data import demos as demonstrations
 from planil_jax.models import simulator
@@ -110,11 +110,3 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
     )
     found = trained(gaifo(), ROLLOUTS, 96_000, demos)
     np.testing.assert_allclose(found, own, rtol=0.05)
-
-
-def test_sac_swings_up_by_the_task_s_reward(demos):
-    """Above -250 after 8000 steps; there are no demonstrations to look at."""
-    agent = sac.make(ENV.spec, sac.Config(steps=100), 1)
-    rollouts = loop.Config(environments=1, steps=100, rounds=20)
-    found = trained(agent, rollouts, 8000, demos, seeds=1)
-    assert found.min() > -250

@@ -53,7 +53,7 @@ from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, world_model
 from planil_jax.models import ensemble, unroll
-from planil_jax.nets import fit, heads, mlp, normalise
+from planil_jax.nets import fit, forward, heads, mlp, normalise
 from planil_jax.nets.normalise import Moments
 
 _EDGE = 1e-4  # recorded actions nearer to a bound than this share are taken to be there
@@ -93,6 +93,36 @@ class Config:
     discriminator_half_life: int = 50_000  # gradient steps in which it halves; 0: it stays
     policy_rate: float = 3e-4
     max_grad_norm: float = 1.0  # of the policy
+
+
+def published() -> Config:
+    """The choices of its authors' code, where they are choices here.
+
+    Not among them: dropout, an alternation of discriminator and policy in blocks of 100
+    steps, a mean of 7 rollouts in a gradient, and clipping by entries. There, states are
+    corrected by the simulator, which is set to the expert's states to start from; here, by
+    what the last round recorded.
+    """
+
+    def relu(*hidden: int) -> mlp.Config:
+        return mlp.Config(hidden=hidden, activation="relu")
+
+    return Config(
+        policy=heads.Config(network=relu(100, 50), std=0.1),
+        discriminator=relu(200, 100),
+        model=ensemble.Config(network=forward.Config(network=relu(100, 100, 100))),
+        correct="recorded",
+        horizon=10,
+        gradient_penalty=0.0,
+        expert_noise=0.0,
+        learn_std=False,
+        policy_steps=1,
+        batch=70,
+        policy_batch=70,
+        model_rate=1e-4,
+        discriminator_half_life=0,
+        policy_rate=1e-4,
+    )
 
 
 @struct.dataclass

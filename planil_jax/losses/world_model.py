@@ -37,7 +37,7 @@ def gaussian(
         Σ_{t<H} ρ^t E[mean_i ½ ((s_{t+1,i} - mean_i) / σ_i)² + log σ_i] / H
 
     With σ = 1 it is half the mean squared error. Chua et al. 2018, PETS, arXiv 1805.12114,
-    eq. 1, with a mean over entries.
+    section 4, with a mean over entries.
 
     Args:
       mean, std, observed: `[H, B, O]`.

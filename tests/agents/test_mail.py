@@ -684,6 +684,16 @@ def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     np.testing.assert_allclose(told["model/worst_error"], each.max(), rtol=1e-4)
 
 
+def test_the_published_choices_go_together():
+    """Real states, no penalty, no noise and no learned deviation, 10 steps ahead."""
+    made = mail.make(SPEC, mail.published(), 1)
+    arguments = rollout(1), demonstrations(), KEY, jnp.int32(0)
+    before = jax.eval_shape(made.init, KEY)
+    after, told = jax.eval_shape(made.update, before, *arguments)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert "policy/gradient_norm" in told
+
+
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [

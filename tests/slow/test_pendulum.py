@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments import collect, experiment
 from planil_jax import envs
-from planil_jax.agents import adversarial, ppo
+from planil_jax.agents import adversarial, ppo, sac
 from planil_jax.base import Agent, Demonstrations
 from planil_jax.data import demos as demonstrations
 from planil_jax.models import simulator
@@ -113,3 +113,12 @@ def test_ppo_swings_up_by_the_task_s_reward(demos):
     """Above -250 for both seeds; there are no demonstrations to look at."""
     found = train(ppo.make(ENV.spec, learner_of(40)), demos, seeds=2)
     assert found.metrics["eval/return"].min() > -250
+
+
+def test_sac_swings_up_by_the_task_s_reward(demos):
+    """Above -250 after 8000 steps; there are no demonstrations to look at."""
+    agent = sac.make(ENV.spec, sac.Config(steps=100), 1)
+    rollouts = loop.Config(environments=1, steps=100, rounds=20)
+    config = run.Config(total_steps=8000, evaluate_every=0, evaluation_episodes=EPISODES)
+    *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 1))
+    assert last.metrics["eval/return"].min() > -250

@@ -49,13 +49,15 @@ def options(**changed) -> mail.Config:
 
 
 def normal(*shape, seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def shifted(tree, by: float = 0.3):
     """With no parameter at 0."""
     leaves, structure = jax.tree.flatten(tree)
-    leaves = [leaf + by * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
+    leaves = [
+        leaf + by * np.asarray(normal(*leaf.shape, seed=i)) for i, leaf in enumerate(leaves)
+    ]
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -211,15 +213,14 @@ def test_corrected_costs_are_the_real_ones_with_the_model_s_slopes_there():
 def setting(config: mail.Config = CONFIG):
     """Parts, and parameters of policy, discriminator and model, none of which is 0."""
     parts = mail.make_parts(SPEC, config)
-    keys = jax.random.split(KEY, 3)
-    model = shifted(parts.ensemble.dynamics.init(keys[2]))
+    model = shifted(jit(parts.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.Moments(
             jnp.float32(5), jnp.array([0.3, -0.2, 1.0]), jnp.full(3, 2.0)
         ),
         change=normalise.Moments(jnp.float32(5), jnp.full(3, 0.1), jnp.full(3, 0.25)),
     )
-    policy, judge = parts.policy.init(keys[0]), parts.judge.init(keys[1])
+    policy, judge = jit(parts.policy.init)(KEY), jit(parts.judge.init)(KEY)
     return parts, shifted(policy), shifted(judge), model
 
 
@@ -317,7 +318,7 @@ def line(cost_of: str) -> tuple[mail.Parts, mail.Config, ensemble.Learned]:
     judge = Network(lambda key: (), logit)
     member = parts.ensemble.member._replace(step=step)
     parts = parts._replace(judge=judge, ensemble=parts.ensemble._replace(member=member))
-    model = jax.vmap(member.init, out_axes=ensemble.EACH)(jax.random.split(KEY, 1))
+    model = jit(parts.ensemble.dynamics.init)(KEY)
     return parts, config, model
 
 
@@ -329,7 +330,7 @@ def test_what_comes_later_than_the_horizon_teaches_nothing(horizon, wanted):
     so twice, and the second one once: 3 γ³. The bound of 2 doubles them all."""
     parts, config, model = line("state")
     config = dataclasses.replace(config, horizon=horizon)
-    policy = jax.tree.map(jnp.zeros_like, parts.policy.init(KEY))
+    policy = jax.tree.map(jnp.zeros_like, jit(parts.policy.init)(KEY))
     policy["params"]["raw_std"] = jnp.full(2, -30.0)  # next to no noise
 
     def loss(bias):
@@ -391,11 +392,11 @@ def through_physics(**changed):
         return jnp.sum(obs**2, axis=-1)
 
     parts = parts._replace(judge=Network(lambda key: (), logit))
-    model = shifted(parts.ensemble.dynamics.init(KEY))
+    model = shifted(jit(parts.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.init(4), change=model.change.replace(variance=jnp.full(4, 0.01))
     )
-    policy = shifted(parts.policy.init(KEY))
+    policy = shifted(jit(parts.policy.init)(KEY))
     obs = normal(2, 4, 4)
 
     def loss(policy):
@@ -573,7 +574,7 @@ def program(expert_starts: float):
 @functools.cache
 def updated(moving: tuple[str, ...], seed: int = 9, expert_starts: float = 0.0):
     """The State before and after an update in which only some parts have a rate."""
-    before = mail.make(SPEC, CONFIG, 1).init(KEY)
+    before = jit(mail.make(SPEC, CONFIG, 1).init)(KEY)
     before = before.replace(  # a discriminator and a model that say something
         discriminator=before.discriminator.replace(
             params=shifted(before.discriminator.params)
@@ -626,7 +627,7 @@ def test_what_acts_is_the_fitted_policy_and_the_moments_of_all_that_was_seen():
 def test_a_descent_of_each_loss_lowers_it():
     config = options(expert_noise=0.0, gradient_penalty=0.0, correct="recorded")
     parts = mail.make_parts(SPEC, config)
-    state = mail.make(SPEC, config, 1).init(KEY)
+    state = jit(mail.make(SPEC, config, 1).init)(KEY)
     state = state.replace(change=state.change.replace(variance=jnp.full(3, 0.5)))
     obs, actions = records(8)
     expert, own = (obs[0], actions[0]), (obs[1] - 1.0, actions[1])
@@ -655,7 +656,7 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
     config = options(max_grad_norm=1e-3)
     parts, policy, judge, model = setting(config)
     obs, actions = records()
-    state = mail.make(SPEC, config, 1).init(KEY)
+    state = jit(mail.make(SPEC, config, 1).init)(KEY)
     state = state.replace(
         params=state.params.replace(moments=model.obs),
         policy=state.policy.replace(params=policy),
@@ -676,7 +677,7 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
 
 def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     """A new model foresees the mean change: 0 before anything was seen, in units of 1."""
-    parts, model = setting()[0], mail.model_of(mail.make(SPEC, CONFIG, 1).init(KEY))
+    parts, model = setting()[0], mail.model_of(jit(mail.make(SPEC, CONFIG, 1).init)(KEY))
     told = jit(functools.partial(mail.fresh_errors, parts))(model, rollout(1))
     change = np.asarray(rollout(1).next_obs - rollout(1).obs).reshape(-1, 3)
     each = np.sqrt(np.mean(change**2, axis=0))

@@ -29,20 +29,27 @@ def config(members: int = 1, **options) -> ensemble.Config:
     return ensemble.Config(network=dataclasses.replace(NETWORK, **options), members=members)
 
 
+acquainted = jit(ensemble.acquainted)
+
+
 def normal(*shape, seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def actions_within(*shape, seed: int = 2) -> jax.Array:
     """Of SPEC, `[*shape, 2]`."""
-    low, high = jnp.array(SPEC.action_low), jnp.array(SPEC.action_high)
-    return jax.random.uniform(jax.random.key(seed), (*shape, 2), minval=low, maxval=high)
+    drawn = np.random.default_rng(seed).uniform(size=(*shape, 2))
+    low, high = np.array(SPEC.action_low), np.array(SPEC.action_high)
+    return jnp.asarray(low + (high - low) * drawn, jnp.float32)
 
 
 def moved(params: ensemble.Learned) -> ensemble.Learned:
     """No parameter of the networks is 0, and normalisers are not a new model's."""
     leaves, tree = jax.tree.flatten(params.networks)
-    leaves = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
+    leaves = [
+        leaf + 0.3 * np.asarray(normal(*leaf.shape, seed=i))
+        for i, leaf in enumerate(leaves)
+    ]
     return ensemble.Learned(
         networks=jax.tree.unflatten(tree, leaves),
         obs=normalise.Moments(
@@ -64,7 +71,7 @@ def member_of(params: ensemble.Learned, i: int) -> ensemble.Learned:
 def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
     """By numpy, layer by layer."""
     model = ensemble.make(SPEC, config())
-    params = moved(model.member.init(KEY))
+    params = moved(jit(model.member.init)(KEY))
     obs, action = normal(3), jnp.array([3.0, -0.5])
     z = model.member.recover(params, obs)
     found = model.member.observe(params, model.member.step(params, z, action, KEY))
@@ -82,7 +89,7 @@ def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
 def test_a_new_model_foresees_the_mean_change_whatever_is_done():
     model = ensemble.make(SPEC, CONFIG)
     obs, next_obs = normal(50, 3), normal(50, 3, seed=5) + 3.0
-    params = ensemble.acquainted(model.dynamics.init(KEY), obs, next_obs)
+    params = acquainted(jit(model.dynamics.init)(KEY), obs, next_obs)
     z = model.dynamics.recover(params, obs[0])
     seen = model.dynamics.observe(
         params, model.dynamics.step(params, z, actions_within(), KEY)
@@ -93,9 +100,9 @@ def test_a_new_model_foresees_the_mean_change_whatever_is_done():
 
 def test_steps_foreseen_are_steps_taken():
     model = ensemble.make(SPEC, config(memory=5))
-    params = moved(model.member.init(KEY))
+    params = moved(jit(model.member.init)(KEY))
     obs, actions = normal(5, 3), actions_within(4)
-    found, _ = model.foresee(params, obs, actions)
+    found, _ = jit(model.foresee)(params, obs, actions)
     z = model.member.recover(params, obs[0])
     for action, wanted in zip(actions, found, strict=True):
         z = model.member.step(params, z, action, KEY)
@@ -106,7 +113,7 @@ def test_steps_foreseen_are_steps_taken():
 def test_only_a_memory_remembers(memory):
     """The second of two equal steps differs from the first, from the same observation."""
     model = ensemble.make(SPEC, config(memory=memory))
-    params = moved(model.member.init(KEY))
+    params = moved(jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     first = model.member.step(params, model.member.recover(params, obs), action, KEY)
     again = model.member.step(params, first.replace(obs=obs), action, KEY)
@@ -116,7 +123,7 @@ def test_only_a_memory_remembers(memory):
 
 def test_a_probabilistic_step_is_drawn_with_the_deviation_foreseen():
     model = ensemble.make(SPEC, config(probabilistic=True))
-    params = moved(model.member.init(KEY))
+    params = moved(jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     mean, std = model.foresee(params, jnp.stack([obs, obs]), action[None])
     z = model.member.recover(params, obs)
@@ -212,7 +219,7 @@ def experience(count: int, length: int, seed: int, noise: float = 1.0):
 def trained(probabilistic: bool):
     model = ensemble.make(SPEC, config(members=2, probabilistic=probabilistic))
     obs, actions = experience(512, 1, seed=10)
-    params = ensemble.acquainted(model.dynamics.init(KEY), obs[:1], obs[1:])
+    params = acquainted(jit(model.dynamics.init)(KEY), obs[:1], obs[1:])
     return model, fitted(model, params, obs, actions)
 
 
@@ -252,7 +259,7 @@ def test_members_agree_where_they_were_trained_and_not_far_from_it():
 def test_errors_are_those_of_the_mean_of_the_members_step_by_step():
     """Members that move by 1 and by 3 a step; everything really stands still."""
     model = ensemble.make(SPEC, config(members=2))
-    params = model.dynamics.init(KEY)
+    params = jit(model.dynamics.init)(KEY)
     networks = jax.tree.map(jnp.zeros_like, params.networks)
     networks["params"]["mean"]["bias"] = jnp.array([[1.0] * 3, [3.0, 1.0, -1.0]])
     params = params.replace(networks=networks)  # changes of 2, 1 and 0 on average
@@ -263,7 +270,7 @@ def test_errors_are_those_of_the_mean_of_the_members_step_by_step():
 
 def test_a_member_s_loss_moves_that_member_alone():
     model = ensemble.make(SPEC, CONFIG)
-    params = model.dynamics.init(KEY)
+    params = jit(model.dynamics.init)(KEY)
 
     def second(networks):
         one = member_of(params.replace(networks=networks), 1)
@@ -282,7 +289,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
     )
     model = ensemble.make(SPEC, ensemble.Config(network=narrow))
     obs, actions = experience(256, 8, seed=30, noise=0.0)
-    new = ensemble.acquainted(model.dynamics.init(KEY), obs[:-1], obs[1:])
+    new = acquainted(jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
     singles = obs[:-1].reshape(1, -1, 3), obs[1:].reshape(1, -1, 3)
     of_one = fitted(model, new, jnp.concatenate(singles), actions.reshape(1, -1, 2))
     of_many = fitted(model, new, obs, actions)
@@ -301,7 +308,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
 def test_planners_see_every_member_and_average_their_scores():
     """Members that move the first entry by 1, 2 and 6 a step: scores of 3 and 6."""
     model = ensemble.make(SPEC, CONFIG)
-    params = model.dynamics.init(KEY)
+    params = jit(model.dynamics.init)(KEY)
     networks = jax.tree.map(jnp.zeros_like, params.networks)
     bias = jnp.zeros((3, 3)).at[:, 0].set(jnp.array([1.0, 2.0, 6.0]))
     networks["params"]["mean"]["bias"] = bias
@@ -330,7 +337,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
         return env.step(state, action)[0].obs
 
     following = jit(jax.vmap(real))(obs, actions)
-    params = ensemble.acquainted(model.dynamics.init(KEY), obs, following)
+    params = acquainted(jit(model.dynamics.init)(KEY), obs, following)
     params = fitted(model, params, jnp.stack([obs, following]), actions[None])
     planner = mppi.make(
         mppi.Config(samples=64, horizon=15, iterations=2), (-1.0,) * 2, (1.0,) * 2
@@ -362,7 +369,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
 def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_itself():
     """Slopes after two steps: f_s f_s, f_s f_a and f_a, each at its real state."""
     model = ensemble.make(SPEC, config())
-    params = moved(model.member.init(KEY))
+    params = moved(jit(model.member.init)(KEY))
     real = Dynamics(
         init=lambda key: (),
         start=lambda params, state: state.obs,

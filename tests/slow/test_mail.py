@@ -15,7 +15,7 @@ import pytest
 
 from experiments import collect
 from planil_jax import envs
-from planil_jax.agents import bc, mail, sac
+from planil_jax.agents import mail, sac
 from planil_jax.base import Agent, Demonstrations
 from planil_jax.data import demos as demonstrations
 from planil_jax.training import loop, run
@@ -101,16 +101,6 @@ def imitated(expert) -> np.ndarray:
 def test_every_seed_swings_up_like_the_expert(expert, imitated):
     assert expert.value - expert.floor > 900
     assert expert.loss(imitated).max() < 0.05
-
-
-def test_cloning_the_same_demonstrations_loses_at_least_three_times_as_much(
-    expert, imitated
-):
-    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
-    rollouts = loop.Config(environments=1, steps=1, rounds=30)
-    cloned = train(agent, rollouts, 30, expert.demos, 3).metrics["eval/return"]
-    assert expert.loss(cloned).min() > 0.1
-    assert expert.loss(cloned).min() > 3 * expert.loss(imitated).max()
 
 
 def test_a_quarter_of_a_second_ahead_is_too_short_to_swing_up(expert):

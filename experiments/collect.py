@@ -2,6 +2,11 @@
 
     python -m experiments.collect --env=navigation --out=demos/navigation.npz --episodes=4
     python -m experiments.collect --run=runs/expert --out=demos/pendulum.npz --actions
+    python -m experiments.collect --run=runs/expert --env=pendulum:pixels=64 \
+        --out=demos/pendulum_seen.npz --actions
+
+Given both, the trained expert drives in the environment, and may read there what pictures
+show; the file holds the pictures, each frame once.
 
 The scripted expert plans on the task's own cost or, where there is none, on its reward.
 An expert that is no better than random actions is refused, unless --unlearned is given.
@@ -20,11 +25,12 @@ from planil_jax.training import loop
 FLAGS = flags.FLAGS
 
 RANDOM_EPISODES = 16  # of random actions, that an expert is compared with
+_OF_PICTURES = ("pixels", "frames", "camera")
 
 
 def define_flags() -> None:
     """Not on import: other binaries import this one."""
-    flags.DEFINE_string("env", None, "Environment to demonstrate; or --run.")
+    flags.DEFINE_string("env", None, "Environment to demonstrate; or that of --run.")
     flags.DEFINE_string("run", None, "The --logdir of a training whose first seed drives.")
     flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
@@ -37,14 +43,14 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    if (FLAGS.env is None) == (FLAGS.run is None):
+    if FLAGS.env is None and FLAGS.run is None:
         raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
     if not all(entry.isdigit() for entry in FLAGS.entries):
         raise UsageError(f"--entries={','.join(FLAGS.entries)}: must be numbers from 0 on.")
     args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
     more = {"unlearned": FLAGS.unlearned, "entries": tuple(map(int, FLAGS.entries))}
     if FLAGS.run:
-        card = from_run(runs.load(FLAGS.run), *args, **more)
+        card = from_run(runs.load(FLAGS.run), *args, environment=FLAGS.env, **more)
     else:
         card = collect(FLAGS.env, *args, **more)
     print(told(FLAGS.out, card, FLAGS.actions))
@@ -69,7 +75,10 @@ def collect(
 ) -> demos.Card:
     """Runs the scripted expert for `count` episodes; `more` as for `record`."""
     env = envs.make(environment)
-    expert = experiment.make_expert(environment, env)
+    seen = unseen(environment)
+    expert = experiment.make_expert(environment, envs.make(seen))
+    if env.spec.image:
+        expert = knowing(expert)
     name = f"scripted MPPI, seed {seed}"
     return record(env, expert, (), name, path, count, seed, actions, **more)
 
@@ -80,13 +89,57 @@ def from_run(
     count: int,
     seed: int,
     actions: bool,
+    environment: str | None = None,
     **more,
 ) -> demos.Card:
-    """Lets the first member of a run drive `count` episodes; `more` as for `record`."""
+    """Lets the first member of a run drive `count` episodes; `more` as for `record`.
+
+    Args:
+      environment: where; None: where it was trained.
+
+    Raises:
+      UsageError: the environment is of other sizes than where it was trained.
+    """
     own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
     agent = trained.make_agent(trained.env, own)
+    env = envs.make(environment) if environment else trained.env
+    if environment and env.spec.image and not trained.env.spec.image:
+        agent = knowing(agent)
+        _require_same(trained.env, envs.make(unseen(environment)))
+    elif environment:
+        _require_same(trained.env, env)
     name = f"{trained.experiment.method} after {trained.step} steps, seed {seed}"
-    return record(trained.env, agent, params, name, path, count, seed, actions, **more)
+    return record(env, agent, params, name, path, count, seed, actions, **more)
+
+
+def knowing(expert: Agent) -> Agent:
+    """An expert that reads, where pictures are shown, the state that they show."""
+
+    def act(params, carry, state, key, explore):
+        return expert.act(params, carry, state.sim.inner, key, explore)
+
+    return expert._replace(act=act)
+
+
+def unseen(environment: str) -> str:
+    """The name of an environment without what is said of pictures."""
+    name, _, options = environment.partition(":")
+    kept = [
+        option
+        for option in options.split(",")
+        if option and option.partition("=")[0] not in _OF_PICTURES
+    ]
+    return ":".join([name, *([",".join(kept)] if kept else [])])
+
+
+def _require_same(trained: Environment, other: Environment) -> None:
+    """Refuses an environment that an expert of another cannot drive in."""
+    for what in ("observation_names", "action_low", "action_high"):
+        if getattr(trained.spec, what) != getattr(other.spec, what):
+            raise UsageError(
+                f"--env={other.spec.name} has other {what.replace('_', ' ')} than "
+                f"{trained.spec.name}, where --run was trained: give one with the same."
+            )
 
 
 def record(
@@ -116,8 +169,12 @@ def record(
     if not unlearned:
         _refuse_unlearned(env, np.sum(transitions.reward * alive, axis=1), seed)
     names = env.spec.observation_names
+    if entries and env.spec.image:
+        raise UsageError(
+            f"{env.spec.name} shows pictures, which have no entries: leave out --entries."
+        )
     seen = list(entries or range(len(names)))
-    if max(seen) >= len(names):
+    if max(seen, default=-1) >= len(names):
         raise UsageError(
             f"{env.spec.name} observes entries 0 to {len(names) - 1}, no {max(seen)}."
         )
@@ -131,6 +188,7 @@ def record(
         environment=env.spec.name,
         control_period=env.spec.control_period,
         observation_names=tuple(names[entry] for entry in seen),
+        image=(*env.spec.image[:2], 3) if env.spec.image else (),
         action_low=env.spec.action_low,
         action_high=env.spec.action_high,
         expert=name,
@@ -168,7 +226,8 @@ def _episode(transitions, alive: np.ndarray, seen: list[int], actions: bool):
     length = int(alive.sum())
     obs = np.concatenate([transitions.obs[:1], transitions.next_obs[:length]])
     return demos.Episode(
-        obs=obs[:, seen],
+        # Of pictures, the newest frame alone.
+        obs=obs[:, seen] if seen else obs[..., -3:],
         actions=transitions.action[:length] if actions else None,
         rewards=transitions.reward[:length],
         terminal=bool(transitions.terminal[length - 1]),

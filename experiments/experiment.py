@@ -111,10 +111,11 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
       UsageError: the method needs actions, and the demonstrations hold none.
     """
     method = METHODS[experiment.method]
-    if env.spec.image:
+    if env.spec.image and not method.pictures:
         raise UsageError(
             f"{experiment.method} reads vectors, but {experiment.environment} shows "
-            "pictures: leave its option pixels out; no method learns from pictures yet."
+            "pictures: leave its option pixels out, or choose one of "
+            f"{', '.join(name for name, row in METHODS.items() if row.pictures)}."
         )
     if method.imitates:
         require_length(demos, method.sequence(experiment.agent), experiment.method)

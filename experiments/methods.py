@@ -16,6 +16,7 @@ class Method(NamedTuple):
     imitates: bool = True  # or else learns from the task's reward, without demonstrations
     whole: bool = False  # whether demonstrations must hold whole observations
     interacts: bool = True  # whether it learns from what it does in the environment
+    pictures: bool = False  # whether it can learn from an environment that shows pictures
     maps: bool = False  # whether its reports show what it learned of the plane
     # (its config) -> steps of the sequences that it takes from demonstrations
     sequence: Callable[[Any], int] = lambda config: 1
@@ -57,6 +58,7 @@ METHODS: dict[str, Method] = {
             spec, config, environments
         ),
         whole=True,
+        pictures=True,
         sequence=lambda config: config.core.horizon,
         reward=lambda spec, config, entries: iqmpc.recovered_reward(spec, config),
     ),
@@ -66,6 +68,7 @@ METHODS: dict[str, Method] = {
             spec, config, environments
         ),
         whole=True,
+        pictures=True,
         reward=lambda spec, config, entries: mpail2.recovered_reward(spec, config),
     ),
     "mail": Method(
@@ -82,6 +85,7 @@ METHODS: dict[str, Method] = {
             spec, config, entries
         ),
         interacts=False,
+        pictures=True,
     ),
     # Engines: experts are trained with them.
     "ppo": Method(
@@ -102,5 +106,6 @@ METHODS: dict[str, Method] = {
             spec, config, environments
         ),
         imitates=False,
+        pictures=True,
     ),
 }

@@ -3,7 +3,8 @@
     mean squared error:  min_π  E_expert ‖mode π(·|s) - a‖²,  in units of half the bounds
     likelihood:          min_π  -E_expert[log π(a|s)]
 
-Observations are normalised by the demonstrations' mean and deviation. What the loop
+Observations are normalised by the demonstrations' mean and deviation; pictures go through
+convolutions, and are moved by a few pixels where they are learned from. What the loop
 collects is not looked at.
 
 Source: Pomerleau 1991; as the baseline of Ho & Ermon 2016, arXiv 1606.03476.
@@ -29,7 +30,7 @@ from planil_jax.base import (
 )
 from planil_jax.data import demos as demonstrations
 from planil_jax.losses import policy as losses
-from planil_jax.nets import fit, heads, mlp, normalise
+from planil_jax.nets import conv, fit, heads, mlp, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Config:
     policy: heads.Config = field(
         default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
     )
+    eye: conv.Config = field(default_factory=conv.Config)  # before it, of pictures
     loss: str = "mse"  # or "likelihood"
     steps: int = 100  # gradient steps a round
     batch: int = 128
@@ -70,13 +72,20 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
     """
     if config.loss not in ("mse", "likelihood"):
         raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
-    policy = heads.make(config.policy, (len(entries),), spec.action_low, spec.action_high)
+    bounds, frames = (spec.action_low, spec.action_high), 1
+    if spec.image:
+        frames = spec.image[-1] // 3
+        head = heads.make(config.policy, (conv.features(config.eye, spec.image),), *bounds)
+        network = conv.before(config.eye, spec.image, head)
+        policy = heads.squashing(network.init, network.apply, *bounds)  # type: ignore[arg-type]
+    else:
+        policy = heads.make(config.policy, (len(entries),), *bounds)
     fitter = fit.make(optax.adamw(config.rate, weight_decay=config.weight_decay))
     seen = jnp.asarray(entries)
     half = (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
 
     def look(moments: normalise.Moments, obs: jax.Array) -> jax.Array:
-        return normalise.apply(moments, obs[..., seen])
+        return obs if spec.image else normalise.apply(moments, obs[..., seen])
 
     def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
         chosen = policy.apply(params.policy, look(params.moments, state.obs))
@@ -90,11 +99,14 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
         state: State, rollout, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
         del rollout, round_
-        moments = moments_of(demos)
+        moments = state.params.moments if spec.image else moments_of(demos)
 
         def step(fitted: Fit, key: jax.Array):
-            obs, actions, _, _ = demonstrations.sample(demos, key, config.batch)
+            obs, actions, _, _ = demonstrations.sample(demos, key, config.batch, frames)
             assert actions is not None  # needs_actions
+            if spec.image:
+                keys = jax.random.split(jax.random.fold_in(key, 1), config.batch)
+                obs = jax.vmap(conv.random_shift)(keys, obs)
 
             def loss_fn(params: Params):
                 chosen = policy.apply(params, look(moments, obs))

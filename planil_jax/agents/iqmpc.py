@@ -108,12 +108,12 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     ) -> tuple[State, Metrics]:
         assert state.replay is not None
         held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, core)
+        places = engine.starts(held, parts, core)
         warming, count = engine.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
-            own = engine.own(held, places, core, own_key)
+            own = engine.own(held, places, parts, core, own_key)
             expert = engine.expert(demos, parts, core, expert_key)
             return learn(state, own, expert, key)
 

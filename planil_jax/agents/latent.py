@@ -7,15 +7,18 @@ Learning: a round's steps enter the replay, and then `ratio` gradient steps are 
 each of them. The first `warm_up` steps are uniformly random, and their gradient steps come
 all at once when they end.
 
-Inside, actions are in [-1, 1].
+Inside, actions are in [-1, 1]. Where the environment shows pictures, the replay holds each
+frame once, and what is learned from is moved at random by a few pixels.
 
 Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828.
 Departures: a round of steps and then a round of gradient steps, where theirs alternate one
 by one; the mean of the plans acts when it does not explore, where theirs draws a plan; the
 policy's deviation stays above 0.1, where theirs falls to e^-10, since a narrower policy
-gives log π of a planned action no bound.
+gives log π of a planned action no bound; of pictures, the last step of an episode is not
+learned from, since what it led to is not held.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,12 +38,13 @@ from planil_jax.base import (
     Params,
     Plan,
     Transition,
+    UsageError,
 )
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import world_model
 from planil_jax.models import latent as models
-from planil_jax.nets import fit, heads, latent
+from planil_jax.nets import conv, fit, heads, latent
 from planil_jax.planners import mppi
 
 
@@ -95,7 +99,7 @@ class Acting:
 class Sequences:
     """Consecutive steps of one buffer; actions in [-1, 1]."""
 
-    obs: jax.Array  # [H + 1, B, O]
+    obs: jax.Array  # [H + 1, B, O]; or pictures [H + 1, B, H, W, C]
     actions: jax.Array  # [H, B, U]
     terminal: jax.Array  # [H, B] bool; only a last step can be
     rewards: jax.Array | None = None  # [H, B] the task's, where it is what is learned from
@@ -108,6 +112,7 @@ class Parts(NamedTuple):
     critics: latent.Ensemble
     policy: heads.Policy
     steps: int  # actions that the policy tells at once; 0: one
+    frames: int  # pictures that are seen together; 0: observations are no pictures
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     full: Callable[[jax.Array], jax.Array]  # and back
     discount: float
@@ -120,7 +125,16 @@ Score = Callable[[Acting, jax.Array, jax.Array], Callable[[jax.Array], jax.Array
 
 
 def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Parts:
-    """The parts, with critics of so many outputs and a policy of so many steps."""
+    """The parts, with critics of so many outputs and a policy of so many steps.
+
+    Raises:
+      UsageError: the environment shows pictures of a task that can end for good.
+    """
+    if spec.image and spec.terminates:
+        raise UsageError(
+            f"{spec.name} can end early, and with pictures the last step of an episode is "
+            "not held, so that nothing would learn of it: leave out its option pixels."
+        )
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
     adams = {name: optax.adam(rate) for name, rate in rates.items()}
@@ -134,6 +148,7 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
         critics=latent.make_critics(config.network, spec.action_size, outputs),
         policy=latent.make_policy(config.network, spec.action_size, steps),
         steps=steps,
+        frames=spec.image[-1] // 3 if spec.image else 0,
         unit=lambda action: (2 * action - low - high) / (high - low),
         full=lambda unit: low + (high - low) * (unit + 1) / 2,
         discount=config.discount or discount(spec.episode_length),
@@ -207,15 +222,17 @@ def empty_replay(
     spec: EnvSpec, config: Config, environments: int, rewards: bool = False
 ) -> replay.Replay:
     """A replay without steps, which holds the task's rewards only if asked to."""
-    obs = jnp.zeros((spec.observation_size,), jnp.float32)
     no = jnp.zeros((), bool)
     step = {
-        "obs": obs,
         "action": jnp.zeros((spec.action_size,), jnp.float32),
-        "next_obs": obs,
         "terminal": no,
         "truncated": no,
     }
+    if spec.image:
+        step |= {"obs": jnp.zeros((*spec.image[:2], 3), jnp.uint8)}  # the newest frame
+    else:
+        obs = jnp.zeros((spec.observation_size,), jnp.float32)
+        step |= {"obs": obs, "next_obs": obs}
     if rewards:
         step["reward"] = jnp.zeros((), jnp.float32)
     return replay.init(step, config.capacity, environments)
@@ -223,23 +240,36 @@ def empty_replay(
 
 def remember(held: replay.Replay, parts: Parts, rollout: Transition) -> replay.Replay:
     """The replay with a rollout `[T, E]`."""
-    scaled = rollout.replace(action=parts.unit(rollout.action))  # type: ignore[attr-defined]
+    scaled = dataclasses.replace(rollout, action=parts.unit(rollout.action))
+    if parts.frames:
+        scaled = dataclasses.replace(scaled, obs=rollout.obs[..., -3:])
     return replay.insert(held, {name: getattr(scaled, name) for name in held.steps})
 
 
-def starts(held: replay.Replay, config: Config) -> jax.Array:
+def starts(held: replay.Replay, parts: Parts, config: Config) -> jax.Array:
     """Where sequences start, for `own`; once a round."""
-    ended = held.steps["terminal"] | held.steps["truncated"]
-    return replay.sequence_starts(held, ended, config.horizon)
+    # Of pictures, the step after a sequence holds what its last one led to.
+    length = config.horizon + (1 if parts.frames else 0)
+    return replay.sequence_starts(held, _ended(held), length)
 
 
 def own(
-    held: replay.Replay, places: jax.Array, config: Config, key: jax.Array
+    held: replay.Replay, places: jax.Array, parts: Parts, config: Config, key: jax.Array
 ) -> Sequences:
     """Sequences of the learner's own."""
-    steps = replay.sample_sequences(held, places, key, config.batch, config.horizon)
+    if parts.frames:
+        age, column = replay.draw_starts(held, places, key, config.batch)
+        ages = age + jnp.arange(config.horizon + 1)[:, None]  # [H + 1, B]
+        steps = replay.at(held, ages[:-1], column)
+        obs = replay.stacked(
+            held, held.steps["obs"], _ended(held), ages, column, parts.frames
+        )
+        obs = _shifted(obs, jax.random.fold_in(key, 1))
+    else:
+        steps = replay.sample_sequences(held, places, key, config.batch, config.horizon)
+        obs = jnp.concatenate([steps["obs"][:1], steps["next_obs"]])
     return Sequences(
-        obs=jnp.concatenate([steps["obs"][:1], steps["next_obs"]]),
+        obs=obs,
         actions=steps["action"],
         terminal=steps["terminal"],
         rewards=steps.get("reward"),
@@ -251,10 +281,31 @@ def expert(
 ) -> Sequences:
     """Sequences of the demonstrator, with its actions."""
     obs, actions, terminal = demonstrations.sample_sequences(
-        demos, key, config.batch, config.horizon
+        demos, key, config.batch, config.horizon, max(parts.frames, 1)
     )
     assert actions is not None  # an agent says that it needs them
+    if parts.frames:
+        obs = _shifted(obs, jax.random.fold_in(key, 1))
     return Sequences(obs, parts.unit(actions), terminal)
+
+
+def expert_pairs(
+    demos: Demonstrations, parts: Parts, config: Config, key: jax.Array
+) -> jax.Array:
+    """What the demonstrator saw before and after a step, `[2, B, O]`."""
+    frames = max(parts.frames, 1)
+    pairs = jnp.stack(demonstrations.sample_pairs(demos, key, config.batch, frames))
+    return _shifted(pairs, jax.random.fold_in(key, 1)) if parts.frames else pairs
+
+
+def _ended(held: replay.Replay) -> jax.Array:
+    return held.steps["terminal"] | held.steps["truncated"]
+
+
+def _shifted(pictures: jax.Array, key: jax.Array) -> jax.Array:
+    """Each of the pictures `[T, B, H, W, C]` moved by its own few pixels."""
+    keys = jax.random.split(key, pictures.shape[:2])
+    return jax.vmap(jax.vmap(conv.random_shift))(keys, pictures)
 
 
 def joined(*buffers: Sequences) -> Sequences:

@@ -44,7 +44,6 @@ from planil_jax.base import (
     Params,
     Transition,
 )
-from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, world_model
 from planil_jax.losses import policy as losses
@@ -133,13 +132,13 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     ) -> tuple[State, Metrics]:
         assert state.replay is not None
         held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, core)
+        places = engine.starts(held, parts, core)
         warming, count = engine.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
-            own = engine.own(held, places, core, own_key)
-            pairs = demonstrations.sample_pairs(demos, expert_key, core.batch)
+            own = engine.own(held, places, parts, core, own_key)
+            pairs = engine.expert_pairs(demos, parts, core, expert_key)
             return learn(state, own, pairs, key)
 
         slim = dataclasses.replace(state, replay=None)
@@ -159,7 +158,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             state.model.params, own
         )  # encoded [H + 1, B, Z]
         model = parts.model_fit.step(state.model, gradients)
-        expert = parts.model.encode(state.model.params, jnp.stack(pairs))  # [2, B, Z]
+        expert = parts.model.encode(state.model.params, pairs)  # [2, B, Z]
 
         of_reward = functools.partial(reward_loss, config, reward)
         gradients, told_reward = jax.grad(of_reward, has_aux=True)(

@@ -109,12 +109,12 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         del demos
         assert state.replay is not None
         held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, core)
+        places = engine.starts(held, parts, core)
         warming, count = engine.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, key = jax.random.split(key)
-            return learn(state, engine.own(held, places, core, own_key), key)
+            return learn(state, engine.own(held, places, parts, core, own_key), key)
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)

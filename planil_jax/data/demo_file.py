@@ -1,6 +1,7 @@
 """The file format of demonstrations: an `.npz` without pickles, episodes one after another.
 
-    obs      [Σ(L + 1), O] float32     one row more than transitions in each episode
+    obs      [Σ(L + 1), O] float32     one row more than transitions in each episode,
+             or [Σ(L + 1), H, W, 3] uint8: pictures, a single frame each
     actions  [Σ L, U] float32          absent: observations only
     rewards  [Σ L] float32             absent, or for reports; no imitator ever reads them
     length   [N] int32                 transitions of each episode
@@ -27,18 +28,19 @@ from planil_jax import __version__, config
 from planil_jax.base import UsageError
 
 FORMAT = "planil_jax demonstrations"
-VERSION = 1
+VERSION = 2  # 1 had no pictures
 AGAIN = "record it again with `python -m experiments.collect`"  # the usual mend
 
 _REQUIRED = ("obs", "length", "terminal", "card")
 _OPTIONAL = ("actions", "rewards")
 _LAYOUT = {  # name -> (rank, kinds of dtype)
-    "obs": (2, "fiu"),
+    "obs": (2, "fiu"),  # or _PICTURES
     "actions": (2, "fiu"),
     "rewards": (1, "fiu"),
     "length": (1, "iu"),
     "terminal": (1, "b"),
 }
+_PICTURES = 4, np.uint8  # rank and dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Card:
     environment: str = ""
     control_period: float = 0.0  # seconds
     observation_names: tuple[str, ...] = ()  # [O] of the entries that are held
+    image: tuple[int, ...] = ()  # [H, W, 3] of a frame; (): entries are held
     action_low: tuple[float, ...] = ()  # [U]
     action_high: tuple[float, ...] = ()  # [U]
     expert: str = ""  # who demonstrated
@@ -60,7 +63,7 @@ class Card:
 class Episode:
     """One recorded episode, on the host."""
 
-    obs: np.ndarray  # [L + 1, O] float32
+    obs: np.ndarray  # [L + 1, O] float32, or [L + 1, H, W, 3] uint8
     actions: np.ndarray | None  # [L, U] float32
     rewards: np.ndarray | None  # [L] float32
     terminal: bool  # ended for good, rather than by time
@@ -87,7 +90,10 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     _check(path, episodes, card)
     head = {"format": FORMAT, "version": VERSION}
     arrays = {
-        "obs": np.concatenate([episode.obs for episode in episodes], dtype=np.float32),
+        "obs": np.concatenate(
+            [episode.obs for episode in episodes],
+            dtype=np.uint8 if card.image else np.float32,
+        ),
         "length": np.array([episode.length for episode in episodes], np.int32),
         "terminal": np.array([episode.terminal for episode in episodes], bool),
         "card": np.array(json.dumps(head | dataclasses.asdict(card))),
@@ -237,8 +243,10 @@ def _split(path: Path, arrays: dict[str, np.ndarray]) -> list[Episode]:
     def cut(name: str, lengths: np.ndarray) -> Sequence[Any]:
         if name not in arrays:
             return [None] * len(lengths)
+        array = arrays[name]
         with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
-            return np.split(arrays[name].astype(np.float32), np.cumsum(lengths)[:-1])
+            array = array if _pictures(array) else array.astype(np.float32)
+        return np.split(array, np.cumsum(lengths)[:-1])
 
     return [
         Episode(obs=obs, actions=actions, rewards=rewards, terminal=bool(terminal))
@@ -259,7 +267,9 @@ def _check_layout(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Refuses arrays of wrong ranks, dtypes and numbers of rows."""
     for name, (rank, kinds) in _LAYOUT.items():
         array = arrays.get(name)
-        if array is not None and (array.ndim != rank or array.dtype.kind not in kinds):
+        if array is None or name == "obs" and _pictures(array):
+            continue
+        if array.ndim != rank or array.dtype.kind not in kinds:
             raise UsageError(
                 f"{path}: {name} has shape {array.shape} and type {array.dtype}, which "
                 f"planil_jax never writes; {AGAIN}."
@@ -274,6 +284,10 @@ def _check_layout(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 f"{path}: {name} has {len(arrays[name])} rows, but the lengths of the "
                 f"{count} episodes need {wanted}; {AGAIN}."
             )
+
+
+def _pictures(array: np.ndarray) -> bool:
+    return (array.ndim, array.dtype) == _PICTURES
 
 
 def _check_lengths(path: Path, lengths: Sequence[int] | np.ndarray) -> None:
@@ -293,18 +307,23 @@ def _check(path: Path, episodes: Sequence[Episode], card: Card) -> None:
     for n, episode in enumerate(episodes):
         steps = episode.length
         shapes = {
-            "obs": (steps + 1, len(names)),
+            "obs": (steps + 1, *(card.image or (len(names),))),
             "actions": None if first.actions is None else (steps, len(card.action_low)),
             "rewards": None if first.rewards is None else (steps,),
         }
         for name, wanted in shapes.items():
             array = getattr(episode, name)
+            if name == "obs" and card.image and array.dtype != np.uint8:
+                raise UsageError(
+                    f"{path}: pictures of episode {n} are of type {array.dtype}, where "
+                    f"uint8, 0 to 255, is wanted; {AGAIN}."
+                )
             if (None if array is None else array.shape) != wanted:
                 raise UsageError(
                     f"{path}: {name} of episode {n} has shape {np.shape(array)}, but the "
                     f"card and the other arrays want {wanted}; {AGAIN}."
                 )
-            if array is not None:
+            if array is not None and not _pictures(array):
                 where, entries = f"{path}: {name} of episode {n}", names * (name == "obs")
                 refuse_numbers(~np.isfinite(array), array, where, "not finite", entries)
 
@@ -313,6 +332,9 @@ def _check_card(path: Path, card: Card, episodes: int) -> None:
     names = card.observation_names
     mistakes = {
         "names an observation entry twice": len(set(names)) < len(names),
+        "gives a frame's size other than [H, W, 3]": bool(card.image)
+        and (len(card.image), card.image[-1]) != (3, 3),
+        "tells of both entries and pictures": bool(card.image and names),
         "gives an action one bound of two": len(card.action_low) != len(card.action_high),
         "has a control period that is not above 0 s": not card.control_period > 0,
         "has not one return an episode": len(card.returns) not in (0, episodes),

@@ -34,6 +34,7 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
     """The demonstrations of a file on the device, laid out as the environment observes.
 
     The file may lack entries of the observation: they are 0, and missing in `entries`.
+    Pictures stay single frames; whoever draws samples says how many are seen together.
     Actions are clipped to their bounds, which they may overstep by rounding alone.
 
     Raises:
@@ -42,12 +43,14 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
     episodes, card = read(path)
     _check_fit(path, episodes, card, spec)
     columns = [spec.observation_names.index(name) for name in card.observation_names]
+    filled = slice(None) if card.image else columns
+    frame = (*spec.image[:2], 3) if spec.image else (spec.observation_size,)
     lengths = [episode.length for episode in episodes]
     count, longest = len(lengths), max(lengths)
-    obs = np.zeros((count, longest + 1, spec.observation_size), np.float32)
+    obs = np.zeros((count, longest + 1, *frame), np.uint8 if spec.image else np.float32)
     actions = np.zeros((count, longest, spec.action_size), np.float32)
     for n, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
-        obs[n][: length + 1, columns] = episode.obs
+        obs[n][: length + 1, filled] = episode.obs
         obs[n, length + 1 :] = obs[n, length]
         if episode.actions is not None:
             actions[n, :length] = episode.actions.clip(spec.action_low, spec.action_high)
@@ -62,8 +65,9 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
 
 def none(spec: EnvSpec) -> Demonstrations:
     """What stands in for demonstrations where a method looks at none: one empty step."""
+    frame = (*spec.image[:2], 3) if spec.image else (spec.observation_size,)
     return Demonstrations(
-        obs=jnp.zeros((1, 2, spec.observation_size), jnp.float32),
+        obs=jnp.zeros((1, 2, *frame), jnp.uint8 if spec.image else jnp.float32),
         actions=None,
         length=jnp.ones((1,), jnp.int32),
         terminal=jnp.zeros((1,), bool),
@@ -85,9 +89,12 @@ def describe(path: str | Path) -> str:
         for n, episode in enumerate(episodes)
     ]
     obs = np.concatenate([episode.obs for episode in episodes])  # [sum(L + 1), O]
+    columns = zip(card.observation_names, obs.T, strict=True)
+    if card.image:
+        columns = zip(("red", "green", "blue"), np.moveaxis(obs, -1, 0), strict=True)
     ranges = [
         (name, *(f"{value:.3f}" for value in (column.min(), column.mean(), column.max())))
-        for name, column in zip(card.observation_names, obs.T, strict=True)
+        for name, column in columns
     ]
     return "\n".join(
         [
@@ -127,17 +134,24 @@ def transitions(demos: Demonstrations) -> tuple[jax.Array, jax.Array, jax.Array]
 
 
 def sample_pairs(
-    demos: Demonstrations, key: jax.Array, batch: int
+    demos: Demonstrations, key: jax.Array, batch: int, frames: int = 1
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws obs `[B, O]` and next_obs `[B, O]`, uniformly from all transitions."""
+    """Draws obs `[B, O]` and next_obs `[B, O]`, uniformly from all transitions.
+
+    Args:
+      frames: of pictures, that are seen together: obs `[B, H, W, 3 frames]`.
+    """
     episode, step = _draw(demos, key, batch)
-    return demos.obs[episode, step], demos.obs[episode, step + 1]
+    return seen(demos, episode, step, frames), seen(demos, episode, step + 1, frames)
 
 
 def sample(
-    demos: Demonstrations, key: jax.Array, batch: int
+    demos: Demonstrations, key: jax.Array, batch: int, frames: int = 1
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     """Draws transitions, uniformly from all of them, with replacement.
+
+    Args:
+      frames: of pictures, that are seen together: obs `[B, H, W, 3 frames]`.
 
     Returns:
       obs `[B, O]`, actions `[B, U]` (None where none are held), next_obs `[B, O]` and
@@ -146,13 +160,17 @@ def sample(
     episode, step = _draw(demos, key, batch)
     actions = None if demos.actions is None else demos.actions[episode, step]
     terminal = demos.terminal[episode] & (step + 1 == demos.length[episode])
-    return demos.obs[episode, step], actions, demos.obs[episode, step + 1], terminal
+    obs, next_obs = (seen(demos, episode, at, frames) for at in (step, step + 1))
+    return obs, actions, next_obs, terminal
 
 
 def sample_sequences(
-    demos: Demonstrations, key: jax.Array, batch: int, length: int
+    demos: Demonstrations, key: jax.Array, batch: int, length: int, frames: int = 1
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Draws sequences of consecutive transitions, uniformly from all of their starts.
+
+    Args:
+      frames: of pictures, that are seen together: obs `[length + 1, B, H, W, 3 frames]`.
 
     Returns:
       obs `[length + 1, B, O]`, actions `[length, B, U]` (None where none are held) and
@@ -165,7 +183,21 @@ def sample_sequences(
     step = first[None] + jnp.arange(length + 1)[:, None]  # [length + 1, B]
     actions = None if demos.actions is None else demos.actions[episode, step[:-1]]
     terminal = demos.terminal[episode] & (step[1:] == demos.length[episode])
-    return demos.obs[episode, step], actions, terminal
+    return seen(demos, episode, step, frames), actions, terminal
+
+
+def seen(
+    demos: Demonstrations, episode: jax.Array, step: jax.Array, frames: int = 1
+) -> jax.Array:
+    """What the demonstrator saw at steps `[...]` of episodes `[...]`, `[..., O]`.
+
+    Of pictures, so many frames `[..., H, W, 3 frames]`, the oldest first; before an
+    episode its first frame stands.
+    """
+    if frames == 1:
+        return demos.obs[episode, step]
+    back = [jnp.maximum(step - k, 0) for k in reversed(range(frames))]
+    return jnp.concatenate([demos.obs[episode, at] for at in back], axis=-1)
 
 
 def require_length(demos: Demonstrations, length: int, method: str) -> None:
@@ -198,6 +230,12 @@ def _check_fit(
     path: str | Path, episodes: Sequence[Episode], card: Card, spec: EnvSpec
 ) -> None:
     """Refuses demonstrations of another environment than the one they are wanted for."""
+    wanted = (*spec.image[:2], 3) if spec.image else ()
+    if tuple(card.image) != wanted:
+        raise UsageError(
+            f"{path}, of {card.environment}, holds {_form(card.image)}, but {spec.name} "
+            f"shows {_form(wanted)}: choose another file, or the option pixels that fits."
+        )
     foreign = [
         name for name in card.observation_names if name not in spec.observation_names
     ]
@@ -224,6 +262,12 @@ def _check_fit(
             outside = (episode.actions < low - slack) | (episode.actions > high + slack)
             where, bounds = f"{path}: actions of episode {n}", f"{spec.name}'s bounds"
             refuse_numbers(outside, episode.actions, where, f"outside {bounds}")
+
+
+def _form(image: Sequence[int]) -> str:
+    if not image:
+        return "numbers"
+    return f"pictures of {image[0]} × {image[1]}"
 
 
 def _facts(episodes: Sequence[Episode], card: Card) -> dict[str, str]:

@@ -89,11 +89,70 @@ def sample_sequences(
 
     Where there is none yet, what comes is one sequence, across an end.
     """
+    age, column = draw_starts(replay, starts, key, batch)
+    return at(replay, age + jnp.arange(length)[:, None], column)
+
+
+def draw_starts(
+    replay: Replay, starts: jax.Array, key: jax.Array, batch: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws ages and columns `[B]` of steps, uniformly from `starts`."""
     index = jax.random.randint(key, (batch,), 0, jnp.maximum(starts[-1], 1))
     place = jnp.searchsorted(starts, index, side="right")  # [B]
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
     place = jnp.minimum(place, capacity * environments - 1)
-    age, column = place // environments, place % environments
+    return place // environments, place % environments
+
+
+def at(replay: Replay, age: jax.Array, column: jax.Array) -> Any:
+    """The steps of these ages, 0 the oldest, and columns, `[...]`."""
+    capacity = jax.tree.leaves(replay.steps)[0].shape[0]
+    row = (_oldest(replay) + age) % capacity
+    return jax.tree.map(lambda ring: ring[row, column], replay.steps)
+
+
+def stacked(
+    replay: Replay,
+    pictures: jax.Array,
+    ended: jax.Array,
+    age: jax.Array,
+    column: jax.Array,
+    frames: int,
+) -> jax.Array:
+    """The last frames that were seen at some steps, `[..., H, W, 3 frames]`, oldest first.
+
+    So each frame is held once. Before an episode its first frame stands, and before the
+    oldest step of the ring that step's.
+
+    Args:
+      pictures: of the ring, `[C, E, H, W, 3]`, the newest frame of each step's obs.
+      ended: of the ring, `[C, E]` bool, whether an episode ended with the step.
+      age, column: `[...]` of the steps; age 0 is the oldest.
+    """
+    capacity = ended.shape[0]
+
+    def row(age: jax.Array) -> jax.Array:
+        return (_oldest(replay) + age) % capacity
+
+    ages = [age]
+    for _ in range(frames - 1):
+        before = ages[0] - 1
+        same = (before >= 0) & ~ended[row(before), column]
+        ages.insert(0, jnp.where(same, before, ages[0]))
+    return jnp.concatenate([pictures[row(at), column] for at in ages], axis=-1)
+
+
+def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> Any:
+    """Draws windows `[length, B, ...]` of consecutive steps, uniformly from all of them.
+
+    They may cross the end of an episode, and never go from the newest step to the oldest.
+    While fewer than `length` steps are held, what follows the newest is not yet one.
+    """
+    age_key, column_key = jax.random.split(key)
+    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
+    starts = jnp.maximum(replay.size - length + 1, 1)
+    age = jax.random.randint(age_key, (batch,), 0, starts)
+    column = jax.random.randint(column_key, (batch,), 0, environments)
     rows = (_oldest(replay) + age[None] + jnp.arange(length)[:, None]) % capacity
     return jax.tree.map(lambda ring: ring[rows, column[None]], replay.steps)
 

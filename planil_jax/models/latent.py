@@ -23,7 +23,8 @@ class Latent(NamedTuple):
     """The model; its parameters are {"encoder", "step"}, among others perhaps."""
 
     init: Callable[[jax.Array], dict[str, Params]]
-    encode: Callable[[Params, jax.Array], jax.Array]  # (params, obs [.., O]) -> [.., Z]
+    # (params, obs [.., O], or pictures [.., H, W, C]) -> [.., Z]
+    encode: Callable[[Params, jax.Array], jax.Array]
     # (params, z [.., Z], action [.., U]) -> z [.., Z]
     step: Callable[[Params, jax.Array, jax.Array], jax.Array]
     # (params, z [.., Z], actions [H, .., U]) -> [H + 1, .., Z], z itself first
@@ -32,7 +33,7 @@ class Latent(NamedTuple):
 
 def make(spec: EnvSpec, config: latent.Config) -> Latent:
     """A model of what an environment of this spec observes."""
-    encoder = latent.make_encoder(config, spec.observation_size)
+    encoder = latent.make_encoder(config, spec.observation_size, spec.image)
     dynamics = latent.make_step(config, spec.action_size)
 
     def init(key: jax.Array) -> dict[str, Params]:

@@ -10,7 +10,7 @@ Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3 and appendi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from planil_jax.base import Network, Params
-from planil_jax.nets import heads
+from planil_jax.nets import conv, heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Config:
     latent: int = 512  # Z, entries of a latent state
     group: int = 8  # entries that add up to 1
     encoder: tuple[int, ...] = (256,)  # units of the hidden layers of the encoder
+    eye: conv.Config = field(default_factory=conv.Config)  # before them, of pictures
     hidden: tuple[int, ...] = (512, 512)  # of dynamics, policy, critics and rewards
     critics: int = 5  # M
     dropout: float = 0.01  # in the first layer of critics
@@ -98,10 +99,20 @@ class _Normed(nn.Module):
         return simplices(nn.LayerNorm(epsilon=1e-5)(x), self.group)
 
 
-def make_encoder(config: Config, observation_size: int) -> Network:
-    """h: `(params, obs [.., O]) -> z [.., Z]`."""
+def make_encoder(
+    config: Config, observation_size: int, image: tuple[int, int, int] | None = None
+) -> Network:
+    """h: `(params, obs [.., O]) -> z [.., Z]`.
+
+    Args:
+      image: of pictures, obs `[.., H, W, C]` uint8: features of convolutions come first.
+    """
     module = _Normed(config.encoder, config.latent, group=config.group)
-    return _network(module, (observation_size,))
+    if image is None:
+        return _network(module, (observation_size,))
+    return conv.before(
+        config.eye, image, _network(module, (conv.features(config.eye, image),))
+    )
 
 
 def make_step(config: Config, action_size: int) -> Network:

@@ -8,6 +8,11 @@ import psutil
 
 from planil_jax.base import TrainState, UserError
 
+# The fields that say how large a part is; an agent has one of those that are named.
+_LOWERED_BY = {
+    "agent.replay": "--config.agent.capacity (or --config.agent.core.capacity), ",
+    "agent.history": "--config.agent.history, ",
+}
 _GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process
 
 
@@ -60,7 +65,7 @@ def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str
     if wanted > there:
         raise UserError(
             f"training needs {told}, but {human(there)} are free; lower --seeds, "
-            "--config.agent.history or --config.loop.environments."
+            f"{_LOWERED_BY.get(largest, '')}--config.loop.environments."
         )
     return f"{told}; {human(there)} are free"
 

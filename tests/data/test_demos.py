@@ -180,7 +180,7 @@ def test_a_foreign_npz_is_refused_with_what_it_holds_and_what_is_wanted(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "has format version 2, but this planil_jax reads up to 1"),
+        ({"version": 3}, "has format version 3, but this planil_jax reads up to 2"),
         ({"format": "other"}, "its card does not say 'planil_jax demonstrations'"),
         ({"control_period": "0.1"}, "control_period must be float, not '0.1'"),
         ({"control_period": 0}, "has a control period that is not above 0 s"),

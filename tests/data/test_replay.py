@@ -197,3 +197,37 @@ def test_where_no_sequence_fits_there_is_no_start():
     assert int(_starts(ring, ring.steps["ended"], 3)[-1]) == 0
     drawn = _sequences(ring, _starts(ring, ring.steps["ended"], 3), jax.random.key(0), 4, 3)
     assert drawn["time"].shape == (3, 4)
+
+
+def pictures(first: int, length: int, environments: int, ended):
+    """A rollout of frames `[T, E, 1, 1, 3]` that tell the number of their step."""
+    number = first + np.arange(length, dtype=np.uint8)[:, None]
+    number = number + 100 * np.arange(environments, dtype=np.uint8)
+    return {
+        "obs": np.broadcast_to(number[..., None, None, None], (*number.shape, 1, 1, 3)),
+        "ended": np.array(ended, bool),
+    }
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_frames_held_once_are_stacked_as_they_were_seen(before):
+    """Steps 0 to 7 of two environments; in the second one an episode ends with step 3."""
+    one = {"obs": np.zeros((1, 1, 3), np.uint8), "ended": np.zeros((), bool)}
+    ring = replay.init(one, 8, 2)
+    ended = np.zeros((8, 2), bool)
+    ended[3, 1] = True
+    if before:  # so that the ring has wrapped
+        ring = insert(ring, pictures(50, before, 2, ended[:before]))
+    for part in (slice(0, 3), slice(3, 8)):
+        length = part.stop - part.start
+        ring = insert(ring, pictures(part.start, length, 2, ended[part]))
+    ages = jnp.arange(8)[:, None] + jnp.zeros((1, 2), jnp.int32)
+    seen = replay.stacked(
+        ring, ring.steps["obs"], ring.steps["ended"], ages, jnp.arange(2), frames=3
+    )
+    assert seen.shape == (8, 2, 1, 1, 9) and seen.dtype == jnp.uint8
+    told = np.asarray(seen)[:, :, 0, 0, ::3]  # [8, 2, 3]
+    own = [[0, 0, 0], [0, 0, 1]] + [[t - 2, t - 1, t] for t in range(2, 8)]
+    np.testing.assert_array_equal(told[:, 0], own)
+    other = [*own[:4], [4, 4, 4], [4, 4, 5], [4, 5, 6], [5, 6, 7]]
+    np.testing.assert_array_equal(told[:, 1], 100 + np.array(other))

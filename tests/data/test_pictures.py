@@ -1,0 +1,203 @@
+"""Pictures through files, demonstrations and the replay, beside what the loop saw."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import collect
+from planil_jax import envs
+from planil_jax.agents import latent
+from planil_jax.base import UsageError
+from planil_jax.data import demos
+from planil_jax.nets import conv
+
+SIZE = 8
+ENV = envs.make(f"pendulum:pixels={SIZE},frames=3,episode_length=6")
+CARD = demos.Card(
+    environment="pendulum",
+    control_period=ENV.spec.control_period,
+    image=(SIZE, SIZE, 3),
+    action_low=ENV.spec.action_low,
+    action_high=ENV.spec.action_high,
+)
+
+
+@pytest.fixture(scope="module")
+def rollout():
+    """14 steps of two environments, restarted where an episode ends."""
+
+    def one(key):
+        def step(state, key):
+            action = jax.random.uniform(key, (1,), minval=-2.0, maxval=2.0)
+            following, told = ENV.step(state, action)
+            fresh = ENV.reset(key)
+            following = jax.tree.map(
+                lambda a, b: jnp.where(told.truncated, a, b), fresh, following
+            )
+            return following, told
+
+        return jax.lax.scan(step, ENV.reset(key), jax.random.split(key, 14))[1]
+
+    told = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 2))
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), told)
+
+
+def episodes(rollout) -> list[demos.Episode]:
+    """The two whole episodes of the first environment."""
+    cut = [
+        jax.tree.map(lambda leaf, s=s: np.asarray(leaf[s : s + 6, 0]), rollout)
+        for s in (0, 6)
+    ]
+    return [
+        demos.Episode(
+            obs=np.concatenate([each.obs[:1], each.next_obs])[..., -3:],
+            actions=each.action,
+            rewards=each.reward,
+            terminal=False,
+        )
+        for each in cut
+    ]
+
+
+def test_a_file_of_pictures_gives_back_what_was_seen(rollout, tmp_path):
+    path = tmp_path / "seen.npz"
+    demos.save(path, episodes(rollout), CARD)
+    held = demos.load(path, ENV.spec)
+    assert held.obs.shape == (2, 7, SIZE, SIZE, 3) and held.obs.dtype == jnp.uint8
+    assert held.entries == ()
+    episode, step = jnp.divmod(jnp.arange(12), 6)
+    for offset, wanted in ((0, rollout.obs), (1, rollout.next_obs)):
+        seen = demos.seen(held, episode, step + offset, frames=3)
+        np.testing.assert_array_equal(seen, wanted[:12, 0])
+    assert "red" in demos.describe(path)
+
+
+def test_samples_of_pictures_are_stacked(rollout, tmp_path):
+    path = tmp_path / "seen.npz"
+    demos.save(path, episodes(rollout), CARD)
+    held, key = demos.load(path, ENV.spec), jax.random.key(1)
+    obs, _, next_obs, _ = demos.sample(held, key, 16, frames=3)
+    pairs = demos.sample_pairs(held, key, 16, frames=3)
+    np.testing.assert_array_equal(obs, pairs[0])
+    np.testing.assert_array_equal(next_obs, pairs[1])
+    # What was the newest frame becomes the one before it.
+    np.testing.assert_array_equal(obs[..., 3:], next_obs[..., :6])
+    obs, _, _ = demos.sample_sequences(held, key, 16, 4, frames=3)
+    assert obs.shape == (5, 16, SIZE, SIZE, 9)
+    np.testing.assert_array_equal(obs[:-1, ..., 3:], obs[1:, ..., :6])
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("pendulum", "pictures of 8 × 8, but pendulum shows numbers"),
+        (
+            "pendulum:pixels=16",
+            "holds pictures of 8 × 8, but pendulum shows pictures of 16",
+        ),
+    ],
+)
+def test_pictures_of_another_size_are_refused(rollout, tmp_path, name, told):
+    path = tmp_path / "seen.npz"
+    demos.save(path, episodes(rollout), CARD)
+    with pytest.raises(UsageError, match=told):
+        demos.load(path, envs.make(name).spec)
+
+
+def test_numbers_are_refused_where_pictures_are_shown(rollout, tmp_path):
+    path = tmp_path / "told.npz"
+    told = [
+        dataclasses.replace(each, obs=np.zeros((7, 3), np.float32))
+        for each in episodes(rollout)
+    ]
+    names = envs.make("pendulum").spec.observation_names
+    demos.save(path, told, dataclasses.replace(CARD, image=(), observation_names=names))
+    with pytest.raises(UsageError, match="holds numbers, but .* shows pictures of 8 × 8"):
+        demos.load(path, ENV.spec)
+
+
+@pytest.mark.parametrize(
+    "spoil, told",
+    [
+        (lambda obs: obs.astype(np.float32), "float32"),  # type
+        (lambda obs: np.moveaxis(obs, -1, 1), "shape"),  # order of channels
+        (lambda obs: obs[:, :-1], "shape"),  # size
+    ],
+)
+def test_unsound_pictures_are_named(rollout, tmp_path, spoil, told):
+    spoilt = [dataclasses.replace(each, obs=spoil(each.obs)) for each in episodes(rollout)]
+    with pytest.raises(UsageError, match=told):
+        demos.save(tmp_path / "spoilt.npz", spoilt, CARD)
+
+
+def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
+    """Each frame is held once; sequences never cross the end of an episode."""
+    monkeypatch.setattr(conv, "random_shift", lambda key, image: image)
+    config = latent.Config(batch=64, horizon=3, capacity=14)
+    spec = ENV.spec._replace(image=(64, 64, 9))  # which the encoder can read
+    parts = latent.make(spec, config)
+    held = latent.empty_replay(ENV.spec, config, environments=2)
+    held = latent.remember(held, parts, rollout)
+    assert (
+        held.steps["obs"].shape == (14, 2, SIZE, SIZE, 3) and "next_obs" not in held.steps
+    )
+    places = latent.starts(held, parts, config)
+    own = latent.own(held, places, parts, config, jax.random.key(3))
+    assert own.obs.shape == (4, 64, SIZE, SIZE, 9)
+    seen, acted = np.asarray(rollout.obs), np.asarray(parts.unit(rollout.action))
+    starts = set()
+    for obs, actions in zip(
+        np.moveaxis(own.obs, 1, 0), np.moveaxis(own.actions, 1, 0), strict=True
+    ):
+        at = [
+            (t, e)
+            for t in range(11)
+            for e in range(2)
+            if (seen[t : t + 4, e] == obs).all() and (acted[t : t + 3, e] == actions).all()
+        ]
+        assert len(at) == 1
+        assert at[0][0] // 6 == (at[0][0] + 3) // 6  # of one episode
+        starts.add(at[0])
+    assert len(starts) == 12  # 3 + 3 + 0 starts of each environment, all of them drawn
+
+
+def test_pictures_are_moved_where_they_are_learned_from(rollout):
+    config = latent.Config(batch=4, horizon=2, capacity=14)
+    parts = latent.make(ENV.spec._replace(image=(64, 64, 9)), config)
+    held = latent.empty_replay(ENV.spec, config, environments=2)
+    held = latent.remember(held, parts, rollout)
+    places = latent.starts(held, parts, config)
+    own = latent.own(held, places, parts, config, jax.random.key(3))
+    told = {tuple(np.ravel(each)) for each in np.asarray(rollout.obs).reshape(28, -1)}
+    moved = [tuple(each) not in told for each in np.asarray(own.obs).reshape(12, -1)]
+    assert sum(moved) > 8
+
+
+def test_a_task_that_can_end_early_keeps_no_pictures():
+    spec = ENV.spec._replace(image=(64, 64, 9), terminates=True)
+    with pytest.raises(UsageError, match="can end early.*leave out its option pixels"):
+        latent.make(spec, latent.Config())
+
+
+def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
+    path = str(tmp_path / "seen.npz")
+    name = "pendulum:pixels=16,frames=2,episode_length=5"
+    card = collect.collect(name, path, 2, seed=1, actions=True, unlearned=True)
+    assert card.image == (16, 16, 3) and card.observation_names == ()
+    same = str(tmp_path / "told.npz")
+    card = collect.collect(
+        "pendulum:episode_length=5", same, 2, seed=1, actions=True, unlearned=True
+    )
+    (seen, _), (told, _) = demos.read(path), demos.read(same)
+    for picture, number in zip(seen, told, strict=True):
+        np.testing.assert_allclose(picture.actions, number.actions, atol=1e-5)
+        assert picture.obs.shape == (6, 16, 16, 3) and picture.obs.std() > 0
+
+
+def test_names_without_what_is_said_of_pictures():
+    assert collect.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
+    named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
+    assert collect.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"

@@ -149,12 +149,11 @@ def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> A
     While fewer than `length` steps are held, what follows the newest is not yet one.
     """
     age_key, column_key = jax.random.split(key)
-    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
+    environments = jax.tree.leaves(replay.steps)[0].shape[1]
     starts = jnp.maximum(replay.size - length + 1, 1)
     age = jax.random.randint(age_key, (batch,), 0, starts)
     column = jax.random.randint(column_key, (batch,), 0, environments)
-    rows = (_oldest(replay) + age[None] + jnp.arange(length)[:, None]) % capacity
-    return jax.tree.map(lambda ring: ring[rows, column[None]], replay.steps)
+    return at(replay, age + jnp.arange(length)[:, None], column)
 
 
 def _oldest(replay: Replay) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Losses of models that predict their own features."""
+"""Losses of models that predict their own features, or what is observed."""
 
 import chex
 import jax
@@ -47,3 +47,45 @@ def gaussian(
     chex.assert_equal_shape([mean, std, observed])
     losses = 0.5 * ((observed - mean) / std) ** 2 + jnp.log(std)
     return over_horizon(jnp.mean(losses, axis=(1, 2)), decay)
+
+
+def kl(
+    mean: jax.Array, std: jax.Array, other_mean: jax.Array, other_std: jax.Array
+) -> jax.Array:
+    """KL(N(μ, σ²) || N(m, s²)) of Gaussians with independent entries, `[..]`, in nats.
+
+        Σ_i log(s_i / σ_i) + (σ_i² + (μ_i - m_i)²) / (2 s_i²) - ½
+
+    Args:
+      mean, std, other_mean, other_std: `[.., Z]`.
+    """
+    chex.assert_equal_shape([mean, std, other_mean, other_std])
+    ratio = std / other_std
+    gap = (mean - other_mean) / other_std
+    return jnp.sum(0.5 * (ratio**2 + gap**2 - 1) - jnp.log(ratio), axis=-1)
+
+
+def balanced_kl(
+    posterior: tuple[jax.Array, jax.Array],
+    prior: tuple[jax.Array, jax.Array],
+    balance: float,
+    free: float,
+) -> jax.Array:
+    """E KL(posterior || prior), by which the prior learns more than the posterior, `[]`.
+
+        β max(E KL(sg(q) || p), free) + (1 - β) max(E KL(q || sg(p)), free)
+
+    Hafner et al. 2021, DreamerV2, arXiv 2010.02193, algorithm 2; free nats, of the mean and
+    not of each step, as in its code.
+
+    Args:
+      posterior, prior: q and p, mean and deviation `[.., Z]` of each.
+      balance: β in [0, 1].
+      free: nats below which there is nothing to gain.
+    """
+    stop = jax.lax.stop_gradient
+    of_prior = jnp.mean(kl(*stop(posterior), *prior))
+    of_posterior = jnp.mean(kl(*posterior, *stop(prior)))
+    return balance * jnp.maximum(of_prior, free) + (1 - balance) * jnp.maximum(
+        of_posterior, free
+    )

@@ -231,3 +231,26 @@ def test_frames_held_once_are_stacked_as_they_were_seen(before):
     np.testing.assert_array_equal(told[:, 0], own)
     other = [*own[:4], [4, 4, 4], [4, 4, 5], [4, 5, 6], [5, 6, 7]]
     np.testing.assert_array_equal(told[:, 1], 100 + np.array(other))
+
+
+# -------------------------------------------------------------------------------- windows
+
+_windows = jax.jit(replay.sample_windows, static_argnums=(2, 3))
+
+
+@pytest.mark.parametrize("rollouts", [(7,), (3, 4, 5), (10, 6)])
+def test_windows_are_consecutive_and_all_that_do_not_cross_the_seam_are_drawn(rollouts):
+    """Of a ring of 10 steps of 2 environments that is partly filled, or has wrapped."""
+    ring, held = filled(10, 2, rollouts)
+    drawn = np.asarray(_windows(ring, jax.random.key(0), 20_000, 4)["number"])  # [4, B]
+    assert (np.diff(drawn, axis=0) == 2).all()  # a step of both environments later
+    assert set(drawn[0]) == set(held[: len(held) - 3].ravel())
+    free = 2 * (len(held) - 3)
+    assert chi_square(drawn[0], held[: len(held) - 3]) < free + 5 * np.sqrt(2 * free)
+
+
+def test_windows_may_cross_the_end_of_an_episode():
+    ring = episodes((5, 3), 12, 1)
+    drawn = _windows(ring, jax.random.key(0), 100, 4)
+    assert np.asarray(drawn["ended"])[:-1].any()
+    assert drawn["time"].shape == (4, 100)

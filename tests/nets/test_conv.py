@@ -125,3 +125,51 @@ def test_each_of_a_batch_has_its_own_shift_and_all_of_its_frames_have_the_same()
     assert len({one.tobytes() for one in shifted}) > 4
     np.testing.assert_array_equal(shifted[..., 0], shifted[..., 1])
     np.testing.assert_array_equal(shifted[..., 0], shifted[..., 2])
+
+
+# ------------------------------------------------------------------------------- drawing
+
+
+def drawn_by_hand(params, features):
+    """Transposed convolutions as sums of shifted kernels, in double precision."""
+    layers = jax.tree.map(np.float64, params["params"])
+    x = np.float64(features) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
+    x = x.reshape(1, 1, -1)
+    for layer in range(4):
+        kernel, bias = (layers[f"_Transposed_{layer}"][name] for name in ("kernel", "bias"))
+        x = np.maximum(x, 0) if layer else x
+        side, (height, width, _) = kernel.shape[0], x.shape
+        y = np.zeros((2 * height + side - 2, 2 * width + side - 2, kernel.shape[-1])) + bias
+        for i, j in np.ndindex(height, width):
+            piece = np.einsum("c,uvcf->uvf", x[i, j], kernel)
+            y[2 * i : 2 * i + side, 2 * j : 2 * j + side] += piece
+        x = y
+    return x
+
+
+def test_a_picture_is_drawn_by_four_transposed_convolutions_by_hand():
+    network = conv.make_decoder(conv.Config(filters=1), (64, 64, 3), 7)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype),
+        jax.eval_shape(network.init, jax.random.key(0)),
+    )
+    features = rng.normal(size=(2, 7)).astype(np.float32)
+    told = jax.jit(network.apply)(params, features)
+    expected = np.stack([drawn_by_hand(params, each) for each in features])
+    assert expected.shape == (2, 64, 64, 3) and expected.std() > 0.1
+    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_decoder_has_dreamer_s_filters_and_keeps_leading_axes():
+    network = conv.make_decoder(conv.Config(filters=4), (64, 64, 1), 7)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    shapes = [params["params"][f"_Transposed_{i}"]["kernel"].shape for i in range(4)]
+    assert shapes == [(5, 5, 128, 16), (5, 5, 16, 8), (6, 6, 8, 4), (6, 6, 4, 1)]
+    told = jax.eval_shape(network.apply, params, jnp.zeros((2, 3, 7)))
+    assert told.shape == (2, 3, 64, 64, 1)
+
+
+def test_pictures_of_another_size_cannot_be_drawn():
+    with pytest.raises(UsageError, match="64 × 64 pixels, not 84 × 84: .* pixels=64"):
+        conv.make_decoder(conv.Config(), (84, 84, 3), 7)

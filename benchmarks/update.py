@@ -2,8 +2,10 @@
 
     python -m benchmarks.update --methods=mpail,gaifo,gail,bc,ppo,sac --env=navigation \\
         --out=results/update_cpu.json
+    python -m benchmarks.update --gradient --out=results/gradient_cpu.json
 
-One row a method:
+With --gradient, one gradient step of agents with learned models instead; see
+`benchmarks/gradient.py`. Else one row a method:
 
     compile s    tracing and compiling one update
     update ms    median wall clock of one update on a rollout of --steps × --environments
@@ -18,6 +20,7 @@ are random numbers of the right shape, on which the time does not depend. Agents
 methods' own; the flags of sizes make them smaller.
 """
 
+import dataclasses
 import json
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from benchmarks import seeds, timing
+from benchmarks import gradient, seeds, timing
 from experiments import door, experiment
 from planil_jax import config, envs
 from planil_jax.base import Fit
@@ -35,6 +38,7 @@ from planil_jax.training import loop
 
 FLAGS = flags.FLAGS
 
+METHODS = ("mpail", "gaifo", "gail", "bc", "ppo", "sac")
 COLUMNS = (
     "method    compile s  update ms gradients gradients/s collect s collect ms upd/coll"
 )
@@ -42,9 +46,8 @@ COLUMNS = (
 
 def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
-    flags.DEFINE_list(
-        "methods", ["mpail", "gaifo", "gail", "bc", "ppo", "sac"], "Methods to measure."
-    )
+    flags.DEFINE_list("methods", [], "Methods to measure; empty: all that there is.")
+    flags.DEFINE_bool("gradient", False, "One gradient step of agents with learned models.")
     flags.DEFINE_string("env", "navigation", "An environment.")
     flags.DEFINE_integer("environments", 16, "Of the rollout.", lower_bound=1)
     flags.DEFINE_integer("steps", 100, "Steps of each environment.", lower_bound=1)
@@ -58,9 +61,12 @@ def define_flags() -> None:
 def main() -> None:
     # Else the second run would measure how fast compiled programs are read.
     jax.config.update("jax_enable_compilation_cache", False)
+    if FLAGS.gradient:
+        return one_gradient_step()
     shape = loop.Config(environments=FLAGS.environments, steps=FLAGS.steps)
     chosen = [
-        seeds.small(method, FLAGS.env, shape, seeds.sizes()) for method in FLAGS.methods
+        seeds.small(method, FLAGS.env, shape, seeds.sizes())
+        for method in FLAGS.methods or METHODS
     ]
     timing.writable(FLAGS.out)
     rows = []
@@ -70,6 +76,17 @@ def main() -> None:
         print(line(row), flush=True)
         rows.append(row | {"experiment": json.loads(config.to_json(settings))})
     timing.write(FLAGS.out, {"about": timing.about("update"), "rows": rows})
+
+
+def one_gradient_step() -> None:
+    """What --gradient measures."""
+    timing.writable(FLAGS.out)
+    units = timing.measure_units()
+    print(gradient.COLUMNS)
+    methods = FLAGS.methods or list(gradient.agents())
+    rows = gradient.measure(methods, FLAGS.seconds, units, FLAGS.batch or gradient.BATCH)
+    about = timing.about("update") | {"units": dataclasses.asdict(units)}
+    timing.write(FLAGS.out, {"about": about, "rows": rows})
 
 
 def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:

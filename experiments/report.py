@@ -30,6 +30,7 @@ REPORT_FILE = "report.html"
 CONFIG = "experiments/configs/default.py"
 _SEEDS = 6  # shown on maps
 _ROLLOUTS = 8  # of each seed, on maps
+_FRAMES = 10  # of an episode, of a task of pictures
 _FLAGS = ("method", "seed", "seeds", "sweep", "demonstrations")  # told by other flags
 
 
@@ -59,17 +60,22 @@ def write(trained: runs.Run, seed_index: int = 0) -> Path:
         raise UsageError(f"--seed_index={seed_index}: the run has seeds 0 to {seeds - 1}.")
     print(f"drawing the report of {trained.directory} …", flush=True)
     evaluation = _read_json(trained.directory / "evaluation.json")
-    paths = views.rollouts(trained, _ROLLOUTS)
     parts = [_header(trained), _headline(trained, evaluation), _curves(trained, evaluation)]
+    if trained.env.spec.image:
+        return _finish(trained, [*parts, _strips(trained)])
+    paths = views.rollouts(trained, _ROLLOUTS)
     if views.is_planar(trained) and METHODS[trained.experiment.method].maps:
         parts += _plane(trained, evaluation, paths, seed_index)
     else:
         parts.append(_trajectories(trained, paths))
     if views.is_planar(trained) and _has_field(trained):
         parts.append(_fields(trained, evaluation, views.scene(trained)))
-    parts.append(_configuration(trained))
+    return _finish(trained, parts)
+
+
+def _finish(trained: runs.Run, parts: list[str]) -> Path:
     path = trained.directory / REPORT_FILE
-    page.save(path, page.assemble(_title(trained), parts))
+    page.save(path, page.assemble(_title(trained), [*parts, _configuration(trained)]))
     return path
 
 
@@ -283,6 +289,18 @@ def _trajectories(trained: runs.Run, paths: np.ndarray) -> str:
             f"{paths.shape[1]} evaluation episodes of each seed. An imitator should keep "
             "to the band of the demonstrations, or come to it from other starts.",
             "Observations over time of learner and demonstrations",
+        ),
+    )
+
+
+def _strips(trained: runs.Run) -> str:
+    return page.section(
+        "The learner beside its demonstrations",
+        page.figure(
+            figures.strips(*views.strips(trained, _FRAMES), trained.experiment.seed),
+            "What is seen over an episode: a demonstration above, and below it the first "
+            "episode of evaluation of each seed, from a start of its own.",
+            "Frames over time of a demonstration and of each seed",
         ),
     )
 

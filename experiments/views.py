@@ -83,6 +83,26 @@ def demonstrated(trained: runs.Run) -> list[np.ndarray]:
     return episodes
 
 
+def strips(trained: runs.Run, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `[1 + S, count, H, W, 3]` of a task of pictures, and when, `[count]` seconds.
+
+    They lie evenly over an episode: of the first demonstration, and of the first episode
+    of evaluation of each seed.
+    """
+    length = int(trained.demos.length[0])
+    when = np.linspace(0, length, count).astype(int)
+    shown = np.asarray(trained.demos.obs[0])[when]
+
+    def one_seed(params, settings):
+        agent = trained.make_agent(trained.env, settings)
+        rolled, _ = loop.evaluate(agent, trained.env, params, _evaluation_keys(1))
+        seen = jnp.concatenate([rolled.obs[0, :1], rolled.next_obs[0]])[..., -3:]
+        return seen[when]
+
+    frames = np.concatenate([shown[None], runs.over_seeds(one_seed, trained)])
+    return frames, when * trained.env.spec.control_period
+
+
 # ---------------------------------------------------------------------------- on the plane
 
 

@@ -1,6 +1,7 @@
 """The figures of a report: functions from arrays to a matplotlib Figure."""
 
 from experiments.figures.curves import comparison, learning_curves, rewards, trajectories
+from experiments.figures.pictures import strips
 from experiments.figures.plane import field, landscape, plans_still, underlay
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "learning_curves",
     "plans_still",
     "rewards",
+    "strips",
     "trajectories",
     "underlay",
 ]

@@ -14,7 +14,7 @@ the libraries' metrics are dropped.
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,14 @@ from planil_jax.base import (
 )
 from planil_jax.envs.mjcf import scale_physics
 
+Cost: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 BACKENDS = ("generalized", "mjx", "positional", "spring")
 IMPLS = ("jax", "warp")
 DEFAULT_LENGTH = 1000  # control steps, where the library names no other
 _STUBS = ("fast",)  # of Brax's own tests
+# Costs of the scripted demonstrator, where a task's reward says nothing until it is solved:
+# how far the pole's tip is below its highest, in lengths of the pole.
+_COSTS: dict[str, Cost] = {"PendulumSwingup": lambda obs, action, next_obs: 1 - next_obs[1]}
 _DOWNLOAD = (
     'python -c "from mujoco_playground._src import mjx_env; '
     'mjx_env.ensure_menagerie_exists()"'
@@ -116,7 +120,8 @@ def make_playground(
         env._mj_model = scale_physics(env.mj_model, mass, friction, gravity)
         env._mjx_model = mjx.put_model(env._mj_model, impl=impl)
     length = episode_length or config.get("episode_length", DEFAULT_LENGTH)
-    return _adapt(name, env, int(length), lambda state: state)
+    adapted = _adapt(name, env, int(length), lambda state: state)
+    return adapted._replace(expert_cost=_COSTS.get(task))
 
 
 def _scaled_system(system: Any, mass: float, friction: float, gravity: float) -> Any:

@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from planil_jax.agents import adversarial, bc, iqmpc, mail, mpail, mpail2, ppo, sac, tdmpc2
+from planil_jax.agents import (
+    adversarial,
+    bc,
+    cmil,
+    iqmpc,
+    mail,
+    mpail,
+    mpail2,
+    ppo,
+    sac,
+    tdmpc2,
+)
 from planil_jax.base import Agent, Dynamics, EnvSpec
 
 
@@ -39,12 +50,27 @@ def _airl_reward(spec, config, entries):
     return lambda params, obs, action, next_obs: reward(params, obs)
 
 
+def _cmil_row(config: cmil.Config) -> Method:
+    return Method(
+        config,
+        lambda spec, dynamics, config, environments, entries: cmil.make(
+            spec, config, environments
+        ),
+        whole=True,
+        pictures=True,
+        sequence=lambda config: config.length,
+    )
+
+
 def _adversarial_row(form: str, deploy: str = "policy") -> Method:
     return Method(adversarial.Config(form=form, deploy=deploy), _adversarial)
 
 
 METHODS: dict[str, Method] = {
     "mpail": Method(mpail.Config(), mpail.make, maps=True, reward=_mpail_reward),
+    "mpail_om": Method(
+        mpail.Config(online=True), mpail.make, maps=True, reward=_mpail_reward
+    ),
     "irl_mpc": _adversarial_row("gaifo", "planner"),
     "gail": _adversarial_row("gail"),
     "gaifo": _adversarial_row("gaifo"),
@@ -79,6 +105,8 @@ METHODS: dict[str, Method] = {
         whole=True,
         reward=lambda spec, config, entries: mail.recovered_reward(spec, config),
     ),
+    "cmil": _cmil_row(cmil.Config()),
+    "vmail": _cmil_row(cmil.vmail()),
     "bc": Method(
         bc.Config(),
         lambda spec, dynamics, config, environments, entries: bc.make(

@@ -14,6 +14,7 @@ import pytest
 from planil_jax.agents import (
     adversarial,
     bc,
+    cmil,
     iqmpc,
     latent,
     mail,
@@ -26,9 +27,10 @@ from planil_jax.agents import (
 )
 from planil_jax.base import Agent, Demonstrations, Environment, EnvState, TrainState
 from planil_jax.envs import point_mass
-from planil_jax.models import ensemble, simulator
+from planil_jax.models import ensemble, rssm, simulator
 from planil_jax.nets import forward, heads, mlp
 from planil_jax.nets import latent as latent_nets
+from planil_jax.nets import rssm as rssm_nets
 from planil_jax.planners import mppi
 from planil_jax.training import loop
 
@@ -145,6 +147,26 @@ def _mail(env: Environment) -> Agent:
     return mail.make(env.spec, config, LOOP.environments)
 
 
+def _cmil(env: Environment) -> Agent:
+    config = cmil.Config(
+        model=rssm.Config(
+            network=rssm_nets.Config(deter=8, stoch=4, hidden=8, heads=2),
+            vectors=_NETWORK,
+        ),
+        policy=dataclasses.replace(_POLICY, std_of_state=True),
+        discriminator=_NETWORK,
+        critic=_NETWORK,
+        horizon=3,
+        pretrain=2,
+        clone=1,
+        length=4,
+        batch=4,
+        capacity=20,
+        policy_rate=1e-2,
+    )
+    return cmil.make(env.spec, config, LOOP.environments)
+
+
 def _tdmpc2(env: Environment) -> Agent:
     return tdmpc2.make(env.spec, tdmpc2.Config(core=_LATENT), LOOP.environments)
 
@@ -161,6 +183,7 @@ AGENTS: dict[str, Callable[[Environment], Agent]] = {
     "iqmpc": _iqmpc,
     "mpail2": _mpail2,
     "mail": _mail,
+    "cmil": _cmil,
     "tdmpc2": _tdmpc2,
     "scripted": _scripted,
 }

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planil_jax"
 FLOOR_1 = ("envs", "nets", "losses", "planners", "data")
-ENGINES = ("ppo", "sac", "latent")  # the only agents that an agent may import
+ENGINES = ("ppo", "sac", "latent", "forward")  # the only agents that an agent may import
 
 # Part of the package -> what of the package it may import besides itself. The bare package
 # ("") is its `__version__` and its `__file__`.

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from planil_jax.agents import forward as engine
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -51,7 +52,7 @@ from planil_jax.base import (
 )
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
-from planil_jax.losses import adversarial, world_model
+from planil_jax.losses import adversarial
 from planil_jax.models import ensemble, unroll
 from planil_jax.nets import fit, forward, heads, mlp, normalise
 from planil_jax.nets.normalise import Moments
@@ -149,12 +150,11 @@ class Parts(NamedTuple):
 
     policy: heads.Policy
     judge: Network  # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> [..]
-    ensemble: ensemble.Ensemble
+    model: engine.Learner
     physics: Dynamics | None
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     policy_fit: fit.Fitter
     discriminator_fit: fit.Fitter
-    model_fit: fit.Fitter
 
 
 def make(
@@ -183,7 +183,7 @@ def make(
         policy_key, judge_key, model_key = jax.random.split(key, 3)
         fitted = parts.policy_fit.init(policy.init(policy_key))
         judge = parts.discriminator_fit.init(parts.judge.init(judge_key))
-        model = parts.ensemble.dynamics.init(model_key)
+        model = parts.model.ensemble.dynamics.init(model_key)
         obs = jnp.zeros((spec.observation_size,), jnp.float32)
         step = {
             "obs": obs,
@@ -195,7 +195,7 @@ def make(
             params=Acting(fitted.params, judge.params, model.obs),
             policy=fitted,
             discriminator=judge,
-            model=parts.model_fit.init(model.networks),
+            model=parts.model.fit.init(model.networks),
             change=model.change,
             replay=replay.init(step, config.capacity, environments),
         )
@@ -205,7 +205,7 @@ def make(
     ) -> tuple[State, Metrics]:
         del round_
         assert state.replay is not None
-        told = fresh_errors(parts, model_of(state), rollout)
+        told = engine.fresh_errors(parts.model, model_of(state), rollout)
         steps = {
             "obs": rollout.obs,
             "action": rollout.action,
@@ -264,12 +264,11 @@ def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -
     return Parts(
         policy=heads.make(config.policy, (obs_size,), *bounds),
         judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
-        ensemble=ensemble.make(spec, config.model),
+        model=engine.make(spec, config.model, config.model_rate),
         physics=physics,
         unit=lambda action: (2 * action - low - high) / (high - low),
         policy_fit=fit.make(optax.chain(clip, optax.adam(config.policy_rate))),
         discriminator_fit=fit.make(optax.adam(rate)),
-        model_fit=fit.make(optax.adam(config.model_rate)),
     )
 
 
@@ -297,15 +296,8 @@ def fit_model(
     parts: Parts, state: State, obs: jax.Array, actions: jax.Array
 ) -> tuple[State, Metrics]:
     """On sequences obs `[H + 1, B, O]` and actions `[H, B, U]`."""
-
-    def loss(networks: Params) -> jax.Array:
-        model = model_of(state)
-        model = ensemble.Learned(networks, model.obs, model.change)
-        return model_loss(parts, model, obs, actions)
-
-    value, gradients = jax.value_and_grad(loss)(state.model.params)
-    fitted = parts.model_fit.step(state.model, gradients)
-    return dataclasses.replace(state, model=fitted), {"model/loss": value}
+    fitted, metrics = engine.step(parts.model, state.model, model_of(state), obs, actions)
+    return dataclasses.replace(state, model=fitted), metrics
 
 
 def fit_discriminator(
@@ -339,21 +331,6 @@ def fit_policy(
 
 
 # ---------------------------------------------------------------------------------- losses
-
-
-def model_loss(parts: Parts, model: ensemble.Learned, obs: jax.Array, actions: jax.Array):
-    """-log likelihood of sequences, obs `[H + 1, B, O]` and actions `[H, B, U]`, `[]`; each
-    member's of its own share of B."""
-    members = jax.tree.leaves(model.networks)[0].shape[0]
-    scale = ensemble.deviation(model.change)
-
-    def one(model: ensemble.Learned, obs: jax.Array, actions: jax.Array) -> jax.Array:
-        foresee = jax.vmap(parts.ensemble.foresee, (None, 1, 1), 1)
-        mean, std = foresee(model, obs, actions)
-        return world_model.gaussian(mean / scale, std / scale, obs[1:] / scale)
-
-    shares = (_shared(obs, members), _shared(actions, members))
-    return jnp.mean(jax.vmap(one, (ensemble.EACH, 1, 1))(model, *shares))
 
 
 def discriminator_loss(
@@ -432,7 +409,7 @@ def policy_loss(
 
     paths = jax.vmap(path, (None, 1, 1, 1), 1)
     paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
-    shares = (_shared(x, members) for x in (obs, actions if records else noise, keys))
+    shares = (engine.shared(x, members) for x in (obs, actions if records else noise, keys))
     seen, acted = paths_of_members(model, *shares)  # [H, M, B / M, ...]
     logits = parts.judge.apply(judge, normalise.apply(model.obs, seen), parts.unit(acted))
     costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, batch)
@@ -446,7 +423,7 @@ def policy_loss(
 def _rolled(config: Config, parts: Parts, model: ensemble.Learned, obs: jax.Array):
     """What the policy is rolled through from a recorded sequence `[H + 1, O]`, and its
     parameters."""
-    member, physics = parts.ensemble.member, parts.physics
+    member, physics = parts.model.ensemble.member, parts.physics
     if config.roll == "physics":
         return physics, ()
     if config.correct == "recorded":
@@ -502,20 +479,6 @@ def _starts(config: Config, held: replay.Replay, steps, demos: Demonstrations):
         return obs, actions
 
     return draw
-
-
-def _shared(leaf: jax.Array, members: int) -> jax.Array:
-    """`[T, B, ...]` as `[T, M, B / M, ...]`."""
-    return leaf.reshape(leaf.shape[0], members, -1, *leaf.shape[2:])
-
-
-def fresh_errors(parts: Parts, model: ensemble.Learned, rollout: Transition) -> Metrics:
-    """Of a step that the model has not seen yet, in deviations of a change."""
-    obs = jnp.stack([rollout.obs, rollout.next_obs]).reshape(2, -1, rollout.obs.shape[-1])
-    actions = rollout.action.reshape(1, -1, rollout.action.shape[-1])
-    found = ensemble.errors(parts.ensemble, model, obs, actions)[0]  # [O]
-    found = found / ensemble.deviation(model.change)
-    return {"model/fresh_error": jnp.mean(found), "model/worst_error": jnp.max(found)}
 
 
 def _check(spec: EnvSpec, config: Config, physics: Dynamics | None) -> None:

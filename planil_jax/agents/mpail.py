@@ -18,6 +18,11 @@ way where nobody ever was: the smooth discriminator says everywhere what is less
 expert, and imagined steps teach the value, which would else extrapolate at random, to add
 it up. A model that cannot start from an observation (`Dynamics.recover`) imagines nothing.
 
+Without a model of the environment (`online`), one of observations is learned from all steps
+that were taken, before 2, and planned through: MPAIL(OM). The first rounds take random
+actions, since a model that knows nothing yet takes all plans for equal. It imagines
+nothing, since it knows nothing far around the demonstrations.
+
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533.
 Departures, each a field of Config with the paper's choice in brackets; BUILD_NOTES.md has
 what they do:
@@ -33,7 +38,6 @@ The published code departs from the paper, each time for the worse; so can this 
     pairs_across_resets=True           the discriminator sees steps that never happened
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +47,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from planil_jax.agents import forward as engine
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -59,7 +64,7 @@ from planil_jax.base import (
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, returns
-from planil_jax.models import foresight
+from planil_jax.models import ensemble, foresight
 from planil_jax.nets import fit, mlp, spectral
 from planil_jax.planners import mppi
 
@@ -101,6 +106,12 @@ class Config:
     max_grad_norm: float = 1.0  # of the value
     target_rate: float = 0.01  # V̄ follows V by this share a gradient step
     average_rate: float = 0.3  # what acts follows what learns by this share a round
+    online: bool = False  # whether to plan through a model that is learned on the way
+    model: ensemble.Config = field(default_factory=lambda: ensemble.Config(members=2))
+    warm_up: int = 1  # rounds of random actions, which it learns from first
+    model_steps: int = 128  # gradient steps a round
+    model_batch: int = 128  # steps of each member in one
+    model_rate: float = 1e-3  # Adam
 
 
 @struct.dataclass
@@ -111,6 +122,7 @@ class Acting:
     value: Params
     model: Params
     temperature: jax.Array  # []
+    random: jax.Array | None = None  # [] bool, of `online`: warming up
 
 
 @struct.dataclass
@@ -119,7 +131,8 @@ class State:
     discriminator: Fit  # raw, not normalised
     value: Fit
     target: Params  # V̄
-    history: replay.Replay  # of {obs, next_obs, terminal}
+    history: replay.Replay  # of {obs, next_obs, terminal}, and action if `online`
+    model: Fit | None  # networks [M] of the model that is learned, if `online`
 
 
 def make(
@@ -137,6 +150,9 @@ def make(
         discriminator sees no others.
     """
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
+    learner = engine.make(spec, config.model, config.model_rate)
+    dynamics = learner.ensemble.dynamics if config.online else dynamics
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     networks = _networks(spec, config, entries)
     score_fn = _score_fn(spec, dynamics, config, entries)
     reward_of = adversarial.reward_of(config.reward)
@@ -146,7 +162,7 @@ def make(
             f"agent.reward_pairs is 'next' or 'same', not {config.reward_pairs!r}."
         )
     discriminator_fit, value_fit = _fitters(config)
-    imagines = dynamics.recover is not None
+    imagines = dynamics.recover is not None and not config.online
 
     def normalised(params: Params) -> Params:
         return spectral.normalise(params) if config.spectral_norm else params
@@ -154,7 +170,11 @@ def make(
     def act(params: Acting, carry: Plan, state: EnvState, key: jax.Array, explore: bool):
         plan_key, model_key = jax.random.split(key)
         score = score_fn(params, state, model_key)
-        return planner.plan(score, carry, plan_key, params.temperature, explore)
+        action, plan = planner.plan(score, carry, plan_key, params.temperature, explore)
+        if explore and params.random is not None:
+            by_chance = jax.random.uniform(key, action.shape, action.dtype, low, high)
+            action = jnp.where(params.random, by_chance, action)
+        return action, plan
 
     # ---------------------------------------------------------------------------- learning
 
@@ -164,18 +184,26 @@ def make(
         fitted_value = value_fit.init(networks[1].init(value_key))
         obs = jnp.zeros((spec.observation_size,), jnp.float32)
         step = {"obs": obs, "next_obs": obs, "terminal": jnp.zeros((), bool)}
+        model, fitted_model = dynamics.init(model_key), None
+        if config.online:
+            step["action"] = jnp.zeros((spec.action_size,), jnp.float32)
+            fitted_model = learner.fit.init(model.networks)
         params = Acting(
             discriminator=normalised(discriminator.params),
             value=fitted_value.params,
-            model=dynamics.init(model_key),
+            model=model,
             temperature=jnp.asarray(config.temperature, jnp.float32),
+            random=jnp.asarray(config.warm_up > 0) if config.online else None,
         )
         history = replay.init(step, config.history, environments)
-        return State(params, discriminator, fitted_value, fitted_value.params, history)
+        target = fitted_value.params
+        return State(params, discriminator, fitted_value, target, history, fitted_model)
 
     def update(
         state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
+        if config.online:
+            key, model_key = jax.random.split(key)
         discriminator_key, value_key = jax.random.split(key)
         next_obs = rollout.next_obs  # [T, E, O]
         if config.pairs_across_resets:
@@ -185,14 +213,23 @@ def make(
             "next_obs": next_obs,
             "terminal": rollout.terminal,
         }
+        told_model: Metrics = {}
+        model, fitted_model = state.params.model, state.model
+        if config.online:
+            steps["action"] = rollout.action
+            told_model = engine.fresh_errors(learner, model, rollout)
         history = replay.insert(state.history, steps)
+        if fitted_model is not None:
+            model = ensemble.acquainted(model, rollout.obs, rollout.next_obs)
+            model, fitted_model, told = fit_model(model, fitted_model, history, model_key)
+            told_model |= told
         fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps)
         discriminator, told = fit_discriminator(
             state.discriminator,
             demos,
             fresh,
             history,
-            state.params.model,
+            model,
             discriminator_key,
         )
         judge = normalised(discriminator.params)
@@ -204,15 +241,30 @@ def make(
             fresh["obs"],
             targets,
             history,
-            state.params.model,
+            model,
             demos,
             value_key,
         )
-        newest = dataclasses.replace(state.params, discriminator=judge, value=target)
-        params = fit.polyak(state.params, newest, config.average_rate)
-        params = dataclasses.replace(params, temperature=temperature_after(round_))
-        metrics = told | told_value | {"planner/temperature": params.temperature}
-        return State(params, discriminator, fitted_value, target, history), metrics
+        before = state.params.discriminator, state.params.value
+        judged, valued = fit.polyak(before, (judge, target), config.average_rate)
+        temperature = temperature_after(round_)
+        warming = round_ + 1 < config.warm_up if config.online else None
+        params = Acting(judged, valued, model, temperature, warming)
+        metrics = told_model | told | told_value | {"planner/temperature": temperature}
+        state = State(params, discriminator, fitted_value, target, history, fitted_model)
+        return state, metrics
+
+    def fit_model(model: ensemble.Learned, fitted: Fit, history, key: jax.Array):
+        """Fits the networks to steps of all rounds; the newest act, none averaged."""
+
+        def step(fitted: Fit, key: jax.Array):
+            steps = replay.sample(history, key, config.model_batch * config.model.members)
+            obs = jnp.stack([steps["obs"], steps["next_obs"]])
+            return engine.step(learner, fitted, model, obs, steps["action"][None])
+
+        fitted, told = jax.lax.scan(step, fitted, jax.random.split(key, config.model_steps))
+        model = ensemble.Learned(fitted.params, model.obs, model.change)
+        return model, fitted, jax.tree.map(jnp.mean, told)
 
     def temperature_after(round_: jax.Array) -> jax.Array:
         share = jnp.clip((round_ + 1) / config.temperature_rounds, 0.0, 1.0)
@@ -293,7 +345,6 @@ def make(
             obs = own.at[:, jnp.asarray(entries)].set(obs[:, jnp.asarray(entries)])
         noise = jax.random.normal(noise_key, obs.shape)
         obs = obs + config.imagined_spread * jnp.std(obs, axis=0) * noise
-        low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
         def step(obs: jax.Array, key: jax.Array):
             action_key, key = jax.random.split(key)
@@ -316,6 +367,7 @@ def make(
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
+            past.pop("action", None)
             past_targets = one_step_targets(judge, target, config.discount, **past)
             if imagines and config.imagined_batch:
                 imagined = imagine(
@@ -377,6 +429,8 @@ def inspect(
       that they were averaged to.
     """
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
+    if config.online:
+        dynamics = engine.make(spec, config.model, config.model_rate).ensemble.dynamics
     score_fn = _score_fn(spec, dynamics, config, entries)
 
     def look(params: Acting, carry: Plan, state: EnvState, key: jax.Array):

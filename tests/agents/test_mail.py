@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from planil_jax.agents import forward as engine
 from planil_jax.agents import mail
 from planil_jax.base import (
     Demonstrations,
@@ -213,7 +214,7 @@ def test_corrected_costs_are_the_real_ones_with_the_model_s_slopes_there():
 def setting(config: mail.Config = CONFIG):
     """Parts, and parameters of policy, discriminator and model, none of which is 0."""
     parts = mail.make_parts(SPEC, config)
-    model = shifted(jit(parts.ensemble.dynamics.init)(KEY))
+    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.Moments(
             jnp.float32(5), jnp.array([0.3, -0.2, 1.0]), jnp.full(3, 2.0)
@@ -257,9 +258,9 @@ def test_the_loss_and_its_gradient_are_those_of_a_loop_over_starts_and_steps(rew
                 unit = jnp.tanh(chosen.mean + chosen.std * noise[t, i])
                 logit = parts.judge.apply(judge, normalise.apply(model.obs, seen), unit)
                 costs += 0.9**t * COSTS[reward](logit) / 2
-                z = parts.ensemble.member.recover(member, seen)
+                z = parts.model.ensemble.member.recover(member, seen)
                 action = 2 * unit + jnp.array([2.0, 0.0])
-                seen = parts.ensemble.member.step(member, z, action, KEY).obs
+                seen = parts.model.ensemble.member.step(member, z, action, KEY).obs
         return costs
 
     def loss(policy):
@@ -316,9 +317,10 @@ def line(cost_of: str) -> tuple[mail.Parts, mail.Config, ensemble.Learned]:
         return obs[..., 0] if cost_of == "state" else action[..., 1]
 
     judge = Network(lambda key: (), logit)
-    member = parts.ensemble.member._replace(step=step)
-    parts = parts._replace(judge=judge, ensemble=parts.ensemble._replace(member=member))
-    model = jit(parts.ensemble.dynamics.init)(KEY)
+    member = parts.model.ensemble.member._replace(step=step)
+    models = parts.model.ensemble._replace(member=member)
+    parts = parts._replace(judge=judge, model=parts.model._replace(ensemble=models))
+    model = jit(parts.model.ensemble.dynamics.init)(KEY)
     return parts, config, model
 
 
@@ -392,7 +394,7 @@ def through_physics(**changed):
         return jnp.sum(obs**2, axis=-1)
 
     parts = parts._replace(judge=Network(lambda key: (), logit))
-    model = shifted(jit(parts.ensemble.dynamics.init)(KEY))
+    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.init(4), change=model.change.replace(variance=jnp.full(4, 0.01))
     )
@@ -678,7 +680,7 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
 def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     """A new model foresees the mean change: 0 before anything was seen, in units of 1."""
     parts, model = setting()[0], mail.model_of(jit(mail.make(SPEC, CONFIG, 1).init)(KEY))
-    told = jit(functools.partial(mail.fresh_errors, parts))(model, rollout(1))
+    told = jit(functools.partial(engine.fresh_errors, parts.model))(model, rollout(1))
     change = np.asarray(rollout(1).next_obs - rollout(1).obs).reshape(-1, 3)
     each = np.sqrt(np.mean(change**2, axis=0))
     np.testing.assert_allclose(told["model/fresh_error"], each.mean(), rtol=1e-4)

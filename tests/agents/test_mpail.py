@@ -23,7 +23,8 @@ from planil_jax.base import (
     UsageError,
 )
 from planil_jax.envs import point_mass
-from planil_jax.models import simulator
+from planil_jax.models import ensemble, simulator
+from planil_jax.nets import forward as networks
 from planil_jax.nets import mlp
 from planil_jax.planners import mppi
 from planil_jax.training import loop
@@ -558,13 +559,21 @@ def drives_to(place: float, steps: int = 40, count: int = 4) -> np.ndarray:
     return np.stack(path, axis=1).astype(np.float32)
 
 
-def test_it_ends_where_its_own_demonstrators_do():
-    """Some steer to (0, 0), others to (1, 1), which is 1.4 m off; two seeds, 6400 steps.
+def knowing_nothing(*_):
+    raise AssertionError("an online learner asked the environment's own model")
 
-    From the same starts each learner ends within 0.5 m of its own and 1 m off the others.
+
+@pytest.mark.parametrize("online, seeds", [(False, (0, 1)), (True, (0,))])
+def test_it_ends_where_its_own_demonstrators_do(online, seeds):
+    """Some steer to (0, 0), others to (1, 1), which is 1.4 m off; 6400 steps a seed.
+
+    From the same starts each learner ends within 0.5 m of its own and 1 m off the others,
+    with the true model, and with one that it learns and nothing else.
     """
     env = point_mass.make(episode_length=40)
     model = simulator.prior_or_physics(env)
+    if online:
+        model = Dynamics(*[knowing_nothing] * 5)
     rounds = loop.Config(environments=8, steps=40, rounds=20, resets=8)
     config = mpail.Config(
         planner=mppi.Config(samples=32, horizon=8, iterations=1),
@@ -575,6 +584,11 @@ def test_it_ends_where_its_own_demonstrators_do():
         batch=128,
         history=800,
         temperature_rounds=8,
+        online=online,
+        model=ensemble.Config(
+            network=networks.Config(network=mlp.Config(hidden=(32, 32), activation="tanh")),
+            members=2,
+        ),
     )
     agent = mpail.make(env.spec, model, config, rounds.environments, (0, 1, 2, 3))
 
@@ -587,14 +601,16 @@ def test_it_ends_where_its_own_demonstrators_do():
             entries=(0, 1, 2, 3),
         )
         state = loop.init(agent, env, rounds, key)
-        state, _ = loop.epoch(agent, env, rounds, demos, jnp.int32(0), state)
+        state, told = loop.epoch(agent, env, rounds, demos, jnp.int32(0), state)
         starts = jax.random.split(jax.random.key(11), 8)
         steps, _ = loop.evaluate(agent, env, state.agent.params, starts)
-        return jnp.mean(steps.next_obs[:, -1, :2], axis=0)
+        return jnp.mean(steps.next_obs[:, -1, :2], axis=0), told
 
     run = jax.jit(learnt, compiler_options=QUICK)
-    for seed in (0, 1):
+    for seed in seeds:
         for own, other in ((0.0, 1.0), (1.0, 0.0)):
-            end = np.array(run(drives_to(own), jax.random.key(seed)))
+            end, told = run(drives_to(own), jax.random.key(seed))
+            if online:  # of steps not seen before, in deviations of a change; all rounds
+                assert told["model/fresh_error"] < 0.4
             assert np.linalg.norm(end - own) < 0.5
             assert np.linalg.norm(end - other) > 1.0

@@ -660,6 +660,11 @@ def _check(spec: EnvSpec, config: Config) -> None:
             f"agent.capacity, {config.capacity}, is less than agent.length, "
             f"{config.length}, the steps of one sequence: raise the one or lower the other."
         )
+    if config.model.network.heads < 1:
+        raise UsageError(
+            f"agent.model.network.heads is {config.model.network.heads}, but one prior at "
+            "least foresees: choose 1 or more."
+        )
     if config.length < 2:
         raise UsageError(
             f"agent.length is {config.length}, but a critic learns from a step and the one "

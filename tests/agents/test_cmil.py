@@ -51,6 +51,11 @@ CONFIG = cmil.Config(
 )
 
 
+PARTS = cmil.make_parts(SPEC, CONFIG)
+judged, valued = jit(PARTS.judge.apply), jit(PARTS.critics.apply)
+HEADLESS = dataclasses.replace(CONFIG.model, network=networks.Config(heads=0))
+
+
 def options(**changed) -> cmil.Config:
     return dataclasses.replace(CONFIG, **changed)
 
@@ -104,14 +109,14 @@ def setting(config: cmil.Config = CONFIG) -> Setting:
 
 
 @functools.cache
-def policy_loss(config: cmil.Config = CONFIG):
-    made = setting(config)
-    return jit(functools.partial(cmil.policy_loss, config, made.parts))
+def compiled(function, config: cmil.Config = CONFIG):
+    """A loss, or what else takes config and parts first."""
+    return jit(functools.partial(function, config, setting(config).parts))
 
 
 def imagined(made: Setting, cloning: bool = False):
     """The loss of the policy, the rollout and metrics."""
-    loss, (rollout, metrics) = policy_loss(made.config)(
+    loss, (rollout, metrics) = compiled(cmil.policy_loss, made.config)(
         made.policy,
         made.model,
         made.judge,
@@ -156,8 +161,8 @@ def disagreement(made: Setting, rollout: cmil.Rollout) -> np.ndarray:
 def test_a_reward_is_made_of_the_logit_in_its_form(form):
     made = setting(options(reward=form))
     features, action = normal(6, 9), normal(6, 2)
-    logits = made.parts.judge.apply(made.judge, features, action)
-    found = cmil.reward_of(made.config, made.parts, made.judge, features, action)
+    logits = judged(made.judge, features, action)
+    found = compiled(cmil.reward_of, made.config)(made.judge, features, action)
     np.testing.assert_allclose(found, FORMS[form](np.asarray(logits)), rtol=1e-5)
 
 
@@ -193,14 +198,14 @@ def mixtures(rewards, values, discount: float, trace: float) -> np.ndarray:
     return np.stack(told)
 
 
-def smaller(made: Setting, params, features, action) -> np.ndarray:
-    return np.min(made.parts.critics.apply(params, features, action), axis=0)
+def smaller(params, features, action) -> np.ndarray:
+    return np.min(valued(params, features, action), axis=0)
 
 
 def test_the_policy_s_loss_is_the_mean_of_discounted_mixtures():
     made = setting()
     loss, rollout, _ = imagined(made)
-    values = smaller(made, made.critics, rollout.features, rollout.action)
+    values = smaller(made.critics, rollout.features, rollout.action)
     worth = mixtures(np.asarray(rollout.reward), values, 0.9, 0.8)
     gains = 0.8 * worth + 0.2 * values[:-1]
     wanted = -np.mean([0.9**t * gains[t] for t in range(HORIZON)])
@@ -219,7 +224,7 @@ def test_entropy_and_cloning_are_added_with_their_weights():
     np.testing.assert_allclose(alone, -likelihood, rtol=1e-5)
     both = made._replace(config=options(entropy=10.0, cloning=0.5, horizon=1))
     loss, rollout, metrics = imagined(both)
-    values = smaller(made, made.critics, rollout.features, rollout.action)
+    values = smaller(made.critics, rollout.features, rollout.action)
     worth = 0.8 * (rollout.reward[0] + 0.9 * values[1]) + 0.2 * values[0]
     wanted = np.mean(worth) + 10 * metrics["policy/entropy"] + 0.5 * likelihood
     np.testing.assert_allclose(loss, -wanted, rtol=1e-4)
@@ -281,16 +286,15 @@ def test_critics_learn_from_imagined_and_from_recorded_steps_by_hand():
     slow = drawn(made.critics, seed=77)
     features = np.asarray(made.parts.model.features(made.beliefs))
     rewards = normal(LENGTH, BATCH, seed=8)
-    loss = jit(functools.partial(cmil.critic_loss, CONFIG, made.parts))
+    loss = compiled(cmil.critic_loss)
     arguments = made.critics, slow, rollout, features, made.batch, rewards
     found, metrics = loss(*arguments)
-    values = smaller(made, slow, rollout.features, rollout.action)
+    values = smaller(slow, rollout.features, rollout.action)
     targets = mixtures(np.asarray(rollout.reward), values, 0.9, 0.8)
-    critics = made.parts.critics.apply
-    told = critics(made.critics, rollout.features[:-1], rollout.action[:-1])
+    told = valued(made.critics, rollout.features[:-1], rollout.action[:-1])
     wanted = sum(np.mean((one - targets) ** 2) for one in told)
     np.testing.assert_allclose(metrics["critic/imagined_loss"], wanted, rtol=1e-4)
-    told, errors = critics(made.critics, features, made.batch.action), []
+    told, errors = valued(made.critics, features, made.batch.action), []
     for t in range(LENGTH - 1):
         for i in range(BATCH):
             if made.batch.first[t + 1, i]:
@@ -308,7 +312,7 @@ def test_what_followed_an_end_is_no_target():
     _, rollout, _ = imagined(made)
     rewards = normal(LENGTH, BATCH, seed=8)
     features = made.parts.model.features(made.beliefs)
-    loss = jit(functools.partial(cmil.critic_loss, CONFIG, made.parts))
+    loss = compiled(cmil.critic_loss)
 
     def recorded(rollout, rewards):
         arguments = made.critics, made.critics, rollout, features, made.batch, rewards
@@ -327,28 +331,27 @@ def test_what_followed_an_end_is_no_target():
 
 
 def test_the_discriminator_tells_the_expert_s_steps_from_imagined_ones():
-    made = setting(options(gradient_penalty=0.0))
+    made = setting()
     _, rollout, _ = imagined(made)
     expert = made.parts.model.features(made.beliefs)[:, :EXPERTS], made.batch.action
     expert = expert[0], expert[1][:, :EXPERTS]
-    loss = jit(functools.partial(cmil.discriminator_loss, made.config, made.parts))
+    loss = compiled(cmil.discriminator_loss, options(gradient_penalty=0.0))
     found, metrics = loss(made.judge, expert, rollout, KEY)
-    judge = made.parts.judge.apply
-    own = judge(made.judge, rollout.features[:-1], rollout.action[:-1])
-    theirs = judge(made.judge, *expert)
+    own = judged(made.judge, rollout.features[:-1], rollout.action[:-1])
+    theirs = judged(made.judge, *expert)
     wanted = np.mean(np.log1p(np.exp(-theirs))) + np.mean(np.log1p(np.exp(own)))
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/expert_logit"], np.mean(theirs))
 
 
 def test_a_logit_of_slope_three_pays_a_penalty_of_four_and_noise_spares_actions():
-    made = setting(options(gradient_penalty=2.0))
+    made, config = setting(), options(gradient_penalty=2.0)
     _, rollout, _ = imagined(made)
     expert = rollout.features[0], rollout.action[0]
     direction = np.zeros(9, np.float32)
     direction[0] = 3.0
     parts = made.parts._replace(judge=Network(None, lambda params, x, a: x @ direction))
-    loss = jit(functools.partial(cmil.discriminator_loss, made.config, parts))
+    loss = jit(functools.partial(cmil.discriminator_loss, config, parts))
     found, metrics = loss((), expert, rollout, KEY)
     np.testing.assert_allclose(metrics["discriminator/penalty"], 4.0, rtol=1e-4)
     np.testing.assert_allclose(found, metrics["discriminator/loss"] + 8.0, rtol=1e-4)
@@ -360,7 +363,7 @@ def test_a_logit_of_slope_three_pays_a_penalty_of_four_and_noise_spares_actions(
     parts = made.parts._replace(judge=Network(None, shared))
     quiet, noisy = (
         jit(functools.partial(cmil.discriminator_loss, config, parts))
-        for config in (made.config, options(instance_noise=2.5))
+        for config in (CONFIG, options(instance_noise=2.5))
     )
     for shares, moves in (((1.0, 0.0), True), ((0.0, 1.0), False)):
         told = [
@@ -468,7 +471,7 @@ def test_slow_critics_follow_by_their_share():
 def test_the_model_s_loss_is_an_error_and_a_divergence():
     made = setting(options(free_nats=0.0, kl_weight=0.5))
     moments = normalise.Moments(jnp.float32(5), jnp.full(3, 0.2), jnp.full(3, 4.0))
-    loss = jit(functools.partial(cmil.model_loss, made.config, made.parts))
+    loss = compiled(cmil.model_loss, made.config)
     found, (beliefs, metrics) = loss(made.model, moments, made.batch, KEY)
     drawn = made.parts.model.decode(made.model, made.parts.model.features(beliefs))
     seen = (made.batch.obs - 0.2) / 2.0
@@ -637,6 +640,7 @@ def test_pictures_that_it_cannot_draw_are_refused(image, message):
     [
         ({"reward": "gold"}, "agent.reward is one of logit"),
         ({"capacity": 4}, "agent.capacity, 4, is less than agent.length, 5"),
+        ({"model": HEADLESS}, "heads is 0, .*: choose 1 or more"),
         ({"length": 1}, "agent.length is 1, .*: choose 2 or more"),
         ({"expert_share": 0.01}, "agent.expert_share, 0.01, .* from 0.25 to 1"),
         ({"expert_share": 1.5}, "agent.expert_share, 1.5, .* from 0.25 to 1"),

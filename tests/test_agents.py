@@ -25,7 +25,7 @@ from planil_jax.agents import (
     scripted,
     tdmpc2,
 )
-from planil_jax.base import Agent, Demonstrations, Environment, EnvState, TrainState
+from planil_jax.base import Agent, Demonstrations, Environment, TrainState
 from planil_jax.envs import point_mass
 from planil_jax.models import ensemble, rssm, simulator
 from planil_jax.nets import forward, heads, mlp
@@ -77,10 +77,7 @@ def _mpail(env: Environment) -> Agent:
         history=20,
     )
 
-    def recover(params, obs):
-        return EnvState(point_mass.Point(*obs), obs, jnp.zeros((), jnp.int32))
-
-    model = simulator.make(env)._replace(recover=recover)  # so that it imagines
+    model = simulator.make(env)  # which can start from an observation, so that it imagines
     return mpail.make(env.spec, model, config, LOOP.environments, ENTRIES)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from experiments import experiment
 from planil_jax import config
-from planil_jax.agents import iqmpc, latent, mpail2, tdmpc2
+from planil_jax.agents import cmil, iqmpc, latent, mpail2, tdmpc2
+from planil_jax.models import rssm
+from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
-from planil_jax.nets import mlp
+from planil_jax.nets import rssm as rssm_networks
 from planil_jax.planners import mppi
 from planil_jax.training import loop, run
 
@@ -41,7 +43,31 @@ def core(horizon: int = 3, **fields: Any) -> latent.Config:
     return latent.Config(**settings | fields)
 
 
+def world(**fields: Any) -> cmil.Config:
+    """CMIL with a small world model; for which `expert.py` is asked for 10 episodes."""
+    one, two = (mlp.Config(hidden=(64,) * count, activation="elu") for count in (1, 2))
+    settings: dict[str, Any] = {
+        "model": rssm.Config(
+            network=rssm_networks.Config(deter=64, stoch=8, hidden=64, heads=5),
+            vectors=one,
+        ),
+        "policy": heads.Config(network=two, std_low=0.1, std_of_state=True),
+        "discriminator": two,
+        "critic": two,
+        "kl_weight": 0.1,
+        "length": 20,
+        "batch": 16,
+        "capacity": 20_000,
+        "model_rate": 1e-3,
+        "critic_rate": 1e-3,
+        "policy_rate": 3e-4,
+    }
+    return cmil.Config(**settings | fields)
+
+
 SETTINGS: dict[str, Any] = {
+    "cmil": world(),
+    "vmail": cmil.vmail(world()),
     "iqmpc": iqmpc.Config(core=core()),
     "mpail2": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
@@ -70,6 +96,10 @@ BC = {
     "loop": loop.Config(environments=1, steps=1, rounds=30),
     "run": run.Config(total_steps=30, evaluation_episodes=20),
 }
+WORLD = {
+    "loop": loop.Config(environments=1, steps=50, rounds=20),
+    "run": run.Config(total_steps=10_000, evaluation_episodes=20),
+}
 
 
 def get_config(method: str = "iqmpc"):
@@ -82,4 +112,6 @@ def get_config(method: str = "iqmpc"):
         settings["agent"] = SETTINGS[method]
     if method == "bc":
         settings |= BC
+    if method in ("cmil", "vmail"):
+        settings |= WORLD
     return config.thaw(experiment.of_method(method.partition("/")[0], **settings))

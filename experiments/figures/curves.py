@@ -164,6 +164,33 @@ def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     return figure
 
 
+@style.styled
+def gradient_norms(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Norms of gradients against the horizon, a line for what they went through.
+
+    Args:
+      rows: of "through", "horizon", "median" and "high", their 95th percentile.
+    """
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for index, way in enumerate(dict.fromkeys(row["through"] for row in rows)):
+        own = [row for row in rows if row["through"] == way]
+        horizons = [row["horizon"] for row in own]
+        colour, dashes = style.seed_colour(index), ("-", style.DASHED)[index % 2]
+        median, high = ([row[name] for row in own] for name in ("median", "high"))
+        axes.plot(horizons, median, color=colour, linestyle=dashes, marker="o", label=way)
+        axes.fill_between(horizons, median, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="horizon [steps]",
+        ylabel="norm of the policy's gradient",
+        title="median over starts, and the 95th percentile above it",
+    )
+    axes.legend(title="through")
+    return figure
+
+
 def _curves(
     axes: Axes, panel: Panel, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:

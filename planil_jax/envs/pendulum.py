@@ -65,7 +65,13 @@ def make(episode_length: int = 200) -> Environment:
         )
         return following, transition
 
-    return Environment(spec, reset, step, expert_cost=expert_cost)
+    return Environment(spec, reset, step, expert_cost=expert_cost, recover=recover)
+
+
+def recover(obs: jax.Array) -> EnvState:
+    """The state that shows as `obs` `[3]`, its angle within [-π, π]."""
+    angle = jnp.arctan2(obs[1], obs[0])
+    return EnvState(Pendulum(angle, obs[2]), obs, jnp.zeros((), jnp.int32))
 
 
 def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:

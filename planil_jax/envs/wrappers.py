@@ -67,7 +67,7 @@ def action_repeat(env: Environment, count: int) -> Environment:
     if prior is not None:
         prior = prior._replace(step=_repeated(prior.step, count))
     reset = _resetting(env, lambda key: ())
-    return env._replace(spec=spec, reset=reset, step=step, prior=prior)
+    return env._replace(spec=spec, reset=reset, step=step, prior=prior, recover=None)
 
 
 def mask(env: Environment, entries: Iterable[int]) -> Environment:
@@ -142,7 +142,8 @@ def action_delay(env: Environment, steps: int) -> Environment:
         return _state(inner, queue[1:], inner.obs, inner.time), replace(told, action=action)
 
     prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    return env._replace(reset=_resetting(env, empty), step=step, prior=prior)
+    reset = _resetting(env, empty)
+    return env._replace(reset=reset, step=step, prior=prior, recover=None)
 
 
 def tremble(env: Environment, probability: float) -> Environment:
@@ -167,7 +168,7 @@ def tremble(env: Environment, probability: float) -> Environment:
 
     reset = _resetting(env, lambda key: jax.random.fold_in(key, _TREMBLE))
     prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    return env._replace(reset=reset, step=step, prior=prior)
+    return env._replace(reset=reset, step=step, prior=prior, recover=None)
 
 
 def observation_noise(env: Environment, std: float) -> Environment:
@@ -200,7 +201,7 @@ def observation_noise(env: Environment, std: float) -> Environment:
         return replace(state.sim.inner, obs=state.obs)
 
     prior = env.prior and _starting(env.prior, as_seen)
-    return env._replace(reset=reset, step=step, prior=prior)
+    return env._replace(reset=reset, step=step, prior=prior, recover=None)
 
 
 def _state(inner: EnvState, kept: Any, obs: jax.Array, time: jax.Array) -> EnvState:

@@ -22,13 +22,15 @@ from planil_jax.base import Dynamics, Environment, EnvState, UsageError
 def make(env: Environment) -> Dynamics:
     """A model that steps `env`: perfect of `env` itself, wrong of its like.
 
-    Its `z` is an `EnvState` of `env`.
+    Its `z` is an `EnvState` of `env`. It starts from an observation where that tells all.
     """
+    recover = env.recover
     return Dynamics(
         init=lambda key: (),
         start=lambda params, state: _layer(env, state),
         step=lambda params, state, action, key: env.step(state, action)[0],
         observe=lambda params, state: state.obs,
+        recover=None if recover is None else lambda params, obs: recover(obs),
     )
 
 

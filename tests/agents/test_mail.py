@@ -368,15 +368,6 @@ def test_the_deviation_is_learned_only_if_told_to(learn_std):
 # -------------------------------------------------------------------------------- physics
 
 
-def of_point(env) -> Dynamics:
-    """Its physics, from an observation on."""
-
-    def recover(params, obs):
-        return EnvState(point_mass.Point(*obs), obs, jnp.zeros((), jnp.int32))
-
-    return simulator.make(env)._replace(recover=recover)
-
-
 def point_config(**changed) -> mail.Config:
     return options(expert_noise=0.0, horizon=6, **changed)
 
@@ -386,7 +377,7 @@ def through_physics(**changed):
     """States, by the loss and by the environment, from the same starts and noise."""
     env = point_mass.make()
     config = point_config(**changed)
-    parts = mail.make_parts(env.spec, config, of_point(env))
+    parts = mail.make_parts(env.spec, config, simulator.make(env))
     told = []
 
     def logit(params, obs, action):
@@ -440,7 +431,7 @@ def test_corrected_by_physics_the_states_are_real_and_the_slopes_are_the_model_s
 
 def test_physics_that_loop_for_an_unknown_time_are_refused():
     env = point_mass.make()
-    physics = of_point(env)
+    physics = simulator.make(env)
 
     def step(params, z, action, key):
         z = physics.step(params, z, action, key)

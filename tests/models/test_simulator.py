@@ -174,3 +174,24 @@ def test_physics_of_an_engine_with_another_mass_start_from_the_real_state():
     told, expected = jax.jit(steps).lower(key).compile(compiler_options=options)(key)
     np.testing.assert_allclose(told, np.stack(expected), rtol=1e-4, atol=1e-6)
     assert abs(told[1, 2]) < 0.7 * abs(told[0, 2])  # the cart's speed
+
+
+@pytest.mark.parametrize("name", ["pendulum", "point_mass"])
+def test_physics_start_from_an_observation_that_tells_all(name):
+    """One step from there is one step from the state itself."""
+    env = envs.make(name)
+    model = simulator.make(env)
+    action = jnp.asarray(env.spec.action_high) / 2
+
+    def both(key):
+        state = env.reset(key)
+        z = model.step((), model.recover((), state.obs), action, key)
+        return model.observe((), z), env.step(state, action)[1].next_obs
+
+    told, true = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 16))
+    np.testing.assert_allclose(told, true, atol=1e-5)
+
+
+def test_no_observation_tells_what_a_wrapper_remembers():
+    for option in ("tremble=0.1", "action_delay=1", "action_repeat=2", "pixels=16"):
+        assert envs.make(f"pendulum:{option}").recover is None

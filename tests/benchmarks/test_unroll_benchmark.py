@@ -1,0 +1,20 @@
+"""Gradients by horizon: where no step is foreseen, the model has no part in them."""
+
+import pytest
+
+from benchmarks import unroll
+from planil_jax import envs
+from planil_jax.base import UsageError
+
+
+def test_physics_and_model_agree_about_the_first_cost():
+    rows = unroll.measure(envs.make("point_mass"), (1,), starts=2, seeds=1, fits=1)
+    assert [row["through"] for row in rows] == ["physics", "model"]
+    assert rows[0]["median"] == pytest.approx(rows[1]["median"], rel=1e-4)
+    assert rows[0]["median"] > 0 and rows[0]["finite"] == rows[1]["finite"] == 1
+
+
+def test_what_observations_do_not_tell_all_of_is_refused():
+    env = envs.make("pendulum:tremble=0.1")
+    with pytest.raises(UsageError, match="cannot tell its state from one"):
+        unroll.measure(env, (1,), starts=2, seeds=1, fits=1)

@@ -8,7 +8,7 @@ import pytest
 from experiments import collect, evaluate, experiment, runs, train
 from planil_jax.training import loop, run
 
-STEPS = 16_000  # environment steps of each of 2 seeds
+STEPS = 16_000  # environment steps; more seeds are a slow test's
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,6 @@ def trained(tmp_path_factory) -> runs.Run:
     path = str(directory / "navigation.npz")
     collect.collect("navigation", path, 4, seed=1, actions=False)
     settings = experiment.Experiment(
-        seeds=2,
         loop=loop.Config(rounds=5),
         run=run.Config(total_steps=STEPS, evaluation_episodes=0),
     )
@@ -28,22 +27,22 @@ def trained(tmp_path_factory) -> runs.Run:
 
 @pytest.fixture(scope="module")
 def shares(trained) -> np.ndarray:
-    """Shares of the expert's return from the same 8 starts, `[2, 2]`: before and after."""
-    keys = jax.random.split(jax.random.key(0), 2)
+    """Shares of the expert's return from the same 8 starts, `[2]`: before and after."""
+    keys = jax.random.split(jax.random.key(0), 1)
     agent = trained.make_agent(trained.env, {})
     untrained = jax.vmap(lambda key: agent.init(key).params)(keys)
     both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), untrained, trained.params)
     found = evaluate.in_distribution(trained._replace(params=both), episodes=8)
-    return np.reshape(found["shares"], (2, 2))
+    return np.array(found["shares"])
 
 
 def test_mpail_drives_like_the_expert_after_16000_steps(trained, shares):
     assert trained.step == STEPS
-    assert shares[1].min() >= 0.8
+    assert shares[1] >= 0.8
 
 
 def test_the_untrained_planner_does_not(shares):
-    assert shares[0].max() <= 0.5
+    assert shares[0] <= 0.5
 
 
 def test_a_trained_run_finds_its_way_from_where_no_demonstration_was(trained):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 from planil_jax.losses import inverse_q
 
@@ -135,3 +136,74 @@ def test_the_loss_is_what_its_formula_says(alpha):
     )
     squares = (1.0 + 9.0 + 1.0 + 1.0) / 4
     np.testing.assert_allclose(found, -2.0 + 0.25 + squares / (4 * alpha))
+
+
+# ------------------------------------------------------- what its minimum is, in the table
+
+
+def soft_optimal(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """V* `[S]` and the policy `[S, A]` of soft value iteration."""
+    value = np.zeros(STATES)
+    for _ in range(2000):
+        q = reward + GAMMA * P @ value
+        value = BETA * np.log(np.sum(np.exp(q / BETA), axis=1))
+    return value, np.exp((q - value[:, None]) / BETA)
+
+
+def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
+    """Q `[S, A]` of the least loss on an expert's occupancy, its own policy's V in it.
+
+    Every state and action stands in the batch as often as it is visited; without a penalty,
+    whose squares do not allow that, once and weighed, so that flows are conserved exactly.
+    The learner's steps are the expert's: the penalty is on these alone.
+    """
+    count = np.round(200_000 * rho).astype(int).reshape(-1)
+    rows = np.repeat(np.arange(STATES * ACTIONS), count)
+    begin = jnp.asarray((1 - GAMMA) * START)
+
+    def loss(q):
+        q = q.reshape(STATES, ACTIONS)
+        value = BETA * jax.nn.logsumexp(q / BETA, axis=1)
+        following = jnp.asarray(P) @ value
+        rewards = inverse_q.decoded_rewards(q, following, jnp.zeros(q.shape, bool), GAMMA)
+        seen = rewards.reshape(-1)[rows]
+        if np.isinf(alpha):
+            seen = (rewards * rho * rho.size).reshape(-1)
+        return inverse_q.inverse_soft_q(seen, seen, begin @ value, alpha)
+
+    slope = jax.jit(jax.value_and_grad(loss))
+    found = optimize.minimize(
+        lambda q: tuple(np.asarray(each, np.float64) for each in slope(q)),
+        np.zeros(STATES * ACTIONS),
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-7, "maxiter": 2000},
+    )
+    return found.x.reshape(STATES, ACTIONS)
+
+
+def policy_of(q: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(jnp.asarray(q) / BETA, axis=1))
+
+
+def test_without_a_penalty_the_reward_is_recovered_up_to_a_potential():
+    """π_Q = π_E, and r_Q - r = Δ - γ P Δ with Δ = V_Q - V*: not the reward itself."""
+    with jax.enable_x64(True):
+        best, expert = soft_optimal(REWARD)
+        q = minimised(occupancy(expert), alpha=np.inf)
+        value = BETA * np.log(np.sum(np.exp(q / BETA), axis=1))
+        gap = value - best
+    np.testing.assert_allclose(policy_of(q), expert, atol=1e-3)
+    found = q - GAMMA * P @ value - REWARD
+    np.testing.assert_allclose(found, gap[:, None] - GAMMA * P @ gap, atol=1e-2)
+    assert np.abs(found).max() > 0.5
+
+
+def test_a_penalty_bends_the_policy_the_less_the_greater_alpha_is():
+    """So π_Q = π_E is no test of a critic that was trained at α = 0.5."""
+    _, expert = soft_optimal(REWARD)
+    rho, off = occupancy(expert), []
+    with jax.enable_x64(True):
+        for alpha in (0.5, 5.0, 50.0):
+            off.append(np.abs(policy_of(minimised(rho, alpha)) - expert).max())
+    assert off[0] > 0.05 and off[0] > 3 * off[1] > 9 * off[2]

@@ -1,0 +1,55 @@
+"""Methods on pendulum from pictures, small enough for two cores: `pendulum_seen.py:iqmpc`.
+
+Demonstrations are those of an expert that was trained on numbers:
+
+    python -m experiments.expert --config=experiments/configs/expert.py:pendulum \\
+        --logdir=runs/pendulum_expert --out=demos/pendulum.npz
+    python -m experiments.collect --run=runs/pendulum_expert --episodes=10 --actions \\
+        --env=pendulum:pixels=48 --out=demos/pendulum_seen.npz
+"""
+
+import dataclasses
+from typing import Any
+
+from experiments import experiment
+from experiments.configs import pendulum
+from planil_jax import config
+from planil_jax.agents import bc, iqmpc, latent, mpail2
+from planil_jax.nets import conv
+from planil_jax.training import run
+
+ENVIRONMENT = "pendulum:pixels=48"  # the last three frames
+EYE = conv.Config(filters=16)
+
+
+def seeing(core: latent.Config) -> latent.Config:
+    """With eyes, smaller batches, and a gradient step for every other step."""
+    network = dataclasses.replace(core.network, eye=EYE)
+    return dataclasses.replace(
+        core, network=network, batch=32, ratio=0.5, capacity=5_000, encoder_share=1.0
+    )
+
+
+def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
+    return dataclasses.replace(agent, core=seeing(agent.core))
+
+
+SETTINGS: dict[str, Any] = {
+    "iqmpc": _seeing(pendulum.SETTINGS["iqmpc"]),
+    "mpail2": _seeing(pendulum.SETTINGS["mpail2"]),
+    "bc": bc.Config(eye=EYE),
+}
+
+
+def get_config(method: str = "iqmpc"):
+    settings = pendulum.get_config(method).copy_and_resolve_references()
+    frozen = experiment.freeze(settings)
+    fields: dict[str, Any] = {
+        "environment": ENVIRONMENT,
+        "loop": dataclasses.replace(frozen.loop, resets=4),  # each of which is drawn
+    }
+    if method in SETTINGS:
+        fields["agent"] = SETTINGS[method]
+    if method != "bc":
+        fields["run"] = run.Config(total_steps=3_000, evaluation_episodes=10)
+    return config.thaw(dataclasses.replace(frozen, **fields))

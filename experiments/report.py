@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import door, experiment, figures, page, runs, statistics, views
+from experiments import (
+    door,
+    dreams,
+    experiment,
+    figures,
+    page,
+    runs,
+    statistics,
+    views,
+)
 from experiments.methods import METHODS
 from planil_jax import config
 from planil_jax.base import UsageError
@@ -61,6 +70,8 @@ def write(trained: runs.Run, seed_index: int = 0) -> Path:
     print(f"drawing the report of {trained.directory} …", flush=True)
     evaluation = _read_json(trained.directory / "evaluation.json")
     parts = [_header(trained), _headline(trained, evaluation), _curves(trained, evaluation)]
+    dream = dreams.of(trained)
+    parts += [_dream(dream)] if dream else []
     if trained.env.spec.image:
         return _finish(trained, [*parts, _strips(trained)])
     paths = views.rollouts(trained, _ROLLOUTS)
@@ -289,6 +300,33 @@ def _trajectories(trained: runs.Run, paths: np.ndarray) -> str:
             f"{paths.shape[1]} evaluation episodes of each seed. An imitator should keep "
             "to the band of the demonstrations, or come to it from other starts.",
             "Observations over time of learner and demonstrations",
+        ),
+    )
+
+
+def _dream(dream: dreams.Dream) -> str:
+    lines = {
+        "seen": dream.seen,
+        "reconstructed": dream.reconstructed,
+        "open loop": dream.open_loop,
+        "imagined": dream.imagined,
+    }
+    if dream.names:
+        drawn = figures.dream(dream.names, lines, dream.period)
+    else:
+        when = np.linspace(0, len(dream.seen) - 1, _FRAMES).astype(int)
+        rows = {name: frames[when] for name, frames in lines.items()}
+        drawn = figures.dreamt_frames(rows, when * dream.period)
+    return page.section(
+        "What the world model makes of an episode",
+        page.figure(
+            drawn,
+            "The first episode of evaluation of the first seed. Reconstructed: decoded "
+            "from beliefs that saw all up to there. Open loop: from beliefs that saw the "
+            f"first {dreams.SEEN} steps and after that the actions alone. Imagined: under "
+            "the actions that the policy takes in its imagination. A good model's open "
+            "loop stays with what was seen for as long as it plans ahead.",
+            "What was seen, reconstructed, foreseen and imagined, over time",
         ),
     )
 

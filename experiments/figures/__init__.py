@@ -2,16 +2,20 @@
 
 from experiments.figures.curves import (
     comparison,
+    dream,
     gradient_norms,
     learning_curves,
     rewards,
     trajectories,
 )
+from experiments.figures.pictures import dream as dreamt_frames
 from experiments.figures.pictures import strips
 from experiments.figures.plane import field, landscape, plans_still, underlay
 
 __all__ = [
     "comparison",
+    "dream",
+    "dreamt_frames",
     "field",
     "gradient_norms",
     "landscape",

@@ -165,6 +165,28 @@ def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
 
 @style.styled
+def dream(names: Sequence[str], lines: Mapping[str, np.ndarray], period: float) -> Figure:
+    """Entries of an observation over time, as seen and as a model makes them, by name.
+
+    Args:
+      lines: `[T, O]` each; the first is solid.
+      period: seconds a step.
+    """
+    figure = Figure(figsize=(7.2, 1.5 * len(names) + 0.6), layout="constrained")
+    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    dashes = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
+    for entry, (name, ax) in enumerate(zip(names, axes, strict=True)):
+        for index, (title, values) in enumerate(lines.items()):
+            colour = style.INK if index == 0 else style.seed_colour(index - 1)
+            how = {"color": colour, "linestyle": dashes[index % 4], "label": title}
+            _over_time(ax, period, values[:, entry], **how)
+        ax.set_ylabel(name)
+    axes[-1].set_xlabel("seconds")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines))
+    return figure
+
+
+@style.styled
 def gradient_norms(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Norms of gradients against the horizon, a line for what they went through.
 

@@ -1,5 +1,7 @@
 """Figures of what was seen: frames over time."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,11 +17,21 @@ def strips(frames: np.ndarray, seconds: np.ndarray, first_seed: int) -> Figure:
     Args:
       seconds: `[K]`, when the frames were seen.
     """
+    labels = ["demonstration", *(f"seed {first_seed + n}" for n in range(len(frames) - 1))]
+    return _rows(labels, frames, seconds)
+
+
+@style.styled
+def dream(rows: Mapping[str, np.ndarray], seconds: np.ndarray) -> Figure:
+    """Frames `[K, H, W, 3]` of what was seen and of what a model made of it, by name."""
+    return _rows(list(rows), np.stack(list(rows.values())), seconds)
+
+
+def _rows(labels: Sequence[str], frames: np.ndarray, seconds: np.ndarray) -> Figure:
     rows, columns = frames.shape[:2]
     size = (_SIDE * columns + 1.2, _SIDE * rows + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    labels = ["demonstration", *(f"seed {first_seed + n}" for n in range(rows - 1))]
     for label, strip, line in zip(labels, frames, axes, strict=True):
         for frame, ax in zip(strip, line, strict=True):
             ax.imshow(frame)

@@ -1,7 +1,7 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from planil_jax.base import (
     Demonstrations,
     Dynamics,
     Environment,
+    EnvState,
     UsageError,
     did_you_mean,
 )
@@ -158,6 +159,9 @@ def make_model(experiment: Experiment, env: Environment) -> Dynamics:
 
 def make_expert(environment: str, env: Environment) -> Agent:
     """The scripted demonstrator of an environment."""
+    script = env.demonstrator
+    if script is not None:
+        return _acting(lambda state, key: script(state))
     settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
     return scripted.make(env, env.prior if env.expert_cost else None, settings)
 
@@ -165,9 +169,14 @@ def make_expert(environment: str, env: Environment) -> Agent:
 def make_random(env: Environment) -> Agent:
     """Uniformly random actions."""
     low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
+    return _acting(lambda _, key: jax.random.uniform(key, low.shape, low.dtype, low, high))
 
-    def act(params, carry, state, key: jax.Array, explore: bool):
-        return jax.random.uniform(key, low.shape, low.dtype, low, high), carry
+
+def _acting(choose: Callable[[EnvState, jax.Array], jax.Array]) -> Agent:
+    """An agent that learns nothing."""
+
+    def act(params, carry, state: EnvState, key: jax.Array, explore: bool):
+        return choose(state, key), carry
 
     return Agent(
         needs_actions=False,

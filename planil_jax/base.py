@@ -112,6 +112,8 @@ class Environment(NamedTuple):
     # Cost of the scripted demonstrator: (obs, action, next_obs) -> []
     expert_cost: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
     success: Callable[[jax.Array], jax.Array] | None = None  # (obs [O]) -> [] bool
+    # (state) -> action [U] of a scripted demonstrator, where it is more than a cost
+    demonstrator: Callable[[EnvState], jax.Array] | None = None
     # (obs [O]) -> state at time 0, where an observation tells all of it
     recover: Callable[[jax.Array], EnvState] | None = None
 

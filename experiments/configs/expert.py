@@ -14,6 +14,13 @@ EXPERTS = {
             "run": run.Config(total_steps=20_000),
         },
     ),
+    "playground/CartpoleSwingup:action_repeat=4": (
+        "sac",
+        {
+            "loop": loop.Config(environments=4, steps=125, rounds=4, resets=8),
+            "run": run.Config(total_steps=60_000),
+        },
+    ),
     "brax/inverted_pendulum": (
         "ppo",
         {

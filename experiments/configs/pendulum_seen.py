@@ -37,7 +37,7 @@ def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
 SETTINGS: dict[str, Any] = {
     "iqmpc": _seeing(pendulum.SETTINGS["iqmpc"]),
     "mpail2": _seeing(pendulum.SETTINGS["mpail2"]),
-    "bc": bc.Config(eye=EYE),
+    "bc": bc.Config(eye=EYE, batch=32),
 }
 
 

@@ -59,6 +59,7 @@ class Config:
     consistency: float = 20.0  # c_z
     critic: float = 0.1  # c_q
     gradient_penalty: float = 0.0  # c_p
+    expert_noise: float = 0.0  # on the expert's actions, where critics read them
     value_samples: int = 1  # actions that V is a mean over, in the planner's score
 
 
@@ -240,7 +241,12 @@ def model_loss(
     policy = parts.policy.apply(policy_params, encoded)
     next_values = soft_value(config, parts, pair, policy, encoded, keys[1])  # [H, 2 B]
     next_values = jax.lax.stop_gradient(next_values)
-    values = parts.critics.apply(params["critics"], zs[:-1], both.actions, key=keys[2])
+    actions = both.actions
+    if config.expert_noise:
+        noise = jax.random.normal(jax.random.fold_in(key, 1), expert.actions.shape)
+        noisy = jnp.clip(expert.actions + config.expert_noise * noise, -1.0, 1.0)
+        actions = actions.at[:, :count].set(noisy)
+    values = parts.critics.apply(params["critics"], zs[:-1], actions, key=keys[2])
     rewards = inverse_q.decoded_rewards(
         values[..., 0], next_values, both.terminal, gamma
     )  # [M, H, 2 B]

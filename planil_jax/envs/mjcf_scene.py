@@ -167,6 +167,13 @@ def gym(name: str, view: View) -> Draw:
     return lambda body: draw(body.qpos)
 
 
+def kitchen(name: str, view: View) -> Draw:
+    """The scene of "kitchen"."""
+    from planil_jax.envs.kitchen import model
+
+    return of_mjcf(model())(name, view)
+
+
 def brax(name: str, view: View) -> Draw:
     """The scene of "brax/hopper/spring" and its like."""
     from brax import envs as brax_envs

@@ -192,6 +192,7 @@ _SCENES: dict[str, Scene | str] = {
     "pendulum": pendulum,
     "point_mass": point_mass,
     "brax/*": "planil_jax.envs.mjcf_scene:brax",
+    "kitchen": "planil_jax.envs.mjcf_scene:kitchen",
     "gym/*": "planil_jax.envs.mjcf_scene:gym",
     "playground/*": "planil_jax.envs.mjcf_scene:playground",
 }

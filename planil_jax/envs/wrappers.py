@@ -24,6 +24,8 @@ from flax import struct
 
 from planil_jax.base import Dynamics, Environment, EnvState, Transition, UsageError
 
+# What is about a state without what a wrapper remembers.
+_BARE: dict[str, Any] = {"recover": None, "demonstrator": None}
 _NOISE, _TREMBLE = 0x6E6F6973, 0x7472656D  # what is folded into the reset key
 
 
@@ -67,7 +69,7 @@ def action_repeat(env: Environment, count: int) -> Environment:
     if prior is not None:
         prior = prior._replace(step=_repeated(prior.step, count))
     reset = _resetting(env, lambda key: ())
-    return env._replace(spec=spec, reset=reset, step=step, prior=prior, recover=None)
+    return env._replace(spec=spec, reset=reset, step=step, prior=prior, **_BARE)
 
 
 def mask(env: Environment, entries: Iterable[int]) -> Environment:
@@ -143,7 +145,7 @@ def action_delay(env: Environment, steps: int) -> Environment:
 
     prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
     reset = _resetting(env, empty)
-    return env._replace(reset=reset, step=step, prior=prior, recover=None)
+    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
 
 
 def tremble(env: Environment, probability: float) -> Environment:
@@ -168,7 +170,7 @@ def tremble(env: Environment, probability: float) -> Environment:
 
     reset = _resetting(env, lambda key: jax.random.fold_in(key, _TREMBLE))
     prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    return env._replace(reset=reset, step=step, prior=prior, recover=None)
+    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
 
 
 def observation_noise(env: Environment, std: float) -> Environment:
@@ -201,7 +203,7 @@ def observation_noise(env: Environment, std: float) -> Environment:
         return replace(state.sim.inner, obs=state.obs)
 
     prior = env.prior and _starting(env.prior, as_seen)
-    return env._replace(reset=reset, step=step, prior=prior, recover=None)
+    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
 
 
 def _state(inner: EnvState, kept: Any, obs: jax.Array, time: jax.Array) -> EnvState:

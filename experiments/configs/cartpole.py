@@ -1,0 +1,26 @@
+"""Methods on Playground's CartpoleSwingup, as small as on pendulum: `cartpole.py:iqmpc`.
+
+Demonstrations come from a trained expert:
+
+    python -m experiments.expert --logdir=runs/cartpole_expert --out=demos/cartpole.npz \\
+        --config=experiments/configs/expert.py:playground/CartpoleSwingup:action_repeat=4
+"""
+
+import dataclasses
+from typing import Any
+
+from experiments import experiment
+from experiments.configs import pendulum
+from planil_jax import config
+from planil_jax.training import run
+
+ENVIRONMENT = "playground/CartpoleSwingup:action_repeat=4"
+
+
+def get_config(method: str = "iqmpc"):
+    settings = experiment.freeze(pendulum.get_config(method))
+    fields: dict[str, Any] = {"environment": ENVIRONMENT}
+    if method != "bc":
+        fields["loop"] = dataclasses.replace(settings.loop, resets=8)
+        fields["run"] = run.Config(total_steps=5_000, evaluation_episodes=10)
+    return config.thaw(dataclasses.replace(settings, **fields))

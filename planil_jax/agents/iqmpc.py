@@ -22,8 +22,9 @@ call share one pair of critics and one draw of noise.
 
 Source: Li, Huang & Su 2025, Reward-free World Models for Online Imitation Learning, arXiv
 2410.14081.
-Departures: the score is the paper's, telescoped, without the noise that its code adds; log
-π is of the planned action; nothing is bootstrapped from an end for good.
+Departures: the score is the paper's, telescoped, without the noise that its code adds
+(`score="published"` adds it); log π is of the planned action; nothing is bootstrapped from
+an end for good.
 """
 
 import dataclasses
@@ -61,6 +62,16 @@ class Config:
     gradient_penalty: float = 0.0  # c_p
     expert_noise: float = 0.0  # on the expert's actions, where critics read them
     value_samples: int = 1  # actions that V is a mean over, in the planner's score
+    score: str = "telescoped"  # of a plan; or as the code has it, "published"
+
+
+def published() -> Config:
+    """The choices of its authors' code, where they are choices here.
+
+    Not among them: log π whose Gaussian part is multiplied by the number of actions, and a
+    policy whose parameters count in the norm of the model's clipped gradient.
+    """
+    return Config(score="published")
 
 
 @struct.dataclass
@@ -85,11 +96,15 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         raise UsageError(
             f"agent.objective is 'start' or 'value', not {config.objective!r}."
         )
+    scores = {"telescoped": plan_score, "published": published_score}
+    if config.score not in scores:
+        raise UsageError(
+            f"agent.score is one of {', '.join(scores)}, not {config.score!r}."
+        )
     core, parts = config.core, engine.make(spec, config.core)
     model, critics, policy = parts.model, parts.critics, parts.policy
-    carry, act = engine.acting(
-        spec, core, parts, functools.partial(plan_score, config, parts)
-    )
+    score = functools.partial(scores[config.score], config, parts)
+    carry, act = engine.acting(spec, core, parts, score)
 
     def init(key: jax.Array) -> State:
         model_key, critics_key, policy_key = jax.random.split(key, 3)
@@ -196,6 +211,46 @@ def plan_score(
             z = parts.model.step(params.model, z, actions[t - 1])
             total += gamma**t * advantage(z, actions[t])
         return total
+
+    return score
+
+
+def published_score(
+    config: Config,
+    parts: engine.Parts,
+    params: engine.Acting,
+    z_0: jax.Array,
+    key: jax.Array,
+) -> Callable[[jax.Array], jax.Array]:
+    """As `plan_score`, and as its authors' code has it; H steps of the model.
+
+        Σ_{t<H} γ^t [Q(z_t, a_t) - γ V(z_{t+1}) - β log π(ã_t|z_t)] + γ^H V'(z_H)
+
+    Every V draws an action and two critics of its own, so that nothing telescopes; log π is
+    of an action that is drawn, not of the planned one; V' is of the mean of two critics.
+    """
+    beta, gamma = config.core.entropy, parts.discount
+
+    def drawn(z: jax.Array, key: jax.Array, of_two: Callable) -> jax.Array:
+        """V of z, of two critics."""
+        pair_key, action_key = jax.random.split(key)
+        pair = latent.choose(params.model["critics"], pair_key)
+        chosen = parts.policy.apply(params.policy, z)
+        action, log_prob = parts.policy.sample(chosen, action_key)
+        return of_two(parts.critics.apply(pair, z, action)[..., 0]) - beta * log_prob
+
+    def score(actions: jax.Array) -> jax.Array:
+        total, z = jnp.zeros(()), z_0
+        for t, action in enumerate(actions):
+            pair_key, here_key, next_key = jax.random.split(jax.random.fold_in(key, t), 3)
+            pair = latent.choose(params.model["critics"], pair_key)
+            chosen = parts.policy.apply(params.policy, z)
+            gain = value(parts, pair, z, action)
+            gain -= beta * parts.policy.sample(chosen, here_key)[1]
+            z = parts.model.step(params.model, z, action)
+            total += gamma**t * (gain - gamma * drawn(z, next_key, jnp.min))
+        last = drawn(z, jax.random.fold_in(key, len(actions)), jnp.mean)
+        return total + gamma ** len(actions) * last
 
     return score
 

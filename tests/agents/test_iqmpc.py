@@ -107,6 +107,30 @@ def test_the_telescoped_score_is_the_paper_s(samples):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_the_published_score_telescopes_but_for_its_noise():
+    """Where all critics are one, the policy is narrow and β is 0, both are the same."""
+    network = dataclasses.replace(CORE.network, std=1e-6, std_low=1e-7, std_high=1e-5)
+    core = dataclasses.replace(CORE, network=network, entropy=0.0)
+    config, parts = iqmpc.Config(core=core), engine.make(SPEC, core)
+    critics = ACTING.model["critics"]
+    one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), critics)
+    same = ACTING.replace(model=ACTING.model | {"critics": one})
+
+    @jit
+    def both(acting, z, actions):
+        scores = iqmpc.published_score, iqmpc.plan_score
+        return [score(config, parts, acting, z, KEY)(actions) for score in scores]
+
+    z = PARTS.model.encode(ACTING.model, normal(3))
+    actions = jnp.tanh(normal(HORIZON, 2))
+    np.testing.assert_allclose(*both(same, z, actions), rtol=1e-3, atol=1e-3)
+    apart = both(ACTING, z, actions)
+    assert abs(apart[0] - apart[1]) > 1e-2
+    assert iqmpc.published().score == "published"
+    with pytest.raises(UsageError, match="score is one of telescoped, published, not 'x'"):
+        iqmpc.make(SPEC, dataclasses.replace(CONFIG, score="x"), 1)
+
+
 def test_of_one_step_the_score_is_that_of_critic_and_policy_alone():
     z = PARTS.model.encode(ACTING.model, normal(3))
     action = jnp.array([0.3, -0.6])

@@ -59,6 +59,12 @@ EXPERTS: dict[str, scripted.Config] = {
         planner=mppi.Config(samples=256, horizon=30, iterations=3, noise=(1.0,)),
     ),
 }
+EXPERTS["playground/PendulumSwingup"] = scripted.Config(
+    temperature=0.05,
+    planner=mppi.Config(
+        samples=256, horizon=40, iterations=2, sampling="gaussian", noise=(1.0,)
+    ),
+)
 EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
 EXPERTS["course"] = EXPERTS["course_mjx"] = EXPERTS["navigation"]
 

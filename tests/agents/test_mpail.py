@@ -563,8 +563,8 @@ def knowing_nothing(*_):
     raise AssertionError("an online learner asked the environment's own model")
 
 
-@pytest.mark.parametrize("online, seeds", [(False, (0, 1)), (True, (0,))])
-def test_it_ends_where_its_own_demonstrators_do(online, seeds):
+@pytest.mark.parametrize("online", [False, True])
+def test_it_ends_where_its_own_demonstrators_do(online):
     """Some steer to (0, 0), others to (1, 1), which is 1.4 m off; 6400 steps a seed.
 
     From the same starts each learner ends within 0.5 m of its own and 1 m off the others,
@@ -607,10 +607,9 @@ def test_it_ends_where_its_own_demonstrators_do(online, seeds):
         return jnp.mean(steps.next_obs[:, -1, :2], axis=0), told
 
     run = jax.jit(learnt, compiler_options=QUICK)
-    for seed in seeds:
-        for own, other in ((0.0, 1.0), (1.0, 0.0)):
-            end, told = run(drives_to(own), jax.random.key(seed))
-            if online:  # of steps not seen before, in deviations of a change; all rounds
-                assert told["model/fresh_error"] < 0.4
-            assert np.linalg.norm(end - own) < 0.5
-            assert np.linalg.norm(end - other) > 1.0
+    for own, other in ((0.0, 1.0), (1.0, 0.0)):
+        end, told = run(drives_to(own), jax.random.key(0))
+        if online:  # of steps not seen before, in deviations of a change; all rounds
+            assert told["model/fresh_error"] < 0.4
+        assert np.linalg.norm(end - own) < 0.5
+        assert np.linalg.norm(end - other) > 1.0

@@ -1,0 +1,30 @@
+"""The contracts of agents on the parts of another; a minute on two cores."""
+
+import itertools
+
+import pytest
+
+from tests import test_agents as contracts
+
+
+def kept() -> list:
+    """Each of KIN with every contract that is tried on what it takes after."""
+    found = []
+    for title, contract in vars(contracts).items():
+        marks = {mark.args[0]: mark.args[1] for mark in getattr(contract, "pytestmark", [])}
+        tried = marks.pop("name", [])
+        fields = [x for key in marks for x in ([key] if type(key) is str else key)]
+        names = [name for name, model in contracts.KIN.items() if model in tried]
+        for name, *values in itertools.product(names, *marks.values()):
+            flat = [
+                x for value in values for x in (value if type(value) is tuple else [value])
+            ]
+            case = {"name": name} | dict(zip(fields, flat, strict=True))
+            words = "-".join([title, *map(str, case.values())])
+            found.append(pytest.param(contract, case, id=words))
+    return found
+
+
+@pytest.mark.parametrize("contract, case", kept())
+def test_contract(contract, case):
+    contract(**case)

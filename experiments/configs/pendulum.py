@@ -44,7 +44,7 @@ def core(horizon: int = 3, **fields: Any) -> latent.Config:
 
 
 def world(**fields: Any) -> cmil.Config:
-    """CMIL with a small world model; for which `expert.py` is asked for 10 episodes."""
+    """CMIL with a small world model; its demonstrations are of --episodes=10."""
     one, two = (mlp.Config(hidden=(64,) * count, activation="elu") for count in (1, 2))
     settings: dict[str, Any] = {
         "model": rssm.Config(

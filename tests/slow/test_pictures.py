@@ -1,0 +1,65 @@
+"""Latent planners and cloning train on pictures, from a file to a report; two minutes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import collect, experiment, report, runs, train
+from experiments.configs import pendulum_seen
+from planil_jax.nets import conv
+from planil_jax.training import loop, run
+
+NAME = "pendulum:pixels=40,frames=2,episode_length=12"
+EYE = conv.Config(filters=4)
+LOOP = loop.Config(environments=1, steps=6, rounds=3, resets=2)
+
+
+def settings(method: str) -> experiment.Experiment:
+    agent = experiment.freeze(pendulum_seen.get_config(method)).agent
+    if method == "bc":
+        agent = dataclasses.replace(agent, eye=EYE, steps=20, batch=8)
+    else:
+        core = agent.core
+        core = dataclasses.replace(
+            core,
+            network=dataclasses.replace(core.network, eye=EYE),
+            warm_up=6,
+            batch=4,
+            capacity=20,
+        )
+        agent = dataclasses.replace(agent, core=core)
+    length = LOOP.steps_per_epoch
+    return experiment.of_method(
+        method,
+        environment=NAME,
+        agent=agent,
+        loop=LOOP,
+        run=run.Config(total_steps=2 * length, evaluation_episodes=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("pictures") / "seen.npz")
+    collect.collect(NAME, path, 2, seed=1, actions=True, unlearned=True)
+    return path
+
+
+@pytest.mark.parametrize("method", ["iqmpc", "mpail2", "bc"])
+def test_it_trains_and_reports(method, demos, tmp_path):
+    train.train(settings(method), demos, str(tmp_path / "run"), resume=False)
+    trained = runs.load(tmp_path / "run")
+    assert trained.step == 2 * LOOP.steps_per_epoch
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.params)]
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    page = report.write(trained).read_text()
+    assert "Frames over time" in page
+    if method == "bc":
+        return
+    agent = trained.make_agent(trained.env, {})
+    held = agent.init(jax.random.key(0)).replay
+    assert held.steps["obs"].shape == (20, 1, 40, 40, 3)
+    assert held.steps["obs"].dtype == jnp.uint8

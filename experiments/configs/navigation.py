@@ -30,7 +30,6 @@ SETTINGS = {
             discriminator_steps=128,
             value_steps=128,
             temperature_rounds=10,
-            rate_half_life=16,
         ),
         "loop": loop.Config(environments=1, steps=25, rounds=2),
         "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),

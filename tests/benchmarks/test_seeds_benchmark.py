@@ -50,13 +50,12 @@ def test_epochs_go_on_training_each_seed():
 
 def test_sizes_are_set_wherever_they_are_and_nothing_else_is():
     agent = seeds.small("mpail", "navigation", SHAPE, {"hidden": (5,), "samples": 7}).agent
-    hidden = {agent.discriminator.hidden, agent.value.hidden}
+    networks = agent.discriminator, agent.value, agent.model.network.network
+    hidden = {network.hidden for network in networks}
     assert hidden == {(5,)} and agent.planner.samples == 7
     own = seeds.small("mpail", "navigation", SHAPE, {}).agent
-    restored = dataclasses.replace(
-        agent,
-        **{name: getattr(own, name) for name in ("discriminator", "value", "planner")},
-    )
+    sized = ("discriminator", "value", "planner", "model")
+    restored = dataclasses.replace(agent, **{name: getattr(own, name) for name in sized})
     assert restored == own
 
 

@@ -1,10 +1,11 @@
-"""The contracts of agents on the parts of another; a minute on two cores."""
+"""Contracts of agents on the parts of another, and of one with another model."""
 
 import itertools
 
 import pytest
 
 from tests import test_agents as contracts
+from tests.agents import test_mpail
 
 
 def kept() -> list:
@@ -28,3 +29,7 @@ def kept() -> list:
 @pytest.mark.parametrize("contract, case", kept())
 def test_contract(contract, case):
     contract(**case)
+
+
+def test_with_the_true_model_mpail_ends_where_its_own_demonstrators_do():
+    test_mpail.test_it_ends_where_its_own_demonstrators_do(online=False)

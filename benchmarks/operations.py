@@ -25,10 +25,7 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
 def _of_equation(equation: core.JaxprEqn) -> float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        shape = _shape(equation.invars[0])
-        depth = math.prod(shape[axis] for axis in contracted)
-        return 2.0 * math.prod(_shape(equation.outvars[0])) * depth
+        return of_product(equation)
     if name == "conv_general_dilated":
         kernel = _shape(equation.invars[1])
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
@@ -38,6 +35,14 @@ def _of_equation(equation: core.JaxprEqn) -> float:
     if name == "cond":
         return max(within, default=0.0)
     return sum(within) * params.get("length", 1)
+
+
+def of_product(equation: core.JaxprEqn) -> float:
+    """Operations of a `dot_general`."""
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = _shape(equation.invars[0])
+    depth = math.prod(shape[axis] for axis in contracted)
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * depth
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ import numpy as np
 from absl import flags
 from matplotlib import image
 
+from benchmarks import operations as products
 from benchmarks import timing
 from benchmarks.env import names
 from experiments import door
@@ -157,9 +158,7 @@ def operations(fn: Callable, *args: Any) -> tuple[int, int]:
         elif eqn.primitive.name in ROOTS:
             counts["roots"] += size
         elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            counts["arithmetic"] += 2 * size * int(np.prod([shape[i] for i in contracted]))
+            counts["arithmetic"] += times * int(products.of_product(eqn))
     return counts["arithmetic"], counts["roots"]
 
 

@@ -75,10 +75,11 @@ def collect(
 ) -> demos.Card:
     """Runs the scripted expert for `count` episodes; `more` as for `record`."""
     env = envs.make(environment)
-    seen = unseen(environment)
-    expert = experiment.make_expert(environment, envs.make(seen))
     if env.spec.image:
-        expert = knowing(expert)
+        within = envs.make(unseen(environment))
+        expert = knowing(experiment.make_expert(environment, within))
+    else:
+        expert = experiment.make_expert(environment, env)
     name = f"scripted MPPI, seed {seed}"
     return record(env, expert, (), name, path, count, seed, actions, **more)
 
@@ -188,7 +189,7 @@ def record(
         environment=env.spec.name,
         control_period=env.spec.control_period,
         observation_names=tuple(names[entry] for entry in seen),
-        image=(*env.spec.image[:2], 3) if env.spec.image else (),
+        image=env.spec.frame,
         action_low=env.spec.action_low,
         action_high=env.spec.action_high,
         expert=name,

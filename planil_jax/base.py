@@ -79,6 +79,16 @@ class EnvSpec(NamedTuple):
     image: tuple[int, int, int] | None = None  # [H, W, C] of `obs`, uint8; None: it is [O]
 
     @property
+    def frame(self) -> tuple[int, int, int] | tuple[()]:
+        """`[H, W, 3]` of one of the pictures that are seen together; (): there are none."""
+        return (*self.image[:2], 3) if self.image else ()
+
+    @property
+    def frames(self) -> int:
+        """How many pictures are seen together; 0: none."""
+        return self.image[2] // 3 if self.image else 0
+
+    @property
     def observation_size(self) -> int:
         return len(self.observation_names)
 

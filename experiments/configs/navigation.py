@@ -27,9 +27,7 @@ def policy(form: str, deploy: str = "policy", evaluate_every: int = 1) -> dict:
 SETTINGS = {
     "mpail": {
         "agent": mpail.Config(
-            discriminator_steps=128,
-            value_steps=128,
-            temperature_rounds=10,
+            discriminator_steps=128, value_steps=128, temperature_rounds=10
         ),
         "loop": loop.Config(environments=1, steps=25, rounds=2),
         "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),

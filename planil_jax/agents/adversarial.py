@@ -249,15 +249,10 @@ def make(
             def loss_fn(params: Params):
                 params = normalised(params)
                 logits = [judge(params, s) - p for s, p in zip(seen, log_pis, strict=True)]
-                loss = adversarial.cross_entropy(*logits)
+                loss, told = adversarial.discrimination(*logits)
                 penalty = penalty_of(params, *seen, penalty_key)
-                return loss + config.gradient_penalty * penalty, {
-                    "discriminator/loss": loss,
-                    "discriminator/penalty": penalty,
-                    "discriminator/accuracy": adversarial.accuracy(*logits),
-                    "discriminator/expert_logit": jnp.mean(logits[0]),
-                    "discriminator/learner_logit": jnp.mean(logits[1]),
-                }
+                told |= {"discriminator/penalty": penalty}
+                return loss + config.gradient_penalty * penalty, told
 
             gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
             return fitter.step(fitted, gradients), metrics

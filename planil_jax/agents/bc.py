@@ -72,9 +72,8 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
     """
     if config.loss not in ("mse", "likelihood"):
         raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
-    bounds, frames = (spec.action_low, spec.action_high), 1
+    bounds = spec.action_low, spec.action_high
     if spec.image:
-        frames = spec.image[-1] // 3
         head = heads.make(config.policy, (conv.features(config.eye, spec.image),), *bounds)
         network = conv.before(config.eye, spec.image, head)
         policy = heads.squashing(network.init, network.apply, *bounds)  # type: ignore[arg-type]
@@ -102,7 +101,9 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
         moments = state.params.moments if spec.image else moments_of(demos)
 
         def step(fitted: Fit, key: jax.Array):
-            obs, actions, _, _ = demonstrations.sample(demos, key, config.batch, frames)
+            obs, actions, _, _ = demonstrations.sample(
+                demos, key, config.batch, max(spec.frames, 1)
+            )
             assert actions is not None  # needs_actions
             if spec.image:
                 keys = jax.random.split(jax.random.fold_in(key, 1), config.batch)

@@ -237,7 +237,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         actor = parts.policy_fit.init(policy.init(policy_key))
         critics = parts.critics.init(critic_key)
         obs = jnp.zeros((max(spec.observation_size, 1),), jnp.float32)
-        frame = jnp.zeros((*spec.image[:2], 3), jnp.uint8) if spec.image else obs
+        frame = jnp.zeros(spec.frame, jnp.uint8) if spec.image else obs
         step = {
             "obs": frame,
             "action": jnp.zeros((spec.action_size,), jnp.float32),
@@ -295,7 +295,7 @@ def make_parts(spec: EnvSpec, config: Config) -> Parts:
     units, size = spec.action_size, config.model.network.deter + config.model.network.stoch
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     critic = mlp.make_scalar(config.critic, (size, units))
-    shown = (*spec.image[:2], 3) if spec.image else spec.observation_size
+    shown = spec.frame or spec.observation_size
 
     def fitter(rate: float) -> fit.Fitter:
         clip = optax.clip_by_global_norm(config.max_grad_norm)
@@ -594,7 +594,7 @@ def discriminator_loss(
     theirs = pairs(*expert, theirs_key)
     own = pairs(rollout.features[:-1], rollout.action[:-1], own_key)
     logits = judge(theirs), judge(own)
-    loss = adversarial.cross_entropy(*logits)
+    loss, told = adversarial.discrimination(*logits)
     chosen = jax.random.randint(chosen_key, theirs[0].shape[:1], 0, own[0].shape[0])
     penalty = adversarial.gradient_penalty(
         judge,
@@ -603,13 +603,8 @@ def discriminator_loss(
         penalty_key,
         config.penalty_norm,
     )
-    return loss + config.gradient_penalty * penalty, {
-        "discriminator/loss": loss,
-        "discriminator/penalty": penalty,
-        "discriminator/accuracy": adversarial.accuracy(*logits),
-        "discriminator/expert_logit": jnp.mean(logits[0]),
-        "discriminator/learner_logit": jnp.mean(logits[1]),
-    }
+    told |= {"discriminator/penalty": penalty}
+    return loss + config.gradient_penalty * penalty, told
 
 
 def critic_loss(

@@ -148,7 +148,7 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
         critics=latent.make_critics(config.network, spec.action_size, outputs),
         policy=latent.make_policy(config.network, spec.action_size, steps),
         steps=steps,
-        frames=spec.image[-1] // 3 if spec.image else 0,
+        frames=spec.frames,
         unit=lambda action: (2 * action - low - high) / (high - low),
         full=lambda unit: low + (high - low) * (unit + 1) / 2,
         discount=config.discount or discount(spec.episode_length),
@@ -229,7 +229,7 @@ def empty_replay(
         "truncated": no,
     }
     if spec.image:
-        step |= {"obs": jnp.zeros((*spec.image[:2], 3), jnp.uint8)}  # the newest frame
+        step |= {"obs": jnp.zeros(spec.frame, jnp.uint8)}  # the newest frame
     else:
         obs = jnp.zeros((spec.observation_size,), jnp.float32)
         step |= {"obs": obs, "next_obs": obs}

@@ -362,17 +362,12 @@ def discriminator_loss(
     )
     own = look(*own)
     logits = judge(expert), judge(own)
-    loss = adversarial.cross_entropy(*logits)
+    loss, told = adversarial.discrimination(*logits)
     penalty = adversarial.gradient_penalty(
         judge, expert, own, penalty_key, config.penalty_norm
     )
-    return loss + config.gradient_penalty * penalty, {
-        "discriminator/loss": loss,
-        "discriminator/penalty": penalty,
-        "discriminator/accuracy": adversarial.accuracy(*logits),
-        "discriminator/expert_logit": jnp.mean(logits[0]),
-        "discriminator/learner_logit": jnp.mean(logits[1]),
-    }
+    told |= {"discriminator/penalty": penalty}
+    return loss + config.gradient_penalty * penalty, told
 
 
 def policy_loss(

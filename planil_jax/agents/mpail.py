@@ -283,14 +283,7 @@ def make(
                 params = normalised(params)
                 expert_logits = logit(params, *expert)  # [B]
                 learner_logits = logit(params, learner["obs"], learner["next_obs"])
-                loss = adversarial.cross_entropy(expert_logits, learner_logits)
-                accuracy = adversarial.accuracy(expert_logits, learner_logits)
-                return loss, {
-                    "discriminator/loss": loss,
-                    "discriminator/accuracy": accuracy,
-                    "discriminator/expert_logit": jnp.mean(expert_logits),
-                    "discriminator/learner_logit": jnp.mean(learner_logits),
-                }
+                return adversarial.discrimination(expert_logits, learner_logits)
 
             gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
             return discriminator_fit.step(fitted, gradients), metrics
@@ -367,8 +360,8 @@ def make(
             past = replay.sample(
                 history, history_key, config.batch, config.history_age_power
             )
-            past.pop("action", None)
-            past_targets = one_step_targets(judge, target, config.discount, **past)
+            steps = {name: past[name] for name in ("obs", "next_obs", "terminal")}
+            past_targets = one_step_targets(judge, target, config.discount, **steps)
             if imagines and config.imagined_batch:
                 imagined = imagine(
                     model, demos, history, imagined_key, config.imagined_batch

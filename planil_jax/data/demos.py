@@ -44,10 +44,10 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
     _check_fit(path, episodes, card, spec)
     columns = [spec.observation_names.index(name) for name in card.observation_names]
     filled = slice(None) if card.image else columns
-    frame = (*spec.image[:2], 3) if spec.image else (spec.observation_size,)
+    shape = spec.frame or (spec.observation_size,)
     lengths = [episode.length for episode in episodes]
     count, longest = len(lengths), max(lengths)
-    obs = np.zeros((count, longest + 1, *frame), np.uint8 if spec.image else np.float32)
+    obs = np.zeros((count, longest + 1, *shape), np.uint8 if spec.image else np.float32)
     actions = np.zeros((count, longest, spec.action_size), np.float32)
     for n, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
         obs[n][: length + 1, filled] = episode.obs
@@ -65,9 +65,9 @@ def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
 
 def none(spec: EnvSpec) -> Demonstrations:
     """What stands in for demonstrations where a method looks at none: one empty step."""
-    frame = (*spec.image[:2], 3) if spec.image else (spec.observation_size,)
+    shape = spec.frame or (spec.observation_size,)
     return Demonstrations(
-        obs=jnp.zeros((1, 2, *frame), jnp.uint8 if spec.image else jnp.float32),
+        obs=jnp.zeros((1, 2, *shape), jnp.uint8 if spec.image else jnp.float32),
         actions=None,
         length=jnp.ones((1,), jnp.int32),
         terminal=jnp.zeros((1,), bool),
@@ -230,11 +230,11 @@ def _check_fit(
     path: str | Path, episodes: Sequence[Episode], card: Card, spec: EnvSpec
 ) -> None:
     """Refuses demonstrations of another environment than the one they are wanted for."""
-    wanted = (*spec.image[:2], 3) if spec.image else ()
-    if tuple(card.image) != wanted:
+    if tuple(card.image) != spec.frame:
         raise UsageError(
             f"{path}, of {card.environment}, holds {_form(card.image)}, but {spec.name} "
-            f"shows {_form(wanted)}: choose another file, or the option pixels that fits."
+            f"shows {_form(spec.frame)}: choose another file, or the option pixels that "
+            "fits."
         )
     foreign = [
         name for name in card.observation_names if name not in spec.observation_names

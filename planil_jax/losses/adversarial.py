@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from planil_jax.base import UsageError
+from planil_jax.base import Metrics, UsageError
 
 # Reward of a logit l. Its sign decides tasks that can end early: at l = 0 a form that pays
 # for living (gail_pos, prob) rewards survival, one that charges for it (gail_neg) ending.
@@ -55,6 +55,19 @@ def cross_entropy(expert_logits: jax.Array, learner_logits: jax.Array) -> jax.Ar
     return jnp.mean(jax.nn.softplus(-expert_logits)) + jnp.mean(
         jax.nn.softplus(learner_logits)
     )
+
+
+def discrimination(
+    expert_logits: jax.Array, learner_logits: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """The cross-entropy of logits `[B]` of each, `[]`, and what reports tell of it."""
+    loss = cross_entropy(expert_logits, learner_logits)
+    return loss, {
+        "discriminator/loss": loss,
+        "discriminator/accuracy": accuracy(expert_logits, learner_logits),
+        "discriminator/expert_logit": jnp.mean(expert_logits),
+        "discriminator/learner_logit": jnp.mean(learner_logits),
+    }
 
 
 def accuracy(expert_logits: jax.Array, learner_logits: jax.Array) -> jax.Array:

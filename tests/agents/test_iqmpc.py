@@ -131,6 +131,23 @@ def test_the_published_score_telescopes_but_for_its_noise():
         iqmpc.make(SPEC, dataclasses.replace(CONFIG, score="x"), 1)
 
 
+def test_noise_on_the_expert_s_actions_reaches_critics_alone():
+    @functools.partial(jax.jit, static_argnums=0)
+    def told(noise: float):
+        config = dataclasses.replace(CONFIG, expert_noise=noise)
+        policy, target = ACTING.policy, ACTING.model["critics"]
+        batches = sequences(1), sequences(2)
+        return iqmpc.model_loss(config, PARTS, ACTING.model, policy, target, *batches, KEY)[
+            1
+        ][1]
+
+    plain, noisy = told(0.0), told(0.5)
+    for name in ("model/consistency", "reward/learner"):
+        np.testing.assert_array_equal(plain[name], noisy[name])
+    for name in ("critic/loss", "reward/expert"):
+        assert abs(plain[name] - noisy[name]) > 1e-4
+
+
 def test_of_one_step_the_score_is_that_of_critic_and_policy_alone():
     z = PARTS.model.encode(ACTING.model, normal(3))
     action = jnp.array([0.3, -0.6])

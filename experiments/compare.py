@@ -4,10 +4,11 @@
         --logdir=runs/compare
 
 A task is a file of experiments/configs, which says how each method is set there, and may
-know variants of a method by names of their own. All methods of a task see the same
-demonstrations and are evaluated from the same starts as the expert. An interrupted
-comparison continues where it was. Writes comparison.json, the table comparison.md, and
-pictures beside them.
+know variants of a method by names of their own. Settings may follow a method's name,
+"gaifo:agent.rate=1e-3,loop.environments=1", so that a comparison can be of settings. All
+methods of a task see the same demonstrations and are evaluated from the same starts as the
+expert. An interrupted comparison continues where it was. Writes comparison.json, the table
+comparison.md, and pictures beside them.
 """
 
 import dataclasses
@@ -121,7 +122,8 @@ def _settings(plan: Comparison, task: str, method: str) -> experiment.Experiment
         module = importlib.import_module(f"experiments.configs.{task}")
     except ModuleNotFoundError:
         raise UsageError(f"there is no task experiments/configs/{task}.py.") from None
-    settings = experiment.freeze(module.get_config(method))
+    name, _, text = method.partition(":")
+    settings = experiment.varied(experiment.freeze(module.get_config(name)), text)
     return dataclasses.replace(settings, seed=plan.seed, seeds=plan.seeds)
 
 

@@ -1,5 +1,6 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
+import ast
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,28 @@ def freeze(settings: Mapping[str, Any]) -> Experiment:
                 "that holds it, or put that on PYTHONPATH."
             ) from None
     return frozen
+
+
+def varied(settings: Experiment, text: str) -> Experiment:
+    """The experiment with other values in the fields that a text names.
+
+    Args:
+      text: "agent.rate=1e-3,loop.environments=1"; empty: nothing is changed.
+
+    Raises:
+      UsageError: the text is not of that form, or as for `freeze`.
+    """
+    for item in text.split(",") if text else []:
+        path, _, written = item.partition("=")
+        try:
+            value = ast.literal_eval(written)
+        except (SyntaxError, ValueError):
+            value = written
+        nested: Any = value
+        for name in reversed(path.split(".")):
+            nested = {name: nested}
+        settings = config.freeze(nested, settings)
+    return settings
 
 
 def from_json(text: str) -> Experiment:

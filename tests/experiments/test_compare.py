@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -37,6 +38,26 @@ def test_every_task_says_how_every_method_is_set(task, method):
     assert settings.method == method and settings.environment == task
     assert settings.seeds == 2
     assert isinstance(settings.agent, type(methods.METHODS[method].config))
+
+
+def test_settings_may_follow_the_name_of_a_method():
+    told = "gaifo:agent.rate=2e-4,loop.environments=1,agent.form=gail"
+    plan = compare.Comparison(seeds=2)
+    held = compare._settings(plan, "navigation", told)
+    plain = compare._settings(plan, "navigation", "gaifo")
+    assert (held.agent.rate, held.loop.environments, held.agent.form) == (2e-4, 1, "gail")
+    agent = dataclasses.replace(plain.agent, rate=2e-4, form="gail")
+    assert held == dataclasses.replace(plain, agent=agent, loop=held.loop)
+
+
+def test_settings_that_follow_a_name_are_checked():
+    for told, sentence in [
+        ("gaifo:agent.rates=1", "no field agent.rates. Did you mean rate"),
+        ("gaifo:agent.rate=fast", "agent.rate must be float, not 'fast'"),
+        ("gaifo:agent=1", "agent must be a group of fields"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            compare._settings(compare.Comparison(), "navigation", told)
 
 
 def test_modules_of_the_user_are_imported_before_what_they_register(tmp_path, monkeypatch):

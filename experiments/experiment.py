@@ -67,7 +67,6 @@ EXPERTS["playground/PendulumSwingup"] = scripted.Config(
     ),
 )
 EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
-EXPERTS["course"] = EXPERTS["course_mjx"] = EXPERTS["navigation"]
 
 
 def of_method(method: str, **fields: Any) -> Experiment:

@@ -7,7 +7,13 @@ The course is a peanut, through the origin along x, with bends to both sides:
 The cars are those of `navigation` and of `navigation_mjx`, with their options: what is
 learned with the one can be driven on the other.
 
-Source: after the real drive of Han et al. 2025, MPAIL, arXiv 2507.21533, section 5.3.
+The demonstrator pursues a point half a metre ahead on the course, as a person does, and so
+copes with cars that answer late. In the body's frame that point is at (a, b):
+
+    steer ∝ atan(2 b L / (a² + b²)),   throttle ∝ 1 + (1 - v) / 2
+
+Source: after the real drive of Han et al. 2025, MPAIL, arXiv 2507.21533, section 5.3;
+Coulter 1992, Implementation of the Pure Pursuit Path Tracking Algorithm.
 Departures: their course is not published; this one is ours.
 """
 
@@ -24,6 +30,8 @@ from planil_jax.base import Environment, EnvState, Transition
 from planil_jax.envs import navigation
 
 SPEED = 1.0  # metres a second
+_LOOKAHEAD = 0.5  # metres
+_FULL_STEER = 0.488  # radians of front wheel, as the demonstrator believes
 _POINTS = 160  # of the polygon that stands for the course
 
 
@@ -47,7 +55,13 @@ def _along(env: Environment, name: str) -> Environment:
         return following, transition.replace(reward=reward)  # type: ignore[attr-defined]
 
     spec = env.spec._replace(name=name)
-    return env._replace(spec=spec, step=step, expert_cost=expert_cost, success=None)
+    return env._replace(
+        spec=spec,
+        step=step,
+        expert_cost=expert_cost,
+        success=None,
+        demonstrator=lambda state: pursue(state.obs),
+    )
 
 
 make = along(navigation.make, "course")
@@ -64,6 +78,21 @@ def course() -> np.ndarray:
 _COURSE = course()
 _AHEAD = np.roll(_COURSE, -1, axis=0) - np.roll(_COURSE, 1, axis=0)
 _HEADING = np.arctan2(_AHEAD[:, 1], _AHEAD[:, 0]).astype(np.float32)
+
+
+def pursue(obs: jax.Array) -> jax.Array:
+    """The demonstrator's action `[2]`, of an observation `[7]` of `navigation`."""
+    away = _COURSE - obs[:2]  # [P, 2]
+    distances = jnp.sqrt(jnp.sum(away**2, axis=1) + 1e-12)
+    nearest = jnp.argmin(distances)
+    farther = jnp.roll(distances, -nearest) >= _LOOKAHEAD
+    aim = away[(nearest + jnp.argmax(farther)) % _POINTS]
+    cos, sin = obs[2], obs[3]
+    ahead, aside = cos * aim[0] + sin * aim[1], -sin * aim[0] + cos * aim[1]
+    wheel = jnp.arctan(2 * aside * navigation.WHEELBASE / (ahead**2 + aside**2))
+    steer = jnp.clip(wheel / _FULL_STEER, -1.0, 1.0)
+    throttle = SPEED / navigation.MAX_SPEED * (1 + (SPEED - obs[4]) / 2)
+    return jnp.stack([jnp.clip(throttle, 0.0, 1.0), steer])
 
 
 def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:

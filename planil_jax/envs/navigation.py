@@ -135,7 +135,17 @@ def make(
             steering=steering,
         )
 
-    return Environment(spec, reset, step, kinematic_prior(), expert_cost, success)
+    def recover(obs: jax.Array) -> EnvState:
+        """The steering that is not seen is that which makes the yaw rate."""
+        car = _seen(obs)
+        slip = WHEELBASE * (1 + understeer * car.speed**2)
+        steering = jnp.arctan(car.yaw_rate * slip / jnp.maximum(car.speed, 0.1))
+        steering = jnp.clip(steering, -steering_gain, steering_gain)
+        return _state(car.replace(steering=steering), jnp.zeros((), jnp.int32))
+
+    return Environment(
+        spec, reset, step, kinematic_prior(), expert_cost, success, recover=recover
+    )
 
 
 def check_start(start: str) -> None:

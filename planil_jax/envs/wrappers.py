@@ -11,7 +11,8 @@ begins at the same place with it and without it.
 
 What becomes of the planner's prior: it starts from the inner state, as the agent sees it.
 It takes a repeated action as such, and knows nothing of delays and trembling hands; a model
-that knows them is the wrapped environment's own physics.
+that knows them is the wrapped environment's own physics. A demonstrator, too, acts on what
+is seen and knows nothing of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,8 +25,6 @@ from flax import struct
 
 from planil_jax.base import Dynamics, Environment, EnvState, Transition, UsageError
 
-# What is about a state without what a wrapper remembers.
-_BARE: dict[str, Any] = {"recover": None, "demonstrator": None}
 _NOISE, _TREMBLE = 0x6E6F6973, 0x7472656D  # what is folded into the reset key
 
 
@@ -65,11 +64,12 @@ def action_repeat(env: Environment, count: int) -> Environment:
         (inner, told), _ = jax.lax.scan(once, start, None, count - 1)
         return _state(inner, (), inner.obs, state.time + 1), told
 
-    prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    if prior is not None:
-        prior = prior._replace(step=_repeated(prior.step, count))
     reset = _resetting(env, lambda key: ())
-    return env._replace(spec=spec, reset=reset, step=step, prior=prior, **_BARE)
+    wrapped = _within(env, _inner)._replace(spec=spec, reset=reset, step=step)
+    if wrapped.prior is None:
+        return wrapped
+    repeated = _repeated(wrapped.prior.step, count)
+    return wrapped._replace(prior=wrapped.prior._replace(step=repeated))
 
 
 def mask(env: Environment, entries: Iterable[int]) -> Environment:
@@ -143,9 +143,7 @@ def action_delay(env: Environment, steps: int) -> Environment:
         inner, told = env.step(state.sim.inner, queue[0].astype(action.dtype))
         return _state(inner, queue[1:], inner.obs, inner.time), replace(told, action=action)
 
-    prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    reset = _resetting(env, empty)
-    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
+    return _within(env, _inner)._replace(reset=_resetting(env, empty), step=step)
 
 
 def tremble(env: Environment, probability: float) -> Environment:
@@ -169,8 +167,7 @@ def tremble(env: Environment, probability: float) -> Environment:
         return _state(inner, key, inner.obs, inner.time), replace(told, action=action)
 
     reset = _resetting(env, lambda key: jax.random.fold_in(key, _TREMBLE))
-    prior = env.prior and _starting(env.prior, lambda state: state.sim.inner)
-    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
+    return _within(env, _inner)._replace(reset=reset, step=step)
 
 
 def observation_noise(env: Environment, std: float) -> Environment:
@@ -202,8 +199,7 @@ def observation_noise(env: Environment, std: float) -> Environment:
     def as_seen(state: EnvState) -> EnvState:
         return replace(state.sim.inner, obs=state.obs)
 
-    prior = env.prior and _starting(env.prior, as_seen)
-    return env._replace(reset=reset, step=step, prior=prior, **_BARE)
+    return _within(env, as_seen)._replace(reset=reset, step=step)
 
 
 def _state(inner: EnvState, kept: Any, obs: jax.Array, time: jax.Array) -> EnvState:
@@ -218,6 +214,23 @@ def _resetting(env: Environment, keep: Callable[[jax.Array], Any]):
         return _state(inner, keep(key), inner.obs, inner.time)
 
     return reset
+
+
+def _inner(state: EnvState) -> EnvState:
+    return state.sim.inner
+
+
+def _within(env: Environment, unwrap: Callable[[EnvState], EnvState]) -> Environment:
+    """The environment whose prior and demonstrator look into a wrapped state.
+
+    An observation alone does not tell what a wrapper remembers.
+    """
+    prior, demonstrator = env.prior, env.demonstrator
+    return env._replace(
+        prior=prior and _starting(prior, unwrap),
+        demonstrator=demonstrator and (lambda state: demonstrator(unwrap(state))),
+        recover=None,
+    )
 
 
 def _starting(prior: Dynamics, unwrap: Callable[[EnvState], EnvState]) -> Dynamics:

@@ -4,6 +4,9 @@
 with other parameters, `envs.make(name, mass=1.3)`: it starts from the state of the real
 environment, whose structure it shares. `members` holds several at once.
 
+A state of another kind, such as that of the same car on another engine, is read off its
+observation, where the model can start from one.
+
 A real environment may be wrapped more than the model is. The model then starts from the
 layer within that is a state of its own, and what lies around it (noise, delays, a trembling
 hand) is what the model does not know. The perfect model of an environment that trembles or
@@ -75,11 +78,13 @@ def prior_or_physics(env: Environment) -> Dynamics:
 def _layer(env: Environment, state: EnvState) -> EnvState:
     """The layer of a state, wrapped or bare, that is a state of `env`."""
     own = jax.eval_shape(env.reset, jax.random.key(0))
-    if not (_wrapped(own) or _wrapped(state)):
+    if env.recover is None and not (_wrapped(own) or _wrapped(state)):
         return state
     layer = state
     while not _alike(layer, own):
         if not _wrapped(layer):
+            if env.recover is not None:
+                return env.recover(state.obs)
             raise UsageError(
                 f"a model of {env.spec.name!r} cannot start here: it may have fewer "
                 "wrappers than the environment, but no others, from the innermost outwards."

@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import experiment
 from planil_jax import envs
 from planil_jax.envs import course, navigation
+from planil_jax.training import loop
 
 
 def at(x, y, heading, speed):
@@ -61,3 +63,26 @@ def test_the_car_is_that_of_navigation_and_the_reward_is_what_is_left_of_one():
     charged = course.expert_cost(state.obs, action, following.obs)
     assert transition.reward == pytest.approx(1.0 - float(charged))
     assert env.spec.episode_length == 200 and env.prior is not None
+
+
+def test_the_demonstrator_steers_towards_a_point_ahead_and_asks_for_its_speed():
+    straight = course.pursue(at(0.0, 0.0, 0.0, course.SPEED))
+    np.testing.assert_allclose(straight[0], course.SPEED / navigation.MAX_SPEED, rtol=1e-5)
+    left, right = (course.pursue(at(0.0, y, 0.0, 1.0))[1] for y in (-0.2, 0.2))
+    assert left > 0.2 and right < -0.2
+    assert course.pursue(at(0.0, 0.0, 0.0, 0.0))[0] > straight[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["course", "course:action_delay=1,observation_noise=0.02,steering_gain=0.44"]
+)
+def test_it_keeps_to_the_course_with_cars_that_answer_late(name):
+    env = envs.make(name + ",box=0.2" if ":" in name else name + ":box=0.2")
+    expert = experiment.make_expert(name, env)
+    keys = jax.random.split(jax.random.key(0), 4)
+    rolled, _ = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
+    obs = np.asarray(rolled.next_obs)
+    points = course.course()
+    away = np.linalg.norm(obs[:, :, None, :2] - points, axis=-1).min(-1)  # [4, L]
+    assert away.max() < 0.25 and away.mean() < 0.08
+    assert abs(obs[:, 20:, 4].mean() - course.SPEED) < 0.1

@@ -277,3 +277,24 @@ def test_the_prior_has_neither_the_lag_nor_the_gain_of_the_real_car():
     slow, _ = hold(0.2, 1.0, 1, **NEUTRAL)  # without lags the gain remains
     ratio = slow.sim.yaw_rate[-1] / prior_path([[0.2, 1.0]]).yaw_rate[1]
     np.testing.assert_allclose(ratio, math.tan(0.488) / math.tan(0.4), rtol=1e-4)
+
+
+def test_a_state_is_recovered_from_what_is_seen_and_drives_on_likewise():
+    env = navigation.make()
+    state = env.reset(jax.random.key(3))
+    for action in ([0.6, 0.3], [0.6, 0.4], [0.5, -0.2]):
+        state = env.step(state, jnp.array(action))[0]
+    found = env.recover(state.obs)
+    for name in ("x", "y", "heading", "speed", "drift", "yaw_rate", "steering"):
+        np.testing.assert_allclose(
+            getattr(found.sim, name), getattr(state.sim, name), atol=1e-5, err_msg=name
+        )
+    action = jnp.array([0.3, 0.5])
+    np.testing.assert_allclose(
+        env.step(found, action)[0].obs, env.step(state, action)[0].obs, atol=1e-5
+    )
+
+
+def test_the_steering_of_a_car_that_stands_is_within_bounds():
+    still = jnp.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 5.0])
+    assert abs(navigation.make().recover(still).sim.steering) <= 0.488 + 1e-6

@@ -292,3 +292,15 @@ def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
 def test_a_value_that_cannot_be_is_refused_by_its_name(wrap, named):
     with pytest.raises(UsageError, match=named):
         wrap(pendulum.make())
+
+
+def test_a_demonstrator_acts_on_what_is_seen():
+    point = point_mass.make()._replace(demonstrator=lambda state: state.obs[:2])
+    noisy = wrappers.observation_noise(point, 0.5)
+    late = wrappers.action_delay(noisy, 2)
+    for env in (noisy, late):
+        state = env.reset(jax.random.key(0))
+        np.testing.assert_array_equal(env.demonstrator(state), state.obs[:2])
+    truth = noisy.reset(jax.random.key(0)).sim.inner.obs
+    assert not np.allclose(truth[:2], state.obs[:2])
+    assert wrappers.tremble(point_mass.make(), 0.5).demonstrator is None

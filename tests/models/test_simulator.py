@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import EnvState, UsageError
 from planil_jax.models import simulator
 
 # Options that are not the defaults: the model is of *this* environment.
@@ -195,3 +195,14 @@ def test_physics_start_from_an_observation_that_tells_all(name):
 def test_no_observation_tells_what_a_wrapper_remembers():
     for option in ("tremble=0.1", "action_delay=1", "action_repeat=2", "pixels=16"):
         assert envs.make(f"pendulum:{option}").recover is None
+
+
+def test_a_model_starts_from_the_observation_of_a_state_of_another_kind():
+    real = envs.make("navigation:observation_noise=0.1")
+    state = real.reset(jax.random.key(0))
+    elsewhere = EnvState(sim=jnp.zeros((3,)), obs=state.obs, time=state.time)
+    model = simulator.make(envs.make("navigation"))
+    seen = model.observe((), model.start((), elsewhere))
+    np.testing.assert_allclose(seen, state.obs, atol=0.4)  # a unit vector has no noise
+    exact = jnp.array([0, 1, 4, 5, 6])
+    np.testing.assert_allclose(seen[exact], state.obs[exact])

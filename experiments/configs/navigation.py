@@ -1,7 +1,8 @@
 """Methods on navigation, each at its settings: `navigation.py:gaifo`; MPAIL by default.
 
-They were found for few interactions, with the same four demonstrations and other seeds
-than those that are compared; BUILD_NOTES.md tells what was tried.
+Where a method has its settings from: nine of each were tried with the same demonstrations
+and other seeds than those that are compared, by tune_navigation.py, after coarser trials of
+which BUILD_NOTES.md tells.
 """
 
 import dataclasses
@@ -11,33 +12,32 @@ from planil_jax import config
 from planil_jax.agents import adversarial, bc, mpail, ppo
 from planil_jax.training import loop, run
 
-LEARNER = ppo.Config(rate=1e-3, minibatches=8)
 LOOP = loop.Config(environments=2, steps=100, rounds=1)
 RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 
 
-def policy(form: str, deploy: str = "policy", evaluate_every: int = 1) -> dict:
-    agent = adversarial.Config(
-        form=form, deploy=deploy, learner=LEARNER, rate=1e-3, steps=64
-    )
-    evaluated = dataclasses.replace(RUN, evaluate_every=evaluate_every)
-    return {"agent": agent, "loop": LOOP, "run": evaluated}
+def policy(form: str, rate: float = 1e-3, steps: int = 64, **fields) -> dict:
+    """Settings of a discriminator's form: PPO's rate, and the discriminator's steps."""
+    learner = ppo.Config(rate=rate, minibatches=8)
+    agent = adversarial.Config(form=form, learner=learner, rate=1e-3, steps=steps)
+    return {"agent": dataclasses.replace(agent, **fields), "loop": LOOP, "run": RUN}
 
 
 SETTINGS = {
     "mpail": {
         "agent": mpail.Config(
-            discriminator_steps=128, value_steps=128, temperature_rounds=10
+            discriminator_steps=256, value_steps=128, temperature_rounds=10
         ),
         "loop": loop.Config(environments=1, steps=25, rounds=2),
         "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),
     },
-    "gail": policy("gail"),
-    "gaifo": policy("gaifo"),
+    "gail": policy("gail", rate=3e-4, steps=128),
+    "gaifo": policy("gaifo", steps=128),
     "airl": policy("airl"),
-    "irl_mpc": policy("gaifo", "planner", evaluate_every=10),  # which is dear
+    "irl_mpc": policy("gaifo", deploy="planner", gradient_penalty=0.1, temperature=10.0)
+    | {"run": dataclasses.replace(RUN, evaluate_every=10)},  # which is dear
     "bc": {
-        "agent": bc.Config(),
+        "agent": bc.Config(steps=25, weight_decay=0.1),
         "loop": loop.Config(environments=1, steps=1, rounds=20),
         "run": run.Config(total_steps=20, evaluate_every=1),
     },

@@ -1,7 +1,7 @@
 """Nine settings of every method on navigation, by which those of navigation.py were chosen.
 
     python -m experiments.compare --config=experiments/configs/tune_navigation.py \\
-        --logdir=runs/tune --out=results/tune_navigation.json
+        --logdir=runs/tune
 
 The same demonstrations as in compare_navigation.py, other seeds (100 and 101). Chosen is
 what needs the fewest steps to 95% of the expert's return, a seed that never gets there

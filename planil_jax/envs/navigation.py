@@ -25,6 +25,7 @@ Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR
 Departures: the chassis is planar (no suspension); lags and slip constants are ours.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -141,7 +142,8 @@ def make(
         slip = WHEELBASE * (1 + understeer * car.speed**2)
         steering = jnp.arctan(car.yaw_rate * slip / jnp.maximum(car.speed, 0.1))
         steering = jnp.clip(steering, -steering_gain, steering_gain)
-        return _state(car.replace(steering=steering), jnp.zeros((), jnp.int32))
+        car = dataclasses.replace(car, steering=steering)
+        return _state(car, jnp.zeros((), jnp.int32))
 
     return Environment(
         spec, reset, step, kinematic_prior(), expert_cost, success, recover=recover

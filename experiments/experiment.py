@@ -66,6 +66,9 @@ EXPERTS["playground/PendulumSwingup"] = scripted.Config(
         samples=256, horizon=40, iterations=2, sampling="gaussian", noise=(1.0,)
     ),
 )
+EXPERTS["playground/CartpoleSwingup"] = scripted.Config(
+    planner=mppi.Config(samples=256, horizon=25, iterations=2)
+)
 EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
 
 

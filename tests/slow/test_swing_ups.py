@@ -1,0 +1,27 @@
+"""Playground's swing-ups by planning alone, through their own physics; nothing is learned."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import experiment
+from planil_jax import envs
+from planil_jax.training import loop
+
+pytest.importorskip("mujoco_playground")
+
+
+@pytest.mark.parametrize(
+    ("task", "starts", "least"),
+    [("CartpoleSwingup", 4, 600), ("PendulumSwingup", 4, 400)],
+)
+def test_every_start_swings_up(task, starts, least):
+    """Returns of at most 1000, each above `least`; hanging still is worth less than 50."""
+    name = f"playground/{task}:action_repeat=4"
+    env = envs.make(name)
+    expert = experiment.make_expert(name, env)
+    keys = jax.random.split(jax.random.key(1), starts)
+    rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
+    returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
+    print(f"{task}: {np.round(returns)}")
+    assert returns.min() > least

@@ -41,6 +41,7 @@ class Experiment:
     # tried on all.
     model: tuple[str, ...] = ()
     demonstrations: str = ""  # digest of the file, filled in by train
+    episodes: int = 0  # of the demonstrations, the first so many; 0: all
     seed: int = 0  # the first; --seed
     seeds: int = 1  # how many, trained side by side; --seeds
     sweep: tuple[str, ...] = ()  # settings tried side by side; --sweep

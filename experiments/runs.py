@@ -46,7 +46,8 @@ def load(directory: str | Path, which: str = "last") -> Run:
     env = envs.make(settings.environment)
     demonstrations = demos.none(env.spec)
     if METHODS[settings.method].imitates:
-        demonstrations = demos.load(directory / DEMONSTRATIONS, env.spec)
+        held = directory / DEMONSTRATIONS
+        demonstrations = demos.load(held, env.spec, settings.episodes)
     keys, own = run.members((settings.seed, settings.seeds), sweep.settings(settings))
 
     def make_agent(env: Environment, own: run.Settings) -> Agent:

@@ -62,7 +62,7 @@ def train(
                 "--demos is missing: give a file of demonstrations; "
                 "python -m experiments.collect makes one."
             )
-        demonstrations = demos.load(source, env.spec)
+        demonstrations = demos.load(source, env.spec, settings.episodes)
         settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
     else:
         demonstrations = demos.none(env.spec)

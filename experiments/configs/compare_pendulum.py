@@ -4,31 +4,42 @@
         --demos=demos/pendulum.npz --logdir=runs/compare_pendulum
 
 Demonstrations come from a trained expert, see experiments/configs/pendulum.py; the scripted
-one, whose return is not shown, drives with more noise than there is to learn.
+one, whose return is not shown, drives with more noise than there is to learn. With 100 of
+them, `compare_pendulum.py:few` asks how many it takes, and `compare_pendulum.py:tremble`
+what a hand does that trembles at every hundredth or fiftieth step.
 """
 
 from experiments import compare
 from planil_jax import config
 
+METHODS: dict[str, tuple[str, ...]] = {
+    "parts": (
+        "iqmpc",
+        "iqmpc/policy",
+        "iqmpc/value",
+        "iqmpc/penalty",
+        "iqmpc/alpha=0.1",
+        "iqmpc/alpha=2",
+        "mpail2",
+        "mpail2/policy",
+        "mpail2/penalty=0",
+        "bc",
+    ),
+    "few": tuple(
+        f"{method}:episodes={count}"
+        for method in ("iqmpc", "bc")
+        for count in (100, 50, 10, 5)
+    ),
+    "tremble": tuple(
+        f"{method}:environment=pendulum:tremble={share}"
+        for method in ("iqmpc", "mpail2", "bc")
+        for share in (0.01, 0.02)
+    ),
+}
 
-def get_config():
-    return config.thaw(
-        compare.Comparison(
-            tasks=("pendulum",),
-            methods=(
-                "iqmpc",
-                "iqmpc/policy",
-                "iqmpc/value",
-                "iqmpc/penalty",
-                "iqmpc/alpha=0.1",
-                "iqmpc/alpha=2",
-                "mpail2",
-                "mpail2/policy",
-                "mpail2/penalty=0",
-                "bc",
-            ),
-            seeds=3,
-            expert=False,
-            episodes=20,
-        )
+
+def get_config(which: str = "parts"):
+    plan = compare.Comparison(
+        tasks=("pendulum",), methods=METHODS[which], seeds=3, expert=False, episodes=20
     )
+    return config.thaw(plan)

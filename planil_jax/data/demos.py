@@ -30,17 +30,26 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, spec: EnvSpec) -> Demonstrations:
+def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
     """The demonstrations of a file on the device, laid out as the environment observes.
+
+    So many, the first of the file; 0: all.
 
     The file may lack entries of the observation: they are 0, and missing in `entries`.
     Pictures stay single frames; whoever draws samples says how many are seen together.
     Actions are clipped to their bounds, which they may overstep by rounding alone.
 
     Raises:
-      UsageError: the file is not sound, or was not recorded in such an environment.
+      UsageError: the file is not sound, holds fewer episodes, or was not recorded in such
+        an environment.
     """
     episodes, card = read(path)
+    if not 0 <= first <= len(episodes):
+        raise UsageError(
+            f"{path} holds {len(episodes)} demonstrations, and {first} are asked for: "
+            "choose fewer, 0 for all, or collect more with --episodes."
+        )
+    episodes = episodes[:first] if first else episodes
     _check_fit(path, episodes, card, spec)
     columns = [spec.observation_names.index(name) for name in card.observation_names]
     filled = slice(None) if card.image else columns

@@ -369,3 +369,14 @@ def test_demonstrations_shorter_than_a_sequence_are_refused():
     message = "^iqmpc learns from sequences of 4 steps, but the longest of these .* has 3: "
     with pytest.raises(UsageError, match=message):
         demos.require_length(small(), 4, "iqmpc")
+
+
+def test_the_first_episodes_alone_can_be_asked_for(path):
+    one, all_ = demos.load(path, SPEC, first=1), demos.load(path, SPEC)
+    assert one.length.tolist() == [1] and all_.length.tolist() == [1, 3]
+    np.testing.assert_array_equal(one.obs[0], all_.obs[0, :2])
+
+
+def test_more_episodes_than_there_are_are_refused(path):
+    with pytest.raises(UsageError, match="holds 2 demonstrations, and 3 are asked for"):
+        demos.load(path, SPEC, first=3)

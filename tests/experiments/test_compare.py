@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from experiments import collect, compare, experiment, methods, statistics
+from experiments.configs import compare_pendulum
+from planil_jax import config
 from planil_jax.agents import adversarial, bc, ppo
 from planil_jax.base import UsageError, UserError
 from planil_jax.data import demos
@@ -48,6 +50,17 @@ def test_settings_may_follow_the_name_of_a_method():
     assert (held.agent.rate, held.loop.environments, held.agent.form) == (2e-4, 1, "gail")
     agent = dataclasses.replace(plain.agent, rate=2e-4, form="gail")
     assert held == dataclasses.replace(plain, agent=agent, loop=held.loop)
+
+
+@pytest.mark.parametrize("which", compare_pendulum.METHODS)
+def test_every_method_of_the_ablations_is_known(which):
+    plan = config.freeze(compare_pendulum.get_config(which), compare.Comparison())
+    for method in plan.methods:
+        held = compare._settings(plan, "pendulum", method)
+        assert held.environment.partition(":")[0] == "pendulum"
+        told = method.partition("=")[2]
+        assert which != "few" or held.episodes == int(told)
+        assert which != "tremble" or held.environment == told
 
 
 def test_settings_that_follow_a_name_are_checked():

@@ -1,4 +1,4 @@
-"""Playground's swing-ups by planning alone, through their own physics; nothing is learned."""
+"""Playground's swing-ups by planning alone, through their own physics, without learning."""
 
 import jax
 import numpy as np

@@ -16,6 +16,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "parts": (
         "iqmpc",
         "iqmpc/policy",
+        "iqmpc/steady",
         "iqmpc/value",
         "iqmpc/penalty",
         "iqmpc/alpha=0.1",

@@ -66,6 +66,15 @@ def test_every_seed_reaches_the_expert_in_3000_steps(method, pendulum_expert, ra
     assert found.min() > expert - 0.05 * (expert - random)
 
 
+def test_iqmpc_keeps_what_it_reached_where_critics_see_an_expert_with_noise(
+    pendulum_expert, random
+):
+    """After twice as many steps; without the noise it is lost by then."""
+    demos, expert = pendulum_expert
+    found = trained("iqmpc/steady", demos, 6000, seeds=3)
+    assert found.min() > expert - 0.05 * (expert - random)
+
+
 def test_cloning_the_same_demonstrations_misses_by_more_than_twice_as_much(
     pendulum_expert, random
 ):

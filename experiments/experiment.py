@@ -63,8 +63,16 @@ EXPERTS: dict[str, scripted.Config] = {
 }
 EXPERTS["playground/PendulumSwingup"] = scripted.Config(
     temperature=0.05,
+    keep_plan=True,
     planner=mppi.Config(
-        samples=256, horizon=40, iterations=2, sampling="gaussian", noise=(1.0,)
+        samples=256,
+        horizon=40,
+        iterations=4,
+        elites=16,
+        sampling="gaussian",
+        noise=(1.0,),
+        adapt_spread=True,
+        min_spread=0.05,
     ),
 )
 EXPERTS["playground/CartpoleSwingup"] = scripted.Config(

@@ -20,6 +20,7 @@ class Config:
         default_factory=lambda: mppi.Config(samples=1024, horizon=20, iterations=2)
     )
     temperature: float = 0.1  # in units of cost
+    keep_plan: bool = False  # the plan so far competes: steadier where all noise is worse
 
 
 @struct.dataclass
@@ -86,7 +87,8 @@ def _planning(env: Environment, dynamics: Dynamics, config: Config) -> Agent:
         def score(actions: jax.Array) -> jax.Array:
             return jnp.sum(scores(actions))
 
-        return planner.plan(score, carry, plan_key, config.temperature, explore)
+        kept = carry.mean[None] if config.keep_plan else None
+        return planner.plan(score, carry, plan_key, config.temperature, explore, kept)
 
     return Agent(
         needs_actions=False,

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -62,6 +63,20 @@ def test_its_actions_are_within_their_bounds(name, length):
     env, told = episodes(name, length)
     assert (np.array(env.spec.action_low) <= told.action).all()
     assert (told.action <= np.array(env.spec.action_high)).all()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_plan_that_is_kept_is_followed_where_all_noise_is_worse(kept):
+    """The cost wants 0.3 of each action; the plan so far is that, and noise is not."""
+    env = envs.make("point_mass")._replace(
+        expert_cost=lambda obs, action, after: jnp.sum((action - 0.3) ** 2)
+    )
+    settings = dataclasses.replace(CONFIG, temperature=1e-6, keep_plan=kept)
+    agent = scripted.make(env, simulator.make(env), settings)
+    carry = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.3), agent.carry())
+    state, key = env.reset(jax.random.key(0)), jax.random.key(1)
+    action, _ = jax.jit(lambda: agent.act((), carry, state, key, False))()
+    assert (np.abs(action - 0.3).max() < 1e-6) == kept
 
 
 def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():

@@ -13,10 +13,10 @@ pytest.importorskip("mujoco_playground")
 
 @pytest.mark.parametrize(
     ("task", "starts", "least"),
-    [("CartpoleSwingup", 4, 600), ("PendulumSwingup", 4, 400)],
+    [("CartpoleSwingup", 4, 600), ("PendulumSwingup", 4, 700)],
 )
 def test_every_start_swings_up(task, starts, least):
-    """Returns of at most 1000, each above `least`; hanging still is worth less than 50."""
+    """Returns of at most 1000, each above `least`, and the pole is up at the end."""
     name = f"playground/{task}:action_repeat=4"
     env = envs.make(name)
     expert = experiment.make_expert(name, env)
@@ -25,3 +25,4 @@ def test_every_start_swings_up(task, starts, least):
     returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
     print(f"{task}: {np.round(returns)}")
     assert returns.min() > least
+    assert rolled.reward[:, -20:].mean() > 0.8 * 4  # of four physics steps each

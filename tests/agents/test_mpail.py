@@ -563,11 +563,11 @@ def knowing_nothing(*_):
     raise AssertionError("an online learner asked the environment's own model")
 
 
-def test_it_ends_where_its_own_demonstrators_do(online: bool = True):
+def ends_where_its_own_demonstrators_do(online: bool):
     """Some steer to (0, 0), others to (1, 1), which is 1.4 m off; 6400 steps a seed.
 
     From the same starts each learner ends within 0.5 m of its own and 1 m off the others,
-    with a model that it learns and nothing else; tests/slow has the true one.
+    with the true model, or with one that it learns and nothing else; tests/slow runs both.
     """
     env = point_mass.make(episode_length=40)
     model = simulator.prior_or_physics(env)

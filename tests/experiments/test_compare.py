@@ -10,6 +10,7 @@ from planil_jax import config
 from planil_jax.agents import adversarial, bc, ppo
 from planil_jax.base import UsageError, UserError
 from planil_jax.data import demos
+from planil_jax.envs import registry
 
 
 def test_interactions_are_counted_to_the_first_evaluation_that_suffices():
@@ -79,6 +80,7 @@ def test_modules_of_the_user_are_imported_before_what_they_register(tmp_path, mo
         "envs.register('my_own/task', point_mass.make)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
     told = {"imports": ("my_own_tasks",), "environment": "my_own/task"}
     assert experiment.freeze(told).environment == "my_own/task"
     assert collect.envs.make("my_own/task").spec.name == "point_mass"

@@ -31,5 +31,6 @@ def test_contract(contract, case):
     contract(**case)
 
 
-def test_with_the_true_model_mpail_ends_where_its_own_demonstrators_do():
-    test_mpail.test_it_ends_where_its_own_demonstrators_do(online=False)
+@pytest.mark.parametrize("online", [False, True])
+def test_with_the_true_model_or_a_learned_one_mpail_ends_where_its_demonstrators_do(online):
+    test_mpail.ends_where_its_own_demonstrators_do(online)

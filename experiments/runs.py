@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments import experiment, sweep
 from experiments.methods import METHODS
@@ -88,8 +89,12 @@ def load_experiment(directory: str | Path) -> experiment.Experiment:
 
 
 def record(trained: Run) -> dict[str, Any]:
-    """What it takes to believe a result: the training curve, configuration and versions."""
-    steps, returns = report.read_metrics(trained.directory)["eval/return"]
+    """What it takes to believe a result: the training curve, configuration and versions.
+
+    The curve is empty where nothing was evaluated on the way.
+    """
+    told = report.read_metrics(trained.directory)
+    steps, returns = told.get("eval/return", (np.zeros(0), np.zeros(0)))
     lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     return {
         "steps": steps.tolist(),

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from planil_jax.agents import mpail
 from planil_jax.base import Agent, UsageError
 from planil_jax.data import demos
 from planil_jax.models import simulator
+from planil_jax.training import report
 
 
 def driven(environment: str, actions, tmp_path) -> runs.Run:
@@ -104,3 +106,13 @@ def test_a_method_without_a_reward_is_refused(tmp_path):
         UsageError, match="^bc learns no reward to compare; --rewards is for"
     ):
         rewards.compare(trained._replace(experiment=settings), 2)
+
+
+def test_a_run_that_was_never_evaluated_on_the_way_has_an_empty_curve(tmp_path):
+    trained = driven("navigation", [[1.0, 0.0]], tmp_path)
+    line = {"step": 5, "seconds": 2.0, "metrics": {"train/reward": [1.0]}}
+    (tmp_path / report.METRICS_FILE).write_text(json.dumps(line) + "\n")
+    for name in ("config.json", "versions.json"):
+        (tmp_path / name).write_text("{}")
+    found = runs.record(trained)
+    assert found["steps"] == found["returns"] == [] and found["seconds"] == 2.0

@@ -92,9 +92,9 @@ def test_every_seed_swings_up_like_the_expert(trained, bound, form):
 
 def test_the_reward_that_airl_recovers_ranks_states_as_the_task_s_does(trained):
     """Spearman's ρ with -(θ² + 0.1 θ̇²), over states that the learner visits, most of them
-    near upright: 0.46 to 0.74 was measured for three seeds, and 0.3 is asked of each. Networks
-    that learned nothing have -0.02 ± 0.45, so that three rank as well as these by chance
-    once in a hundred times; once in forty is asked."""
+    near upright: 0.46 to 0.74 was measured for three seeds, and 0.3 is asked of each.
+    Networks that learned nothing have -0.02 ± 0.45, so that three rank as well as these by
+    chance once in a hundred times; once in forty is asked."""
     reward = adversarial.recovered_reward(ENV.spec, config_of("airl"), ENTRIES)
     agent, params = agent_of("airl"), trained("airl").state.agent.params
 

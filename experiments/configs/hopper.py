@@ -7,8 +7,8 @@
 
 GAIL's reward pays for staying alive, since a hopper that falls ends its episode; with the
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
-physics themselves, of which every plan costs 384 steps: few on two cores, so it evaluates
-at the end alone.
+physics themselves, 384 steps of which every decision costs: few decisions a second on two
+cores, so it evaluates at the end alone.
 """
 
 from experiments import experiment

@@ -14,7 +14,7 @@ import itertools
 from experiments import compare
 from planil_jax import config
 
-# agent.FIELD or loop.FIELD -> values: a grid of nine
+# field -> values that are tried: a grid of nine
 POLICY = {"agent.learner.rate": (3e-4, 1e-3, 3e-3), "agent.steps": (16, 64, 128)}
 GRIDS: dict[str, dict[str, tuple]] = {
     "mpail": {

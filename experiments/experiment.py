@@ -80,6 +80,13 @@ EXPERTS["playground/CartpoleSwingup"] = scripted.Config(
 )
 EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
 
+# Where actions are choices: smooth plans are of no use there.
+EXPERT_OF_CHOICES = scripted.Config(
+    planner=mppi.Config(
+        samples=256, horizon=30, iterations=3, sampling="gaussian", noise=(0.5,)
+    )
+)
+
 
 def of_method(method: str, **fields: Any) -> Experiment:
     """An experiment with a method and, unless told otherwise, its default settings.
@@ -149,7 +156,8 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
     """The method of an experiment, for its environment and its demonstrations.
 
     Raises:
-      UsageError: the method needs actions, and the demonstrations hold none.
+      UsageError: the method is not for such an environment, or needs what the
+        demonstrations do not hold.
     """
     method = METHODS[experiment.method]
     if env.spec.image and not method.pictures:
@@ -157,6 +165,12 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
             f"{experiment.method} reads vectors, but {experiment.environment} shows "
             "pictures: leave its option pixels out, or choose one of "
             f"{', '.join(name for name, row in METHODS.items() if row.pictures)}."
+        )
+    if env.spec.discrete and not method.choices:
+        raise UsageError(
+            f"{experiment.method} acts continuously, but {experiment.environment} takes "
+            f"{env.spec.action_form}: leave its option choices out, or choose one of "
+            f"{', '.join(name for name, row in METHODS.items() if row.choices)}."
         )
     if method.imitates:
         require_length(demos, method.sequence(experiment.agent), experiment.method)
@@ -190,8 +204,19 @@ def notices(experiment: Experiment, env: Environment) -> list[str]:
 
 
 def make_model(experiment: Experiment, env: Environment) -> Dynamics:
-    """What planners roll forward."""
+    """What planners roll forward.
+
+    Raises:
+      UsageError: a model takes other actions than the environment.
+    """
     models = [envs.make(name) for name in experiment.model]
+    for name, model in zip(experiment.model, models, strict=True):
+        if model.spec.action_form != env.spec.action_form:
+            raise UsageError(
+                f"model {name} takes {model.spec.action_form}, but "
+                f"{experiment.environment} takes {env.spec.action_form}: choose a model "
+                "that takes the same, with the option choices or without."
+            )
     if len(models) > 1:
         return simulator.members(models)
     return simulator.make(models[0]) if models else simulator.prior_or_physics(env)
@@ -203,6 +228,7 @@ def make_expert(environment: str, env: Environment) -> Agent:
     if script is not None:
         return _acting(lambda state, key: script(state))
     settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
+    settings = EXPERT_OF_CHOICES if env.spec.discrete else settings
     return scripted.make(env, env.prior if env.expert_cost else None, settings)
 
 

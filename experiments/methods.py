@@ -28,6 +28,7 @@ class Method(NamedTuple):
     whole: bool = False  # whether demonstrations must hold whole observations
     interacts: bool = True  # whether it learns from what it does in the environment
     pictures: bool = False  # whether it can learn from an environment that shows pictures
+    choices: bool = False  # whether it can act where actions are choices, not continuous
     maps: bool = False  # whether its reports show what it learned of the plane
     # (its config) -> steps of the sequences that it takes from demonstrations
     sequence: Callable[[Any], int] = lambda config: 1
@@ -103,6 +104,7 @@ METHODS: dict[str, Method] = {
             spec, config, environments, dynamics
         ),
         whole=True,
+        choices=True,
         reward=lambda spec, config, entries: mail.recovered_reward(spec, config),
     ),
     "cmil": _cmil_row(cmil.Config()),
@@ -114,6 +116,7 @@ METHODS: dict[str, Method] = {
         ),
         interacts=False,
         pictures=True,
+        choices=True,
     ),
     # Engines: experts are trained with them.
     "ppo": Method(

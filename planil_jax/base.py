@@ -77,6 +77,8 @@ class EnvSpec(NamedTuple):
     control_period: float  # seconds
     terminates: bool = False  # whether episodes can end for good, before their time
     image: tuple[int, int, int] | None = None  # [H, W, C] of `obs`, uint8; None: it is [O]
+    # An action is one of U choices, written as a one-hot vector [U] within bounds 0 and 1.
+    discrete: bool = False
 
     @property
     def frame(self) -> tuple[int, int, int] | tuple[()]:
@@ -95,6 +97,13 @@ class EnvSpec(NamedTuple):
     @property
     def action_size(self) -> int:
         return len(self.action_low)
+
+    @property
+    def action_form(self) -> str:
+        """What an action is, in words, as in "it takes …"."""
+        if self.discrete:
+            return f"one of {self.action_size} choices"
+        return f"{self.action_size} continuous number" + "s" * (self.action_size > 1)
 
 
 class Dynamics(NamedTuple):

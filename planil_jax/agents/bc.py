@@ -3,6 +3,8 @@
     mean squared error:  min_π  E_expert ‖mode π(·|s) - a‖²,  in units of half the bounds
     likelihood:          min_π  -E_expert[log π(a|s)]
 
+Where actions are choices, likelihood is the cross-entropy, and the only loss.
+
 Observations are normalised by the demonstrations' mean and deviation; pictures go through
 convolutions, and are moved by a few pixels where they are learned from. What the loop
 collects is not looked at.
@@ -11,6 +13,7 @@ Source: Pomerleau 1991; as the baseline of Ho & Ermon 2016, arXiv 1606.03476.
 Departures: the deviation of actions has a floor, else noiseless experts drive it to zero.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import jax
@@ -39,7 +42,7 @@ class Config:
         default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
     )
     eye: conv.Config = field(default_factory=conv.Config)  # before it, of pictures
-    loss: str = "mse"  # or "likelihood"
+    loss: str = "mse"  # or "likelihood"; of choices always that
     steps: int = 100  # gradient steps a round
     batch: int = 128
     rate: float = 1e-3  # AdamW
@@ -72,16 +75,16 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
     """
     if config.loss not in ("mse", "likelihood"):
         raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
-    bounds = spec.action_low, spec.action_high
+    size = conv.features(config.eye, spec.image) if spec.image else len(entries)
+    policy = heads.of(spec, config.policy, (size,))
     if spec.image:
-        head = heads.make(config.policy, (conv.features(config.eye, spec.image),), *bounds)
-        network = conv.before(config.eye, spec.image, head)
-        policy = heads.squashing(network.init, network.apply, *bounds)  # type: ignore[arg-type]
-    else:
-        policy = heads.make(config.policy, (len(entries),), *bounds)
+        network = conv.before(config.eye, spec.image, policy)
+        policy = policy._replace(init=network.init, apply=network.apply)
     fitter = fit.make(optax.adamw(config.rate, weight_decay=config.weight_decay))
     seen = jnp.asarray(entries)
     half = (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
+    unit = math.sqrt(2.0) if spec.discrete else half  # a wrong choice is an error of 1
+    by_error = config.loss == "mse" and not spec.discrete
 
     def look(moments: normalise.Moments, obs: jax.Array) -> jax.Array:
         return obs if spec.image else normalise.apply(moments, obs[..., seen])
@@ -111,10 +114,10 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
 
             def loss_fn(params: Params):
                 chosen = policy.apply(params, look(moments, obs))
-                error = losses.cloning_error(policy.mode(chosen) / half, actions / half)
+                error = losses.cloning_error(policy.mode(chosen) / unit, actions / unit)
                 log_probs = policy.log_prob(chosen, actions)
                 likelihood = losses.cloning_likelihood(log_probs)
-                loss = error if config.loss == "mse" else likelihood
+                loss = error if by_error else likelihood
                 return loss, {"policy/error": error, "policy/likelihood": likelihood}
 
             gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)

@@ -1,7 +1,8 @@
 """MAIL: a policy that is differentiated through a learned model and a discriminator.
 
 With the logit l(s, a) (high: expert) and a_t = π(s_t, ξ_t), a Gaussian with its noise ξ
-drawn beforehand; an iteration, after a round's steps have entered the replay:
+drawn beforehand, or a straight-through Gumbel-softmax where actions are choices; an
+iteration, after a round's steps have entered the replay:
 
     1. model f:   max  E log p(s'|s, a)                        on the replay
     2. l:         min  E_expert[softplus(-l)] + E_replay[softplus(l)] + penalty
@@ -29,7 +30,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,6 @@ from planil_jax.models import ensemble, unroll
 from planil_jax.nets import fit, forward, heads, mlp, normalise
 from planil_jax.nets.normalise import Moments
 
-_EDGE = 1e-4  # recorded actions nearer to a bound than this share are taken to be there
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -81,6 +80,7 @@ class Config:
     expert_noise: float = 0.05  # on the expert's data, in deviations and half bounds
     expert_starts: float = 0.0  # share of s_0 that are the expert's states
     learn_std: bool = True  # whether the policy's deviation is learned, or stays
+    temperature: float = 1.0  # τ of the policy's slope where actions are choices
     ratio: float = 0.25  # iterations for each environment step
     model_steps: int = 1  # gradient steps of each part in an iteration
     discriminator_steps: int = 1
@@ -257,12 +257,12 @@ def make(
 
 
 def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -> Parts:
-    obs_size, bounds = spec.observation_size, (spec.action_low, spec.action_high)
-    low, high = (jnp.asarray(bound) for bound in bounds)
+    obs_size = spec.observation_size
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     rate = fit.halving(config.discriminator_rate, config.discriminator_half_life)
     return Parts(
-        policy=heads.make(config.policy, (obs_size,), *bounds),
+        policy=heads.of(spec, config.policy, (obs_size,), config.temperature),
         judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
         model=engine.make(spec, config.model, config.model_rate),
         physics=physics,
@@ -390,21 +390,25 @@ def policy_loss(
     horizon, batch, members = config.horizon, obs.shape[1], config.model.members
     keys = jax.random.split(model_key, (horizon, batch))
     records = config.correct == "recorded"
-    noise = jax.random.normal(noise_key, (horizon, *actions.shape[1:]))
+    drawn = parts.policy.noise(noise_key, (horizon, *actions.shape[1:]))
+    inputs = (drawn, actions if records else ())
 
-    def act(seen: jax.Array, drawn: jax.Array) -> jax.Array:
+    def act(seen: jax.Array, given: tuple[jax.Array, Any]) -> jax.Array:
         chosen = parts.policy.apply(params, normalise.apply(model.obs, seen))
-        std = chosen.std if config.learn_std else jax.lax.stop_gradient(chosen.std)
-        noise = _noise_of(parts, chosen, drawn) if records else drawn
-        return parts.policy.mode(heads.Squashed(chosen.mean + std * noise, std))
+        noise, done = given
+        if records:
+            noise = jax.lax.stop_gradient(parts.policy.infer(chosen, done, noise))
+        if isinstance(chosen, heads.Squashed) and not config.learn_std:
+            chosen = heads.Squashed(chosen.mean, jax.lax.stop_gradient(chosen.std))
+        return parts.policy.reach(chosen, noise)
 
-    def path(model: ensemble.Learned, obs: jax.Array, drawn: jax.Array, keys: jax.Array):
+    def path(model: ensemble.Learned, obs: jax.Array, inputs, keys: jax.Array):
         dynamics, both = _rolled(config, parts, model, obs)
-        return unroll.path(act, dynamics, both, obs[0], drawn, keys)
+        return unroll.path(act, dynamics, both, obs[0], inputs, keys)
 
     paths = jax.vmap(path, (None, 1, 1, 1), 1)
     paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
-    shares = (engine.shared(x, members) for x in (obs, actions if records else noise, keys))
+    shares = jax.tree.map(lambda x: engine.shared(x, members), (obs, inputs, keys))
     seen, acted = paths_of_members(model, *shares)  # [H, M, B / M, ...]
     logits = parts.judge.apply(judge, normalise.apply(model.obs, seen), parts.unit(acted))
     costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, batch)
@@ -427,12 +431,6 @@ def _rolled(config: Config, parts: Parts, model: ensemble.Learned, obs: jax.Arra
         assert physics is not None
         return unroll.straight_through(member, physics), (model, ())
     return member, model
-
-
-def _noise_of(parts: Parts, chosen: heads.Squashed, action: jax.Array) -> jax.Array:
-    """The noise with which the policy would have done this, as it stands."""
-    unit = jnp.clip(parts.unit(action), -1 + _EDGE, 1 - _EDGE)
-    return jax.lax.stop_gradient((jnp.arctanh(unit) - chosen.mean) / chosen.std)
 
 
 def _sequences(held: replay.Replay, length: int):

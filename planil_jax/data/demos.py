@@ -259,6 +259,8 @@ def _check_fit(
             f"{path} was recorded every {card.control_period:g} s, but {spec.name} acts "
             f"every {spec.control_period:g} s: {AGAIN}."
         )
+    if episodes[0].actions is not None:
+        _check_choices(path, episodes, card, spec)
     if episodes[0].actions is not None and len(card.action_low) != spec.action_size:
         raise UsageError(
             f"{path}, of {card.environment}, holds {len(card.action_low)} actions a step, "
@@ -271,6 +273,32 @@ def _check_fit(
             outside = (episode.actions < low - slack) | (episode.actions > high + slack)
             where, bounds = f"{path}: actions of episode {n}", f"{spec.name}'s bounds"
             refuse_numbers(outside, episode.actions, where, f"outside {bounds}")
+
+
+def _check_choices(
+    path: str | Path, episodes: Sequence[Episode], card: Card, spec: EnvSpec
+) -> None:
+    """Refuses continuous actions where choices are wanted, and the reverse."""
+    low, high = tuple(card.action_low), tuple(card.action_high)
+    within = low == (0.0,) * len(low) and high == (1.0,) * len(low) and len(low) > 1
+    each = [np.asarray(episode.actions) for episode in episodes]
+    discrete = within and all(map(_one_hot, each))
+    held = EnvSpec("", (), low, high, 0, 0.0, discrete=discrete)
+    if spec.discrete and not discrete:
+        mend = f"record it there, with the option choices={spec.action_size}"
+    elif discrete and spec.action_size != held.action_size:
+        mend = f"choose an environment with the option choices={held.action_size}"
+    else:
+        return
+    raise UsageError(
+        f"{path}, of {card.environment}, holds actions that are {held.action_form}, but "
+        f"{spec.name} takes {spec.action_form}: {mend}."
+    )
+
+
+def _one_hot(actions: np.ndarray) -> bool:
+    """Whether all of `[L, U]` are one-hot."""
+    return bool(np.all((actions == 0) | (actions == 1)) and np.all(actions.sum(1) == 1))
 
 
 def _form(image: Sequence[int]) -> str:

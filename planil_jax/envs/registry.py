@@ -7,9 +7,9 @@ A name may carry options, so that one string says which task it is:
 Every environment also takes the options of WRAPPERS, in its name or as keywords:
 "navigation:action_repeat=2,observation_noise=0.05,observe=0+1+4+5". Whatever their order
 there, the wrapper named first in WRAPPERS lies innermost: actions are repeated, entries
-chosen, actions delayed, the hand trembles, the chosen entries become noisy, and last a
-picture takes the place of all entries. An environment that has an option of such a name
-itself keeps it for itself.
+chosen, actions delayed, the hand trembles, a few choices take the place of a continuous
+action, the chosen entries become noisy, and last a picture takes the place of all entries.
+An environment that has an option of such a name itself keeps it for itself.
 
 A wrapper may have details, keyword arguments of its own, which are options as well but say
 something only beside it: "pendulum:pixels=64,frames=2".
@@ -33,6 +33,7 @@ WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "observe": (lambda env, entries: wrappers.mask(env, _entries(env, entries)), ""),
     "action_delay": (wrappers.action_delay, 0),
     "tremble": (wrappers.tremble, 0.0),
+    "choices": (wrappers.choices, 0),
     "observation_noise": (wrappers.observation_noise, 0.0),
     "pixels": (pixels.wrap, 0),
 }

@@ -23,7 +23,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from planil_jax.base import Dynamics, Environment, EnvState, Transition, UsageError
+from planil_jax.base import (
+    Dynamics,
+    Environment,
+    EnvSpec,
+    EnvState,
+    Transition,
+    UsageError,
+)
 
 _NOISE, _TREMBLE = 0x6E6F6973, 0x7472656D  # what is folded into the reset key
 
@@ -168,6 +175,69 @@ def tremble(env: Environment, probability: float) -> Environment:
 
     reset = _resetting(env, lambda key: jax.random.fold_in(key, _TREMBLE))
     return _within(env, _inner)._replace(reset=reset, step=step)
+
+
+def choices(env: Environment, count: int) -> Environment:
+    """A discrete environment, whose actions are evenly spaced ones of another.
+
+        action of the environment = Σ_i a_i level_i,   a the one-hot of the choice
+
+    What is given need not be one-hot: its largest entry is the choice, and the transition
+    records its one-hot. The slope is that of the sum above, as if the choice were what was
+    given: physics stay differentiable. A state is one of the environment, unwrapped.
+
+    Args:
+      env: its actions are one bounded number.
+      count: choices, >= 2; the first is the lower bound and the last the upper one.
+    """
+    _require(env, "choices", count, int(count) == count >= 2, "a whole number >= 2, or 0")
+    if env.spec.discrete or env.spec.action_size != 1:
+        raise UsageError(
+            f"environment {env.spec.name!r}: option choices wants an action of 1 "
+            f"continuous number, but here it is {env.spec.action_form}: leave it out."
+        )
+    levels, choose = choice_levels(env.spec, count), nearest(env.spec, count)
+    prior, cost, demonstrator = env.prior, env.expert_cost, env.demonstrator
+
+    def chosen(action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The one-hot `[count]`, and what it is in the environment, `[1]`."""
+        one_hot = jax.nn.one_hot(jnp.argmax(action), count, dtype=jnp.float32)
+        sloped = one_hot + (action - jax.lax.stop_gradient(action))
+        return one_hot, (sloped @ levels)[None]
+
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        one_hot, inner = chosen(action)
+        following, told = env.step(state, inner)
+        return following, replace(told, action=one_hot)
+
+    def foresee(params, z, action: jax.Array, key: jax.Array):
+        assert prior is not None
+        return prior.step(params, z, chosen(action)[1], key)
+
+    low, high = (0.0,) * count, (1.0,) * count
+    return env._replace(
+        spec=env.spec._replace(action_low=low, action_high=high, discrete=True),
+        step=step,
+        prior=prior and prior._replace(step=foresee),
+        expert_cost=cost and (lambda obs, a, then: cost(obs, chosen(a)[1], then)),
+        demonstrator=demonstrator and (lambda state: choose(demonstrator(state))),
+    )
+
+
+def nearest(spec: EnvSpec, count: int) -> Callable[[jax.Array], jax.Array]:
+    """The one-hot `[count]` of the choice nearest to an action `[1]` of this spec."""
+    levels = choice_levels(spec, count)
+
+    def choose(action: jax.Array) -> jax.Array:
+        index = jnp.argmin(jnp.abs(levels - action))
+        return jax.nn.one_hot(index, count, dtype=jnp.float32)
+
+    return choose
+
+
+def choice_levels(spec: EnvSpec, count: int) -> jax.Array:
+    """Evenly spaced actions between the bounds of one number, `[count]`."""
+    return jnp.linspace(spec.action_low[0], spec.action_high[0], count, dtype=jnp.float32)
 
 
 def observation_noise(env: Environment, std: float) -> Environment:

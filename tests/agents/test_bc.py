@@ -139,6 +139,32 @@ def test_the_likelihood_finds_the_spread_of_actions_but_none_below_its_floor(noi
     np.testing.assert_allclose(spread, max(noise, 0.1), rtol=0.3)
 
 
+def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
+    """By the sign of an entry; a wrong choice is an error of 1."""
+    choices = SPEC._replace(action_low=(0.0,) * 2, action_high=(1.0,) * 2, discrete=True)
+    agent = bc.make(choices, SMALL, ENTRIES)
+    demos = demonstrate()
+    right = jax.nn.one_hot((demos.obs[:, :-1, 0] > 0).astype(int), 2)
+    jit = functools.partial(jax.jit, compiler_options=QUICK)
+    state, told = jit(agent.update)(
+        jit(agent.init)(jax.random.key(0)),
+        None,
+        demos.replace(actions=right),
+        jax.random.key(1),
+        jnp.int32(0),
+    )
+    obs = fresh(40)
+
+    def one(row):
+        start = EnvState((), row, jnp.zeros((), jnp.int32))
+        return agent.act(state.params, (), start, jax.random.key(0), False)[0]
+
+    actions = jit(jax.vmap(one))(jnp.asarray(obs, jnp.float32))
+    clear = np.abs(obs[:, 0]) > 0.3
+    np.testing.assert_array_equal(actions[clear], np.eye(2)[(obs[clear, 0] > 0) * 1])
+    assert told["policy/error"] < 0.1 and told["policy/likelihood"] < 0.2
+
+
 def test_an_unknown_loss_is_refused_in_one_sentence():
     with pytest.raises(
         UsageError, match="^agent.loss is 'mse' or 'likelihood', not 'l1'.$"

@@ -20,13 +20,14 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
-from planil_jax.envs import point_mass
+from planil_jax.envs import pendulum, point_mass, wrappers
 from planil_jax.models import ensemble, simulator, unroll
 from planil_jax.nets import forward, heads, mlp, normalise
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 SMALL = mlp.Config(hidden=(8,), activation="tanh")
+BARE = mlp.Config(hidden=())
 CONFIG = mail.Config(
     policy=heads.Config(network=SMALL, std=0.5),
     discriminator=SMALL,
@@ -711,3 +712,142 @@ def test_records_shorter_than_the_horizon_are_refused():
     arguments = rollout(1), demonstrations(), KEY, jnp.int32(0)
     with pytest.raises(UsageError, match="^agent.correct=recorded takes 11 steps out of"):
         jax.eval_shape(made.update, made.init(KEY), *arguments)
+
+
+# --------------------------------------------------------------------------------- choices
+
+
+CHOICES = wrappers.choices(pendulum.make(), 5)
+
+
+def of_choices(**changed) -> mail.Config:
+    return options(expert_noise=0.0, horizon=3, **changed)
+
+
+def choices_made(length: int, batch: int) -> jax.Array:
+    """`[length, batch, 5]`"""
+    chosen = np.random.default_rng(4).integers(5, size=(length, batch))
+    return jnp.asarray(np.eye(5)[chosen], jnp.float32)
+
+
+@functools.cache
+def choosing(**changed):
+    """The loss of a policy over choices, its parameters, and those that it leaves alone."""
+    config = of_choices(**changed)
+    parts = mail.make_parts(CHOICES.spec, config, simulator.make(CHOICES))
+    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
+    model = model.replace(
+        obs=normalise.init(3), change=model.change.replace(variance=jnp.full(3, 0.01))
+    )
+    policy, judge = jit(parts.policy.init)(KEY), jit(parts.judge.init)(KEY)
+    obs, actions = normal(4, 4, 3), choices_made(3, 4)
+
+    def loss(policy, judge, model):
+        arguments = policy, judge, model, obs, actions, KEY
+        return mail.policy_loss(config, parts, *arguments)[0]
+
+    return parts, loss, (shifted(policy), shifted(judge), model), (obs, actions)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_first_choice_moves_the_policy_by_the_slope_of_the_softmax(temperature):
+    """One step from each of 4 starts: Σ_s c_a J_softmax ∂logits, by hand, of a line for a
+    logit, so that c_a is w e^-l / (1 + e^-l)."""
+    config = of_choices(temperature=temperature)
+    config = dataclasses.replace(config, horizon=1, policy=heads.Config(network=BARE))
+    parts = mail.make_parts(CHOICES.spec, config)
+    weights = normal(5, seed=8)
+    parts = parts._replace(judge=Network(lambda key: (), lambda _, obs, a: a @ weights))
+    model = jit(parts.model.ensemble.dynamics.init)(KEY)
+    policy = shifted(jit(parts.policy.init)(KEY))
+    obs = normal(1, 4, 3)
+
+    def loss(policy):
+        arguments = policy, (), model, obs, choices_made(1, 4), KEY
+        return mail.policy_loss(config, parts, *arguments)[0]
+
+    value, slope = jit(jax.value_and_grad(loss))(policy)
+    dense, seen = policy["params"]["Dense_0"], np.asarray(obs[0], float)  # no moments yet
+    noise = np.asarray(jax.random.gumbel(jax.random.split(KEY)[0], (1, 4, 5))[0], float)
+    costs, of_bias = [], np.zeros(5)
+    for row, drawn in zip(seen, noise, strict=True):
+        scores = row @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]) + drawn
+        logit = (2 * np.eye(5)[np.argmax(scores)] - 1) @ np.asarray(weights)
+        costs.append(np.log1p(np.exp(-logit)))
+        p = np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+        of_action = -2 * np.asarray(weights) / (1 + np.exp(logit))
+        of_bias += of_action @ (np.diag(p) - np.outer(p, p)) / temperature / 4
+    np.testing.assert_allclose(value, np.mean(costs), rtol=1e-4)
+    found = slope["params"]["Dense_0"]["bias"]
+    np.testing.assert_allclose(found, of_bias, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{}, {"roll": "physics"}, {"correct": "physics"}])
+def test_choices_have_a_slope_through_the_model_and_through_physics(changed):
+    """Even of a judge that looks at states alone."""
+    config = of_choices(**changed)
+    parts, _, params, (obs, actions) = choosing(**changed)
+    judge = Network(lambda key: (), lambda _, obs, action: jnp.sum(obs**2, axis=-1))
+    parts = parts._replace(judge=judge)
+
+    def loss(policy):
+        arguments = policy, (), params[2], obs, actions, KEY
+        return mail.policy_loss(config, parts, *arguments)[0]
+
+    assert optax.tree.norm(jit(jax.grad(loss))(params[0])) > 1e-3
+
+
+def test_along_records_the_loss_is_the_cost_of_the_choices_that_were_made():
+    parts, loss, (policy, judge, model), (obs, actions) = choosing(correct="recorded")
+    value, slope = jit(jax.value_and_grad(loss))(policy, judge, model)
+    logits = parts.judge.apply(judge, normalise.apply(model.obs, obs[:-1]), 2 * actions - 1)
+    wanted = np.mean(0.9 ** np.arange(3) @ np.log1p(np.exp(-np.asarray(logits))))
+    np.testing.assert_allclose(value, wanted, rtol=1e-4)
+    assert optax.tree.norm(slope) > 1e-3
+
+
+@functools.cache
+def chosen_update():
+    """An update by the rates of each part, compiled once; and where it starts."""
+    environment = CHOICES.spec
+    start = jax.vmap(CHOICES.reset)(jax.random.split(KEY, 10))
+    told = jax.vmap(CHOICES.step)(start, choices_made(10, 1)[:, 0])[1]
+    rollout = jax.tree.map(lambda leaf: leaf[:, None], told)
+    demos = Demonstrations(
+        obs=normal(2, 13, 3),
+        actions=choices_made(2, 12),
+        length=jnp.array([12, 8], jnp.int32),
+        terminal=jnp.zeros((2,), bool),
+        entries=(0, 1, 2),
+    )
+
+    def update(rates, state):
+        changed = {f"{part}_rate": rate for part, rate in zip(PARTS, rates, strict=True)}
+        made = mail.make(environment, of_choices(**changed), 1)
+        return made.update(state, rollout, demos, KEY, jnp.int32(0))
+
+    return jit(update), jit(mail.make(environment, of_choices(), 1).init)(KEY)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_of_choices_too_a_part_s_loss_moves_that_part_alone(part):
+    update, before = chosen_update()
+    after, _ = update([0.01 * (name == part) for name in PARTS], before)
+    for name in PARTS:
+        still = same(getattr(before, name).params, getattr(after, name).params)
+        assert still == (name != part), name
+
+
+@pytest.mark.parametrize("explore", [False, True])
+def test_after_an_update_it_acts_by_choices(explore):
+    update, before = chosen_update()
+    after, told = update([0.01] * 3, before)
+    assert all(np.isfinite(value) for value in told.values())
+    agent = mail.make(CHOICES.spec, of_choices(), 1)
+    keys = jax.random.split(KEY, 20)
+
+    def one(key):
+        return agent.act(after.params, (), CHOICES.reset(key), key, explore)[0]
+
+    actions = np.asarray(jit(jax.vmap(one))(keys))
+    assert set(actions.ravel()) == {0.0, 1.0} and (actions.sum(1) == 1).all()

@@ -281,6 +281,45 @@ def test_demonstrations_of_another_environment_are_refused(path, changes, messag
     assert message in refusal(path, SPEC._replace(**changes))
 
 
+def choosing(count: int) -> EnvSpec:
+    bounds = {"action_low": (0.0,) * count, "action_high": (1.0,) * count}
+    return SPEC._replace(**bounds, discrete=True)
+
+
+def chosen(tmp_path, rows) -> str:
+    """A file with these actions, `[4, U]`."""
+    rows = np.asarray(rows, np.float32)
+    size = rows.shape[1]
+    first, second = episodes()
+    card = dataclasses.replace(CARD, action_low=(0.0,) * size, action_high=(1.0,) * size)
+    path = tmp_path / "chosen.npz"
+    pair = [first.replace(actions=rows[:1]), second.replace(actions=rows[1:])]
+    demos.save(path, pair, card)
+    return path
+
+
+def test_choices_are_loaded_as_they_are(tmp_path):
+    path = chosen(tmp_path, np.eye(3)[[0, 2, 1, 1]])
+    held = demos.load(path, choosing(3))
+    np.testing.assert_array_equal(held.actions[1], np.eye(3)[[2, 1, 1]])
+
+
+def test_continuous_actions_are_refused_where_choices_are_wanted(path, tmp_path):
+    told = refusal(path, choosing(3))
+    assert told.startswith(f"{path}, of cart, holds actions that are 1 continuous number, ")
+    assert "but cart takes one of 3 choices: record it there, with the opt" in told
+    soft = chosen(tmp_path, np.full((4, 3), 0.3))
+    assert "are 3 continuous numbers, but cart takes one of 3" in refusal(soft, choosing(3))
+
+
+def test_choices_are_refused_where_they_are_not_or_are_others(tmp_path):
+    path = chosen(tmp_path, np.eye(3)[[0, 2, 1, 1]])
+    told = refusal(path)
+    assert "holds actions that are one of 3 choices, but cart takes 1 continuous n" in told
+    assert told.endswith("choose an environment with the option choices=3.")
+    assert "one of 3 choices, but cart takes one of 4" in refusal(path, choosing(4))
+
+
 def test_actions_beyond_their_bounds_by_rounding_are_clipped(path):
     rewrite(path, actions=np.array([[1 + 1e-6], [0], [0], [0]], np.float32))
     assert demos.load(path, SPEC).actions.max() == 1.0

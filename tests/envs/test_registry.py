@@ -1,6 +1,7 @@
 import runpy
 
 import jax
+import numpy as np
 import pytest
 
 from planil_jax import envs
@@ -43,7 +44,8 @@ def test_an_unknown_option_is_told_the_options_there_are():
     message = refusal("point_mass", length=3)
     assert "'length'" in message
     assert "It has: episode_length, action_bound; and as every environment:" in message
-    wrappers = "action_repeat, observe, action_delay, tremble, observation_noise, "
+    wrappers = "action_repeat, observe, action_delay, tremble, choices, "
+    wrappers += "observation_noise, "
     assert message.endswith(f"{wrappers}pixels, frames, camera.")
 
 
@@ -74,6 +76,16 @@ def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
     assert noise_key.shape == tremble_key.shape == () and queue.shape == (1, 2)
     assert masked == repeated == ()
     assert abs(state.obs[:2]).max() > 1.0  # its own option arrived as well
+
+
+def test_choices_lie_without_all_that_is_done_to_actions():
+    """So that a delayed choice is a torque of 0 until it arrives."""
+    env = envs.make("pendulum:choices=3,action_delay=1")
+    start = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(start.sim.kept, [[0.0]])
+    following, told = env.step(start, np.eye(3, dtype=np.float32)[2])
+    np.testing.assert_array_equal(following.sim.kept, [[2.0]])
+    np.testing.assert_array_equal(told.action, [0, 0, 1])
 
 
 def test_no_wrapper_is_put_round_an_environment_that_asks_for_none():

@@ -7,6 +7,7 @@ import pytest
 
 from planil_jax.base import UsageError
 from planil_jax.envs import navigation, pendulum, point_mass, probes, wrappers
+from planil_jax.models import simulator
 
 STEPS = 12
 
@@ -22,6 +23,7 @@ def made(name: str):
         "noisy": lambda: wrappers.observation_noise(point, 0.5),
         "delayed": lambda: wrappers.action_delay(point, 2),
         "trembling": lambda: wrappers.tremble(point, 0.3),
+        "choices": lambda: wrappers.choices(pendulum.make(), 5),
         "all": lambda: wrappers.observation_noise(
             wrappers.tremble(
                 wrappers.action_delay(
@@ -65,7 +67,7 @@ ACTIONS = np.random.default_rng(0).uniform(-1, 1, (2, STEPS, 2)).astype(np.float
 # ------------------------------------------------------------------------- what all keep
 
 
-WRAPPED = ("repeated", "masked", "noisy", "delayed", "trembling", "all")
+WRAPPED = ("repeated", "masked", "noisy", "delayed", "trembling", "choices", "all")
 
 
 @pytest.mark.parametrize("name", WRAPPED)
@@ -261,6 +263,57 @@ def test_a_trembling_hand_does_random_legal_actions_as_often_as_asked():
     assert abs(sizes.mean()) < 0.12  # five standard errors of 1 / √3 / √576
 
 
+@pytest.mark.parametrize("choice", range(5))
+def test_a_choice_does_what_its_action_does_and_is_recorded_one_hot(choice):
+    """Torques -2, -1, 0, 1 and 2; the largest entry is the choice."""
+    plain, env = pendulum.make(), made("choices")
+    key, torque = jax.random.key(choice), jnp.array([choice - 2.0])
+    relaxed = jnp.full(5, 0.2).at[choice].set(0.9)
+    following, told = env.step(env.reset(key), relaxed)
+    wanted, plain_told = plain.step(plain.reset(key), torque)
+    np.testing.assert_array_equal(following.obs, wanted.obs)
+    np.testing.assert_array_equal(told.reward, plain_told.reward)
+    np.testing.assert_array_equal(told.action, np.eye(5)[choice])
+    cost = env.expert_cost(told.obs, relaxed, told.next_obs)
+    assert cost == plain.expert_cost(told.obs, torque, told.next_obs)
+
+
+def test_choices_are_told_and_a_state_is_the_environment_s_own():
+    spec, env = made("choices").spec, made("choices")
+    assert spec.discrete and spec.action_form == "one of 5 choices"
+    assert (spec.action_low, spec.action_high) == ((0.0,) * 5, (1.0,) * 5)
+    assert isinstance(env.reset(jax.random.key(0)).sim, pendulum.Pendulum)
+    assert env.recover is pendulum.recover
+
+
+def test_physics_slope_in_a_choice_as_in_the_sum_of_its_levels():
+    """The speed gains 0.15 of the torque; the torques are -2 to 2."""
+    env = made("choices")
+    state = env.reset(jax.random.key(0))
+    slope = jax.grad(lambda action: env.step(state, action)[0].sim.speed)(jnp.eye(5)[1])
+    np.testing.assert_allclose(slope, 0.15 * np.arange(-2.0, 3.0), rtol=1e-5)
+
+
+def test_a_prior_and_a_demonstrator_know_what_choices_mean():
+    line = pendulum.make()
+    prior = simulator.make(line)
+    line = line._replace(prior=prior, demonstrator=lambda state: jnp.array([0.6]))
+    env, key = wrappers.choices(line, 5), jax.random.key(0)
+    state = env.reset(key)
+    foreseen = env.prior.step((), state, jnp.eye(5)[4], key)
+    np.testing.assert_array_equal(foreseen.obs, line.step(state, jnp.array([2.0]))[0].obs)
+    np.testing.assert_array_equal(env.demonstrator(state), np.eye(5)[3])
+
+
+def test_of_nothing_but_choices_any_is_equally_likely_where_all_are_random():
+    """Uniform vectors: a largest entry is any of 5; four standard errors are 0.036."""
+    env = made("choices")
+    random = jax.random.uniform(jax.random.key(0), (2000, 5))
+    state = env.reset(jax.random.key(0))
+    told = jax.vmap(lambda action: env.step(state, action)[1])(random)
+    np.testing.assert_allclose(told.action.mean(0), 0.2, atol=0.036)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
     """Delays, slips and noise come from keys in the state, so even they are foreseen."""
@@ -283,6 +336,15 @@ def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
         (
             lambda env: wrappers.observation_noise(env, -1.0),
             "noise must be >= 0",
+        ),
+        (lambda env: wrappers.choices(env, 1), "choices must be a whole number >= 2"),
+        (
+            lambda env: wrappers.choices(wrappers.choices(env, 3), 3),
+            "option choices wants .* 1 continuous number, but here it is one of 3 choices",
+        ),
+        (
+            lambda env: wrappers.choices(point_mass.make(), 3),
+            "'point_mass': option choices wants .*, but here it is 2 continuous numbers",
         ),
         (lambda env: wrappers.mask(env, (0, 0)), r"0 to 2, not '0\+0'"),
         (lambda env: wrappers.mask(env, ()), "observe must be different entries"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, experiment, rewards, runs
+from experiments.methods import METHODS
 from planil_jax import envs
 from planil_jax.agents import mpail
 from planil_jax.base import Agent, UsageError
@@ -74,6 +75,34 @@ def test_a_method_that_reads_vectors_refuses_pictures():
     env = envs.make(settings.environment)
     with pytest.raises(UsageError, match="^gaifo reads vectors, but pendulum:pixels=64 sh"):
         experiment.make_agent(settings, env, demos.none(env.spec))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_acts_continuously_refuses_choices(method):
+    """All but those that are told of."""
+    settings = experiment.of_method(method, environment="pendulum:choices=5")
+    env = envs.make(settings.environment)
+    if method in ("mail", "bc"):
+        assert METHODS[method].choices
+        return
+    with pytest.raises(UsageError) as caught:
+        experiment.make_agent(settings, env, demos.none(env.spec))
+    assert str(caught.value) == (
+        f"{method} acts continuously, but pendulum:choices=5 takes one of 5 choices: leave "
+        "its option choices out, or choose one of mail, bc."
+    )
+
+
+def test_a_model_that_takes_other_actions_is_refused():
+    env = envs.make("pendulum:choices=5")
+    settings = experiment.of_method(
+        "mail", environment="pendulum:choices=5", model=("pendulum",)
+    )
+    told = (
+        "^model pendulum takes 1 continuous number, but pendulum:choices=5 takes one of 5"
+    )
+    with pytest.raises(UsageError, match=told):
+        experiment.make_model(settings, env)
 
 
 def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect
+from experiments import collect, experiment
 from planil_jax import envs
 from planil_jax.agents import mail, sac
-from planil_jax.base import Agent, Demonstrations
+from planil_jax.base import Agent, Demonstrations, Transition
 from planil_jax.data import demos as demonstrations
 from planil_jax.training import loop, run
 
@@ -52,7 +52,20 @@ def return_of(agent: Agent, params=()) -> float:
     return float(returns(STARTS, params))
 
 
-def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) -> run.Epoch:
+def recorded(steps: Transition) -> Demonstrations:
+    """Four whole episodes, of transitions `[4, L]`."""
+    return Demonstrations(
+        obs=jnp.concatenate([steps.obs[:, :1], steps.next_obs], axis=1),
+        actions=steps.action,
+        length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
+        terminal=jnp.zeros((4,), bool),
+        entries=(0, 1, 2),
+    )
+
+
+def train(
+    agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int, env=ENV
+) -> run.Epoch:
     """The last epoch, after so many steps of each seed; one seed after another, which is
     faster on a processor."""
     config = run.Config(
@@ -61,7 +74,7 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
         evaluation_episodes=EPISODES,
         seeds_by="map",
     )
-    *_, last = run.train(agent, ENV, rollouts, config, demos, (0, seeds))
+    *_, last = run.train(agent, env, rollouts, config, demos, (0, seeds))
     assert last.step == steps
     return last
 
@@ -118,11 +131,21 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
     brakes = controller(damping)
     keys = jax.random.split(jax.random.key(5), 4)
     steps, _ = jax.jit(lambda keys: loop.evaluate(brakes, ENV, (), keys))(keys)
-    demos = Demonstrations(
-        obs=jnp.concatenate([steps.obs[:, :1], steps.next_obs], axis=1),
-        actions=steps.action,
-        length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
-        terminal=jnp.zeros((4,), bool),
-        entries=(0, 1, 2),
-    )
+    demos = recorded(steps)
     np.testing.assert_allclose(learned(demos, 6000, 2), return_of(brakes), rtol=0.05)
+
+
+def test_choices_are_learned_from_an_expert_who_plans_them():
+    """Five torques: within 15% of what the expert does better than chance, both seeds."""
+    env = envs.make("pendulum:choices=5")
+    expert = experiment.make_expert("pendulum:choices=5", env)
+    reached, floor = (
+        float(jax.jit(lambda keys, a=a: run.mean_return(a, env, keys, ()))(STARTS))
+        for a in (expert, experiment.make_random(env))
+    )
+    assert reached - floor > 900
+    keys = jax.random.split(jax.random.key(1), 4)
+    steps, _ = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
+    agent = mail.make(env.spec, mail.Config(), ROLLOUTS.environments)
+    last = train(agent, ROLLOUTS, 6000, recorded(steps), 2, env)
+    assert ((reached - last.metrics["eval/return"]) / (reached - floor)).max() < 0.15

@@ -6,26 +6,39 @@
         --out=demos/pendulum_seen.npz --actions
 
 Given both, the trained expert drives in the environment, and may read there what pictures
-show; the file holds the pictures, each frame once.
+show; the file holds the pictures, each frame once. They come from the ray caster, as in
+training, or, of MuJoCo models, from MuJoCo's own renderer, meshes and shadows included:
+
+    python -m experiments.collect --env=kitchen:pixels=64 --renderer=mujoco \
+        --out=demos/kitchen.npz --actions
 
 The scripted expert plans on the task's own cost or, where there is none, on its reward.
 An expert that is no better than random actions is refused, unless --unlearned is given.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import door, experiment, runs
-from planil_jax import envs
-from planil_jax.base import Agent, Environment, Params, UsageError, UserError
+from experiments import door, drivers, experiment, renderer, runs
+from planil_jax.base import (
+    Agent,
+    Environment,
+    EnvSpec,
+    Params,
+    Transition,
+    UsageError,
+    UserError,
+)
 from planil_jax.data import demos
-from planil_jax.training import loop
+from planil_jax.envs import scenes
 
 FLAGS = flags.FLAGS
 
 RANDOM_EPISODES = 16  # of random actions, that an expert is compared with
-_OF_PICTURES = ("pixels", "frames", "camera")
+RAY_CASTER, MUJOCO = RENDERERS = ("raycast", "mujoco")
 
 
 def define_flags() -> None:
@@ -40,6 +53,9 @@ def define_flags() -> None:
         "entries", [], "Indices of the observation's entries to write; empty: all."
     )
     flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
+    flags.DEFINE_enum(
+        "renderer", RAY_CASTER, RENDERERS, "What draws pictures; mujoco needs OpenGL."
+    )
 
 
 def main() -> None:
@@ -48,7 +64,11 @@ def main() -> None:
     if not all(entry.isdigit() for entry in FLAGS.entries):
         raise UsageError(f"--entries={','.join(FLAGS.entries)}: must be numbers from 0 on.")
     args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
-    more = {"unlearned": FLAGS.unlearned, "entries": tuple(map(int, FLAGS.entries))}
+    more = {
+        "unlearned": FLAGS.unlearned,
+        "entries": tuple(map(int, FLAGS.entries)),
+        "drawn_by": FLAGS.renderer,
+    }
     if FLAGS.run:
         card = from_run(runs.load(FLAGS.run), *args, environment=FLAGS.env, **more)
     else:
@@ -71,17 +91,19 @@ def collect(
     count: int,
     seed: int,
     actions: bool,
+    drawn_by: str = RAY_CASTER,
     **more,
 ) -> demos.Card:
-    """Runs the scripted expert for `count` episodes; `more` as for `record`."""
-    env = envs.make(environment)
-    if env.spec.image:
-        within = envs.make(unseen(environment))
-        expert = knowing(experiment.make_expert(environment, within))
-    else:
-        expert = experiment.make_expert(environment, env)
-    name = f"scripted MPPI, seed {seed}"
-    return record(env, expert, (), name, path, count, seed, actions, **more)
+    """Runs the scripted expert for `count` episodes; `more` as for `record`.
+
+    Args:
+      drawn_by: one of RENDERERS, where there are pictures.
+    """
+    view = asked_for(environment) if drawn_by == MUJOCO else None
+    driver = drivers.scripted(drivers.unseen(environment) if view else environment)
+    name = f"{driver.name}, seed {seed}"
+    more |= {"view": view}
+    return record(*driver._replace(name=name), path, count, seed, actions, **more)
 
 
 def from_run(
@@ -91,56 +113,47 @@ def from_run(
     seed: int,
     actions: bool,
     environment: str | None = None,
+    drawn_by: str = RAY_CASTER,
     **more,
 ) -> demos.Card:
     """Lets the first member of a run drive `count` episodes; `more` as for `record`.
 
     Args:
       environment: where; None: where it was trained.
+      drawn_by: as for `collect`; a run that learned from pictures drives by those of the
+        ray caster all the same.
 
     Raises:
       UsageError: the environment is of other sizes than where it was trained.
     """
-    own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
-    agent = trained.make_agent(trained.env, own)
-    env = envs.make(environment) if environment else trained.env
-    if environment and env.spec.image and not trained.env.spec.image:
-        agent = knowing(agent)
-        _require_same(trained.env, envs.make(unseen(environment)))
-    elif environment:
-        _require_same(trained.env, env)
-    name = f"{trained.experiment.method} after {trained.step} steps, seed {seed}"
-    return record(env, agent, params, name, path, count, seed, actions, **more)
+    view = None
+    if drawn_by == MUJOCO:
+        environment = environment or trained.experiment.environment
+        view = asked_for(environment)
+        if not trained.env.spec.image:
+            environment = drivers.unseen(environment)
+    driver = drivers.first_member(trained, environment)
+    name = f"{driver.name}, seed {seed}"
+    more |= {"view": view}
+    return record(*driver._replace(name=name), path, count, seed, actions, **more)
 
 
-def knowing(expert: Agent) -> Agent:
-    """An expert that reads, where pictures are shown, the state that they show."""
+def asked_for(environment: str) -> scenes.View:
+    """What "kitchen:pixels=64,camera=front" says of its pictures.
 
-    def act(params, carry, state, key, explore):
-        return expert.act(params, carry, state.sim.inner, key, explore)
-
-    return expert._replace(act=act)
-
-
-def unseen(environment: str) -> str:
-    """The name of an environment without what is said of pictures."""
-    name, _, options = environment.partition(":")
-    kept = [
-        option
-        for option in options.split(",")
-        if option and option.partition("=")[0] not in _OF_PICTURES
-    ]
-    return ":".join([name, *([",".join(kept)] if kept else [])])
-
-
-def _require_same(trained: Environment, other: Environment) -> None:
-    """Refuses an environment that an expert of another cannot drive in."""
-    for what in ("observation_names", "action_low", "action_high"):
-        if getattr(trained.spec, what) != getattr(other.spec, what):
-            raise UsageError(
-                f"--env={other.spec.name} has other {what.replace('_', ' ')} than "
-                f"{trained.spec.name}, where --run was trained: give one with the same."
-            )
+    Raises:
+      UsageError: it does not say how large they are.
+    """
+    name, _, text = environment.partition(":")
+    options = dict(option.partition("=")[::2] for option in text.split(","))
+    size = options.get("pixels", "")
+    if not size.isdigit() or int(size) < 1:
+        raise UsageError(
+            f"--renderer={MUJOCO} draws pictures: say of how many pixels along a side, as "
+            f"in --env={name}:pixels=64."
+        )
+    side = int(size)
+    return scenes.View(height=side, width=side, camera=options.get("camera", ""))
 
 
 def record(
@@ -154,56 +167,77 @@ def record(
     actions: bool,
     unlearned: bool = False,
     entries: tuple[int, ...] = (),
+    view: scenes.View | None = None,
 ) -> demos.Card:
     """Runs an expert for `count` episodes and writes them to `path` with their card.
 
     Args:
       entries: of the observation, to be written; empty: all.
+      view: what MuJoCo's renderer draws, and is written in place of what is observed; None:
+        nothing.
 
     Raises:
-      UserError: the expert is no better than random actions, and `unlearned` is not set.
+      UserError: the expert is no better than random actions, and `unlearned` is not set;
+        or there is a view, and nothing here that could draw it.
     """
     if not path.endswith(".npz"):
         raise UsageError(f"--out={path} must end in .npz.")
-    print(f"compiling and driving {count} episodes of {env.spec.name} …", flush=True)
-    transitions, alive = _drive(env, expert, params, seed, count)
+    spec, sight = env.spec, None
+    if view:
+        spec = spec._replace(observation_names=(), image=(view.height, view.width, 3))
+        sight = renderer.sight(spec.name, view)
+        renderer.require(sight)
+    columns = _columns(spec, entries)
+    print(f"compiling and driving {count} episodes of {spec.name} …", flush=True)
+    driver = drivers.Driver(env, expert, params, name)
+    keys = jax.random.split(jax.random.key(seed), count)
+    transitions, alive = drivers.drive(driver, keys, sight)
     if not unlearned:
-        _refuse_unlearned(env, np.sum(transitions.reward * alive, axis=1), seed)
-    names = env.spec.observation_names
-    if entries and env.spec.image:
-        raise UsageError(
-            f"{env.spec.name} shows pictures, which have no entries: leave out --entries."
-        )
-    seen = list(entries or range(len(names)))
-    if max(seen, default=-1) >= len(names):
-        raise UsageError(
-            f"{env.spec.name} observes entries 0 to {len(names) - 1}, no {max(seen)}."
-        )
+        _refuse_unlearned(driver, np.sum(transitions.reward * alive, axis=1), seed)
     episodes = [
-        _episode(
-            jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], seen, actions
-        )
+        _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
         for n in range(count)
     ]
+    if sight:
+        shown = renderer.draw(sight, [each.obs for each in episodes])
+    else:
+        shown = [each.obs[..., columns] for each in episodes]
+    names, drawn_by = spec.observation_names, renderer.NAME if sight else "the ray caster"
     card = demos.Card(
-        environment=env.spec.name,
-        control_period=env.spec.control_period,
-        observation_names=tuple(names[entry] for entry in seen),
-        image=env.spec.frame,
-        action_low=env.spec.action_low,
-        action_high=env.spec.action_high,
+        environment=spec.name,
+        control_period=spec.control_period,
+        observation_names=() if spec.image else tuple(names[c] for c in columns),
+        image=spec.frame,
+        action_low=spec.action_low,
+        action_high=spec.action_high,
         expert=name,
+        note=f"frames drawn by {drawn_by}" if spec.image else "",
     )
-    demos.save(path, episodes, card)
+    pairs = zip(episodes, shown, strict=True)
+    demos.save(path, [dataclasses.replace(each, obs=obs) for each, obs in pairs], card)
     return demos.read(path)[1]
 
 
-def _refuse_unlearned(env: Environment, returns: np.ndarray, seed: int) -> None:
+def _columns(spec: EnvSpec, entries: tuple[int, ...]) -> list[int]:
+    """Of what is observed, that which is written; of pictures, the newest frame."""
+    if spec.image:
+        if entries:
+            raise UsageError(
+                f"{spec.name} shows pictures, which have no entries: leave out --entries."
+            )
+        return [-3, -2, -1]
+    last = spec.observation_size - 1
+    if max(entries, default=0) > last:
+        raise UsageError(f"{spec.name} observes entries 0 to {last}, no {max(entries)}.")
+    return list(entries or range(spec.observation_size))
+
+
+def _refuse_unlearned(driver: drivers.Driver, returns: np.ndarray, seed: int) -> None:
     """Refuses an expert whose returns `[N]` are no better than those of random actions."""
-    rewards, going = _drive(
-        env, experiment.make_random(env), (), seed, RANDOM_EPISODES, rewards_only=True
-    )
-    by_chance = np.sum(rewards * going, axis=1)
+    env = driver.env
+    keys = jax.random.split(jax.random.key(seed), RANDOM_EPISODES)
+    random = driver._replace(agent=experiment.make_random(env), params=())
+    by_chance = drivers.returns(random, keys)
     reached = float(np.mean(returns))
     if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
         raise UserError(
@@ -213,24 +247,13 @@ def _refuse_unlearned(env: Environment, returns: np.ndarray, seed: int) -> None:
         )
 
 
-def _drive(env, agent, params, seed: int, count: int, rewards_only: bool = False):
-    keys = jax.random.split(jax.random.key(seed), count)
-
-    def driven(params, keys):
-        transitions, alive = loop.evaluate(agent, env, params, keys)
-        return (transitions.reward if rewards_only else transitions), alive
-
-    return jax.device_get(jax.jit(driven)(params, keys))
-
-
-def _episode(transitions, alive: np.ndarray, seen: list[int], actions: bool):
+def _episode(transitions: Transition, alive: np.ndarray, actions: bool) -> demos.Episode:
+    """What is alive of the transitions `[L]` of an episode."""
     length = int(alive.sum())
-    obs = np.concatenate([transitions.obs[:1], transitions.next_obs[:length]])
     return demos.Episode(
-        # Of pictures, the newest frame alone.
-        obs=obs[:, seen] if seen else obs[..., -3:],
-        actions=transitions.action[:length] if actions else None,
-        rewards=transitions.reward[:length],
+        obs=np.concatenate([transitions.obs[:1], transitions.next_obs[:length]]),
+        actions=np.asarray(transitions.action[:length]) if actions else None,
+        rewards=np.asarray(transitions.reward[:length]),
         terminal=bool(transitions.terminal[length - 1]),
     )
 

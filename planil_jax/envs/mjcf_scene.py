@@ -13,7 +13,7 @@ look is told in `raycast`.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def of_model(
     Raises:
       UsageError: there is no such camera, or there is something that cannot be drawn.
     """
-    ids, which = shown(model), _camera(model, camera)
+    ids, which = shown(model), camera_index(model, camera)
     draw = raycast.make(solids(model), look(model, camera, height, width))
 
     def draw_model(
@@ -118,7 +118,7 @@ def solids(model: mujoco.MjModel) -> tuple[Solid, ...]:
 
 def look(model: mujoco.MjModel, camera: str, height: int, width: int) -> Config:
     """The camera's opening, the model's lights and its sky."""
-    which = _camera(model, camera)
+    which = camera_index(model, camera)
     lamp = model.vis.headlight
     active = np.flatnonzero(model.light_active)
     placeless = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
@@ -145,52 +145,70 @@ def look(model: mujoco.MjModel, camera: str, height: int, width: int) -> Config:
 # ------------------------------------------------------------------- scenes of environments
 
 
-def of_mjcf(model: mujoco.MjModel) -> Callable[[str, View], Draw]:
+class Standing(NamedTuple):
+    """A MuJoCo model, and how it stands in a state of an environment."""
+
+    model: mujoco.MjModel
+    # (the innermost sim) -> qpos[, mocap_pos, mocap_quat]
+    positions: Callable[[Any], tuple[jax.Array, ...]]
+
+
+class OfModel(NamedTuple):
+    """A scene that is a MuJoCo model: (name, view) -> what draws a sim."""
+
+    stand: Callable[[str], Standing]  # (name of the environment)
+
+    def __call__(self, name: str, view: View) -> Draw:
+        model, positions = self.stand(name)
+        draw = of_positions(model, view)
+        return lambda sim: draw(*positions(sim))
+
+
+def of_mjcf(model: mujoco.MjModel) -> OfModel:
     """The scene of an environment that `mjcf.make` made of the model.
 
     scenes.register("arm", mjcf_scene.of_mjcf(model))
     """
-
-    def make(name: str, view: View) -> Draw:
-        draw = of_positions(model, view)
-        return lambda sim: draw(sim.qpos, sim.mocap_pos, sim.mocap_quat)
-
-    return make
+    return OfModel(lambda name: Standing(model, _placed))
 
 
-def gym(name: str, view: View) -> Draw:
-    """The scene of "gym/Hopper" and its like."""
+def _gym(name: str) -> Standing:
     from planil_jax.envs import gym_mjx
 
     task = name.partition("/")[2]
-    draw = of_positions(gym_mjx._load(task, gym_mjx.TASKS[task].file), view)
-    return lambda body: draw(body.qpos)
+    model = gym_mjx._load(task, gym_mjx.TASKS[task].file)
+    return Standing(model, lambda body: (body.qpos,))
 
 
-def kitchen(name: str, view: View) -> Draw:
-    """The scene of "kitchen"."""
+def _kitchen(name: str) -> Standing:
     from planil_jax.envs.kitchen import model
 
-    return of_mjcf(model())(name, view)
+    return Standing(model(), _placed)
 
 
-def brax(name: str, view: View) -> Draw:
-    """The scene of "brax/hopper/spring" and its like."""
+def _brax(name: str) -> Standing:
     from brax import envs as brax_envs
 
     task, _, backend = name.partition("/")[2].partition("/")
     env = brax_envs.get_environment(task, **({"backend": backend} if backend else {}))
-    draw = of_positions(env.sys.mj_model, view)
-    return lambda state: draw(state.pipeline_state.q)
+    return Standing(env.sys.mj_model, lambda state: (state.pipeline_state.q,))
 
 
-def playground(name: str, view: View) -> Draw:
-    """The scene of "playground/CheetahRun" and its like."""
+def _playground(name: str) -> Standing:
     from planil_jax.envs import brax_env
 
     env, _ = brax_env._load_playground(name, name.partition("/")[2], "jax")
-    draw = of_positions(env.mj_model, view)
-    return lambda state: draw(state.data.qpos, state.data.mocap_pos, state.data.mocap_quat)
+    return Standing(env.mj_model, lambda state: _placed(state.data))
+
+
+def _placed(data: Any) -> tuple[jax.Array, ...]:
+    return data.qpos, data.mocap_pos, data.mocap_quat
+
+
+gym = OfModel(_gym)  # "gym/Hopper" and its like
+kitchen = OfModel(_kitchen)
+brax = OfModel(_brax)  # "brax/hopper/spring" and its like
+playground = OfModel(_playground)  # "playground/CheetahRun" and its like
 
 
 # ----------------------------------------------------------------------- what a model says
@@ -202,7 +220,7 @@ def _poses(places: jax.Array, axes: jax.Array, which: Any) -> Pose:
     return jnp.asarray(places)[which], square[which]
 
 
-def _camera(model: mujoco.MjModel, name: str) -> int:
+def camera_index(model: mujoco.MjModel, name: str) -> int:
     """The index of a camera; -1: the model has none, and none is named."""
     names = [model.camera(i).name for i in range(model.ncam)]
     if not name:

@@ -59,12 +59,12 @@ def wrap(
 
     def reset(key: jax.Array) -> EnvState:
         inner = env.reset(key)
-        obs = jnp.tile(draw(_innermost(inner).sim), frames)  # [size, size, 3 frames]
+        obs = jnp.tile(draw(innermost(inner).sim), frames)  # [size, size, 3 frames]
         return EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         inner, told = env.step(state.sim.inner, action)
-        frame = draw(_innermost(inner).sim)
+        frame = draw(innermost(inner).sim)
         obs = jnp.concatenate([state.obs[..., 3:], frame], axis=-1)
         following = EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
         return following, replace(told, obs=state.obs, next_obs=obs)
@@ -74,7 +74,8 @@ def wrap(
     return Environment(spec, reset, step)
 
 
-def _innermost(state: EnvState) -> EnvState:
+def innermost(state: EnvState) -> EnvState:
+    """The state of the environment within all wrappers."""
     while isinstance(state.sim, Wrapped):
         state = state.sim.inner
     return state

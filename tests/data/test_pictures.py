@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect
+from experiments import collect, drivers
 from planil_jax import envs
 from planil_jax.agents import latent
 from planil_jax.base import UsageError
@@ -198,6 +198,6 @@ def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
 
 
 def test_names_without_what_is_said_of_pictures():
-    assert collect.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
+    assert drivers.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
     named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
-    assert collect.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"
+    assert drivers.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import collect, compare, experiment, methods, statistics
 from experiments.configs import compare_pendulum
-from planil_jax import config
+from planil_jax import config, envs
 from planil_jax.agents import adversarial, bc, ppo
 from planil_jax.base import UsageError, UserError
 from planil_jax.data import demos
@@ -83,7 +83,7 @@ def test_modules_of_the_user_are_imported_before_what_they_register(tmp_path, mo
     monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
     told = {"imports": ("my_own_tasks",), "environment": "my_own/task"}
     assert experiment.freeze(told).environment == "my_own/task"
-    assert collect.envs.make("my_own/task").spec.name == "point_mass"
+    assert envs.make("my_own/task").spec.name == "point_mass"
     with pytest.raises(UsageError, match="imports names the module 'nowhere_at_all'"):
         experiment.freeze({"imports": ("nowhere_at_all",)})
 
@@ -97,7 +97,7 @@ def test_a_method_that_needs_actions_refuses_demonstrations_without(tmp_path):
     path = str(tmp_path / "held.npz")
     collect.collect("point_mass", path, 2, seed=1, actions=False)
     settings = experiment.of_method("gail", environment="point_mass")
-    env = collect.envs.make("point_mass")
+    env = envs.make("point_mass")
     with pytest.raises(UsageError, match="gail imitates actions, but"):
         experiment.make_agent(settings, env, demos.load(path, env.spec))
 
@@ -106,13 +106,13 @@ def test_airl_refuses_demonstrations_of_some_entries_alone(tmp_path):
     path = str(tmp_path / "held.npz")
     collect.collect("point_mass", path, 2, seed=1, actions=True, entries=(0, 1))
     settings = experiment.of_method("airl", environment="point_mass")
-    env = collect.envs.make("point_mass")
+    env = envs.make("point_mass")
     with pytest.raises(UsageError, match="airl needs whole observations, but"):
         experiment.make_agent(settings, env, demos.load(path, env.spec))
 
 
 def test_an_expert_that_never_learned_is_refused_unless_told(tmp_path):
-    env = collect.envs.make("point_mass")
+    env = envs.make("point_mass")
     by_chance = experiment.make_random(env)
     path = str(tmp_path / "held.npz")
     with pytest.raises(UserError, match="never learned; train it longer, or .*--unlearned"):
@@ -124,7 +124,7 @@ def test_an_expert_that_never_learned_is_refused_unless_told(tmp_path):
 def test_demonstrations_can_hold_some_entries_alone(tmp_path):
     path = str(tmp_path / "held.npz")
     collect.collect("point_mass", path, 2, seed=1, actions=False, entries=(0, 3))
-    held = demos.load(path, collect.envs.make("point_mass").spec)
+    held = demos.load(path, envs.make("point_mass").spec)
     assert held.entries == (0, 3)
     with pytest.raises(UsageError, match="observes entries 0 to 3, no 9"):
         collect.collect("point_mass", path, 2, seed=1, actions=False, entries=(9,))

@@ -11,6 +11,7 @@ from experiments.figures.curves import (
 from experiments.figures.pictures import dream as dreamt_frames
 from experiments.figures.pictures import strips
 from experiments.figures.plane import field, landscape, plans_still, underlay
+from experiments.figures.visits import visited
 
 __all__ = [
     "comparison",
@@ -25,4 +26,5 @@ __all__ = [
     "strips",
     "trajectories",
     "underlay",
+    "visited",
 ]

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from planil_jax import __version__
-from planil_jax.base import Params, TrainState, UsageError, UserError
+from planil_jax.base import TrainState, UsageError, UserError
 from planil_jax.training import memory
 
 FORMAT = 1
@@ -207,13 +207,17 @@ def restore_latest(directory: str | Path, template: TrainState) -> Restored | No
 
 
 def restore_params(
-    directory: str | Path, template: Params, which: str | int = "last"
+    directory: str | Path,
+    template: Any,
+    which: str | int = "last",
+    part: str = PARAMS,
 ) -> Restored:
-    """Reads the part that acts, `[S]`, and nothing else.
+    """Reads the part that acts, `[S]`, or another one, and nothing else.
 
     Args:
-      template: acting parameters `[S]`, as in `restore_latest`.
+      template: acting parameters `[S]`, or the other part, as in `restore_latest`.
       which: "last", "best" (the highest score), or a step.
+      part: where a TrainState keeps it, such as "agent.replay".
 
     Raises:
       UserError: there is no such checkpoint, or as for `restore_latest`.
@@ -236,7 +240,7 @@ def restore_params(
             f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
             f"of {', '.join(map(str, there))}."
         )
-    restored = _restore(directory, candidates, template, PARAMS)
+    restored = _restore(directory, candidates, template, part)
     assert restored is not None
     return restored
 

@@ -1,6 +1,7 @@
 """Who drives when demonstrations or films are made: a scripted expert, or a trained run.
 
-Where an environment shows pictures, both may read the state that they show.
+Where an environment shows pictures, both may read the state that they show; where it takes
+choices, a run that acts continuously takes the nearest.
 """
 
 from typing import NamedTuple
@@ -11,9 +12,11 @@ import numpy as np
 from experiments import experiment, renderer, runs
 from planil_jax import envs
 from planil_jax.base import Agent, Environment, Params, Transition, UsageError
+from planil_jax.envs import wrappers
 from planil_jax.training import loop, run
 
 _OF_PICTURES = ("pixels", "frames", "camera")
+_OF_CHOICES = ("choices",)
 
 
 class Driver(NamedTuple):
@@ -48,11 +51,13 @@ def first_member(trained: runs.Run, environment: str | None = None) -> Driver:
     own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
     agent = trained.make_agent(trained.env, own)
     env = envs.make(environment) if environment else trained.env
-    if environment and env.spec.image and not trained.env.spec.image:
-        agent = knowing(agent)
-        _require_same(trained.env, envs.make(unseen(environment)))
-    elif environment:
-        _require_same(trained.env, env)
+    if environment:
+        seen = bool(env.spec.image and not trained.env.spec.image)
+        chosen = env.spec.discrete and not trained.env.spec.discrete
+        foreign = _OF_PICTURES * seen + _OF_CHOICES * chosen
+        _require_same(trained.env, envs.make(without(environment, foreign)))
+        agent = knowing(agent) if seen else agent
+        agent = choosing(agent, trained.env, env.spec.action_size) if chosen else agent
     name = f"{trained.experiment.method} after {trained.step} steps"
     return Driver(env, agent, params, name)
 
@@ -90,13 +95,29 @@ def knowing(expert: Agent) -> Agent:
     return expert._replace(act=act)
 
 
+def choosing(expert: Agent, env: Environment, count: int) -> Agent:
+    """An expert of `env`, who takes the nearest of so many choices."""
+    nearest = wrappers.nearest(env.spec, count)
+
+    def act(params, carry, state, key, explore):
+        action, carry = expert.act(params, carry, state, key, explore)
+        return nearest(action), carry
+
+    return expert._replace(act=act)
+
+
 def unseen(environment: str) -> str:
     """The name of an environment without what is said of pictures."""
+    return without(environment, _OF_PICTURES)
+
+
+def without(environment: str, foreign: tuple[str, ...]) -> str:
+    """The name of an environment without some of its options."""
     name, _, options = environment.partition(":")
     kept = [
         option
         for option in options.split(",")
-        if option and option.partition("=")[0] not in _OF_PICTURES
+        if option and option.partition("=")[0] not in foreign
     ]
     return ":".join([name, *([",".join(kept)] if kept else [])])
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, rewards, runs
+from experiments import collect, evaluate, experiment, rewards, runs
 from experiments.methods import METHODS
 from planil_jax import envs
 from planil_jax.agents import mpail
@@ -91,6 +91,19 @@ def test_a_method_that_acts_continuously_refuses_choices(method):
         f"{method} acts continuously, but pendulum:choices=5 takes one of 5 choices: leave "
         "its option choices out, or choose one of mail, bc."
     )
+
+
+def test_a_continuous_expert_demonstrates_choices_by_the_nearest(tmp_path):
+    """A torque of 1.2 is the fourth of -2, -1, 0, 1 and 2."""
+    trained = driven("pendulum:episode_length=5", [[1.2]], tmp_path)
+    path = str(tmp_path / "chosen.npz")
+    name = "pendulum:choices=5,episode_length=5"
+    args = (trained, path, 2, 1, True)
+    collect.from_run(*args, environment=name, unlearned=True)
+    held = demos.load(path, envs.make(name).spec)
+    np.testing.assert_array_equal(held.actions, np.tile(np.eye(5)[3], (2, 5, 1)))
+    with pytest.raises(UsageError, match="has other observation names than pendulum, wh"):
+        collect.from_run(*args, environment="pendulum:choices=5,observe=0+1")
 
 
 def test_a_model_that_takes_other_actions_is_refused():

@@ -8,14 +8,47 @@
 GAIL's reward pays for staying alive, since a hopper that falls ends its episode; with the
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
-cores, so it evaluates at the end alone.
+cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
+two cores; so on `gym/Ant` and others, by --config.environment and --demos.
 """
+
+import dataclasses
 
 from experiments import experiment
 from planil_jax import config
-from planil_jax.agents import adversarial, mpail, ppo
+from planil_jax.agents import adversarial, mail, mpail, mpail2, ppo
+from planil_jax.nets import latent as networks
+from planil_jax.nets import mlp
 from planil_jax.planners import mppi
 from planil_jax.training import loop, run
+
+_LATENT = mpail2.Config()
+
+
+def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
+    """Latent states and layers of so many units, and plans of so many samples."""
+    planner = dataclasses.replace(
+        _LATENT.core.planner, samples=samples, elites=samples // 8, horizon=5, iterations=3
+    )
+    network = networks.Config(latent=size, encoder=(256,), hidden=(size, size))
+    return mpail2.Config(
+        core=dataclasses.replace(
+            _LATENT.core,
+            network=network,
+            planner=planner,
+            horizon=5,
+            encoder_share=1.0,
+            temperature=0.5,
+            ratio=0.25,
+            average_rate=0.5,
+            warm_up=2_000,
+            capacity=20_000,
+            **core,
+        ),
+        reward=mlp.Config(hidden=(size, size), activation="silu"),
+        gradient_penalty=1.0,
+    )
+
 
 MANY = loop.Config(environments=256, steps=32, rounds=8, resets=64)
 SETTINGS = {
@@ -38,9 +71,24 @@ SETTINGS = {
         "loop": loop.Config(environments=4, steps=50, rounds=2, resets=8),
         "run": run.Config(total_steps=8_000, evaluate_every=0, evaluation_episodes=1),
     },
+    "mpail2": {
+        "agent": _mpail2(256, 256),
+        "loop": loop.Config(environments=16, steps=25, rounds=10, resets=16),
+        "run": run.Config(total_steps=200_000, evaluation_episodes=8),
+    },
+    "mpail2/small": {
+        "agent": _mpail2(64, 64, batch=128),
+        "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
+        "run": run.Config(total_steps=50_000, evaluation_episodes=4),
+    },
+    "mail": {
+        "agent": mail.Config(ratio=0.1),
+        "loop": loop.Config(environments=16, steps=50, rounds=5, resets=16),
+        "run": run.Config(total_steps=100_000, evaluation_episodes=8),
+    },
 }
 
 
 def get_config(method: str = "gail"):
     settings = {"environment": "gym/Hopper", **SETTINGS.get(method, {})}
-    return config.thaw(experiment.of_method(method, **settings))
+    return config.thaw(experiment.of_method(method.partition("/")[0], **settings))

@@ -6,6 +6,9 @@ Demonstrations are those of an expert that was trained on numbers:
         --logdir=runs/pendulum_expert --out=demos/pendulum.npz
     python -m experiments.collect --run=runs/pendulum_expert --episodes=10 --actions \\
         --env=pendulum:pixels=48 --out=demos/pendulum_seen.npz
+
+World models draw what they see, so theirs are of 64 × 64, one frame at a time
+(--env=pendulum:pixels=64,frames=1).
 """
 
 import dataclasses
@@ -14,9 +17,9 @@ from typing import Any
 from experiments import experiment
 from experiments.configs import pendulum
 from planil_jax import config
-from planil_jax.agents import bc, iqmpc, latent, mpail2
+from planil_jax.agents import bc, cmil, iqmpc, latent, mpail2
 from planil_jax.nets import conv
-from planil_jax.training import run
+from planil_jax.training import loop, run
 
 ENVIRONMENT = "pendulum:pixels=48"  # the last three frames
 EYE = conv.Config(filters=16)
@@ -34,10 +37,23 @@ def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
     return dataclasses.replace(agent, core=seeing(agent.core))
 
 
+def world() -> cmil.Config:
+    """CMIL with eyes."""
+    agent = pendulum.world(kl_weight=1.0)
+    return dataclasses.replace(agent, model=dataclasses.replace(agent.model, pictures=EYE))
+
+
 SETTINGS: dict[str, Any] = {
     "iqmpc": _seeing(pendulum.SETTINGS["iqmpc"]),
     "mpail2": _seeing(pendulum.SETTINGS["mpail2"]),
     "bc": bc.Config(eye=EYE, batch=32),
+    "cmil": world(),
+    "vmail": cmil.vmail(world()),
+}
+WORLD = {
+    "environment": "pendulum:pixels=64,frames=1",
+    "loop": loop.Config(environments=1, steps=50, rounds=20, resets=2),
+    "run": run.Config(total_steps=10_000, evaluation_episodes=10),
 }
 
 
@@ -50,6 +66,8 @@ def get_config(method: str = "iqmpc"):
     }
     if method in SETTINGS:
         fields["agent"] = SETTINGS[method]
-    if method != "bc":
+    if method in ("cmil", "vmail"):
+        fields |= WORLD
+    elif method != "bc":
         fields["run"] = run.Config(total_steps=3_000, evaluation_episodes=10)
     return config.thaw(dataclasses.replace(frozen, **fields))

@@ -14,10 +14,13 @@ with q the mean of two critics drawn at random. The encoder learns from its pred
 alone. The planner's score of a plan is  Σ_{t<H} γ^t r(z_t, z_{t+1}) + γ^H q(z_H, a),  a the
 first action of π(·|z_H); plans of the policy compete in every iteration.
 
-Demonstrations hold observations only.
+An episode that ended for good stays where it ended, whatever is done there: a learner that
+falls then meets, step after step, what no demonstrator ever showed, where a value of 0
+would be worth more than a negative reward. Demonstrations hold observations only.
 
 Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
-arXiv 2310.16828.
+arXiv 2310.16828; of ends, Kostrikov et al. 2019, Discriminator-Actor-Critic, arXiv
+1809.02925, whose absorbing state is one of its own; here it is the last that was seen.
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated.
@@ -66,6 +69,7 @@ class Config:
     )
     gradient_penalty: float = 0.1  # c_p
     trace: float = 0.95  # λ
+    absorbing: bool = True  # whether an end for good lasts, or else is worth 0
     critic_grad_norm: float = 5.0
     policy_grad_norm: float = 1.0
 
@@ -138,6 +142,8 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
             own = engine.own(held, places, parts, core, own_key)
+            if spec.terminates and config.absorbing:
+                own = absorbed(own, jax.random.fold_in(own_key, 1))
             pairs = engine.expert_pairs(demos, parts, core, expert_key)
             return learn(state, own, pairs, key)
 
@@ -209,6 +215,32 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
     """Of `Acting`."""
     return model.params | {"reward": reward.params, "critics": critics.params}
+
+
+def absorbed(own: engine.Sequences, key: jax.Array) -> engine.Sequences:
+    """The sequences, those that end for good moved on by 0 to H steps, at random.
+
+    In the steps that follow an end nothing changes, and actions are random; none of them is
+    terminal.
+    """
+    horizon, batch = own.terminal.shape
+    shift_key, action_key = jax.random.split(key)
+    shift = jax.random.randint(shift_key, (batch,), 0, horizon + 1) * own.terminal[-1]
+    random = jax.random.uniform(action_key, own.actions.shape, minval=-1.0)
+
+    def moved(steps: jax.Array, following: jax.Array) -> jax.Array:
+        """Both `[T, B, ...]`; from the one into the other."""
+        whole = jnp.concatenate([steps, following])
+        at = jnp.arange(len(steps))[:, None] + shift
+        return jnp.take_along_axis(whole, at[..., None], axis=0)
+
+    still = jnp.broadcast_to(own.obs[-1:], own.obs.shape)
+    return dataclasses.replace(
+        own,
+        obs=moved(own.obs, still),
+        actions=moved(own.actions, random),
+        terminal=jnp.zeros_like(own.terminal),
+    )
 
 
 def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):

@@ -67,8 +67,11 @@ def action_repeat(env: Environment, count: int) -> Environment:
             transition = replace(transition, obs=told.obs, reward=reward)
             return _where(ended, carry, (following, transition)), None
 
-        start = env.step(state.sim.inner, action)
-        (inner, told), _ = jax.lax.scan(once, start, None, count - 1)
+        # From nothing, so that the step, dear to compile, is there once.
+        told = jax.eval_shape(env.step, state.sim.inner, action)[1]
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), told)
+        start = state.sim.inner, replace(nothing, obs=state.obs)
+        (inner, told), _ = jax.lax.scan(once, start, None, count)
         return _state(inner, (), inner.obs, state.time + 1), told
 
     reset = _resetting(env, lambda key: ())

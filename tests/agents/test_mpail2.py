@@ -205,3 +205,32 @@ def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
     params = jit(lambda p: jax.lax.scan(stepped, p, None, length=200)[0])(MODEL["reward"])
     metrics = mpail2.reward_loss(CONFIG, REWARD, params, ENCODED, EXPERT, KEY)[1]
     assert metrics["reward/expert"] > metrics["reward/learner"]
+
+
+def test_an_episode_that_ended_for_good_stays_where_it_ended():
+    """Each is moved on by so many steps, at random; sequences that go on are left alone."""
+    ends = jnp.array([False, True, False, True, True])  # [B]
+    own = dataclasses.replace(OWN, terminal=OWN.terminal.at[-1].set(ends))
+    seen = set()
+    for seed in range(20):
+        absorbed = jit(mpail2.absorbed)(own, jax.random.key(seed))
+        assert not absorbed.terminal.any()
+        for b in range(BATCH):
+            before, after = OWN.obs[:, b], absorbed.obs[:, b]
+            shift = next(
+                k
+                for k in range(HORIZON + 1)
+                if np.array_equal(after[0], before[k])  # all observations differ
+            )
+            assert shift == 0 or ends[b]
+            seen.add((b, shift))
+            left = HORIZON - shift
+            np.testing.assert_array_equal(after[: left + 1], before[shift:])
+            np.testing.assert_array_equal(
+                after[left:], jnp.tile(before[-1], (shift + 1, 1))
+            )
+            actions = absorbed.actions[:, b]
+            np.testing.assert_array_equal(actions[:left], OWN.actions[shift:, b])
+            assert (jnp.abs(actions[left:]) < 1).all()
+            assert not np.isin(actions[left:], OWN.actions[:, b]).any()
+    assert len(seen) == 2 + 3 * (HORIZON + 1)

@@ -1,0 +1,98 @@
+"""DeepMind's control suite on Playground, from numbers: `suite.py:CheetahRun/iqmpc`.
+
+    python -m experiments.expert --config=experiments/configs/suite.py:CheetahRun/sac \\
+        --logdir=runs/cheetah_expert --out=demos/cheetah100.npz --episodes=100
+    python -m experiments.train --config=experiments/configs/suite.py:CheetahRun/iqmpc \\
+        --demos=demos/cheetah100.npz --seeds=3 --logdir=runs/cheetah
+
+`iqmpc` is of a size for a GPU, `iqmpc/small` for two cores.
+"""
+
+from typing import Any
+
+from experiments import experiment
+from experiments.configs import pendulum
+from planil_jax import config
+from planil_jax.agents import bc, iqmpc, latent, sac
+from planil_jax.base import UsageError
+from planil_jax.nets import heads, mlp
+from planil_jax.nets import latent as networks
+from planil_jax.planners import mppi
+from planil_jax.training import loop, run
+
+# An action lasts 0.04 to 0.05 s, an episode 10 to 25 s.
+REPEATS = {"CheetahRun": 4, "WalkerRun": 2, "HopperHop": 2}
+
+
+def core(size: int, **fields: Any) -> latent.Config:
+    """Latent states and layers of so many units, and plans half as many as the papers'."""
+    settings: dict[str, Any] = {
+        "network": networks.Config(latent=size, encoder=(256,), hidden=(size, size)),
+        "planner": mppi.Config(
+            samples=256,
+            horizon=3,
+            iterations=4,
+            elites=32,
+            sampling="gaussian",
+            noise=(2.0,),
+            adapt_spread=True,
+            explore="noise",
+        ),
+        "pick": 5,
+        "average_rate": 0.5,
+        "warm_up": 2_000,
+        "capacity": 10_000,
+    }
+    return latent.Config(**settings | fields)
+
+
+SMALL = pendulum.core(
+    network=networks.Config(latent=64, encoder=(128,), hidden=(128, 128)),
+    warm_up=1_000,
+)
+SETTINGS: dict[str, Any] = {
+    "sac": {
+        "agent": sac.Config(
+            policy=heads.Config(
+                network=mlp.Config(hidden=(256, 256)), std=1.0, std_of_state=True
+            ),
+            critic=mlp.Config(hidden=(256, 256)),
+            steps=800,
+            batch=256,
+            capacity=10_000,
+            rate=6e-4,
+        ),
+        "loop": loop.Config(environments=64, steps=25, rounds=5, resets=64),
+        "run": run.Config(total_steps=400_000),
+    },
+    "iqmpc": {
+        "agent": iqmpc.Config(core=core(256, ratio=0.25), expert_noise=0.1),
+        "loop": loop.Config(environments=16, steps=25, rounds=5, resets=16),
+        "run": run.Config(total_steps=100_000, evaluation_episodes=8),
+    },
+    "iqmpc/small": {
+        "agent": iqmpc.Config(core=SMALL, expert_noise=0.1),
+        "loop": loop.Config(environments=4, steps=25, rounds=5, resets=8),
+        "run": run.Config(total_steps=20_000, evaluation_episodes=4),
+    },
+    "bc": {
+        "agent": bc.Config(),
+        "loop": loop.Config(environments=1, steps=1, rounds=30),
+        "run": run.Config(total_steps=30),
+    },
+}
+
+
+def get_config(what: str = "CheetahRun/iqmpc"):
+    task, _, method = what.partition("/")
+    if task not in REPEATS or (method or "iqmpc") not in SETTINGS:
+        raise UsageError(
+            f"suite.py:{what}: name one of {', '.join(REPEATS)}, and after a / one of "
+            f"{', '.join(SETTINGS)}."
+        )
+    settings = {
+        "environment": f"playground/{task}:action_repeat={REPEATS[task]}",
+        **SETTINGS[method or "iqmpc"],
+    }
+    name = (method or "iqmpc").partition("/")[0]
+    return config.thaw(experiment.of_method(name, **settings))

@@ -73,7 +73,7 @@ SETTINGS = {
     },
     "mpail2": {
         "agent": _mpail2(256, 256),
-        "loop": loop.Config(environments=16, steps=25, rounds=10, resets=16),
+        "loop": loop.Config(environments=32, steps=25, rounds=5, resets=32),
         "run": run.Config(total_steps=200_000, evaluation_episodes=8),
     },
     "mpail2/small": {
@@ -85,6 +85,10 @@ SETTINGS = {
         "agent": mail.Config(ratio=0.1),
         "loop": loop.Config(environments=16, steps=50, rounds=5, resets=16),
         "run": run.Config(total_steps=100_000, evaluation_episodes=8),
+    },
+    "bc": {
+        "loop": loop.Config(environments=1, steps=1, rounds=30),
+        "run": run.Config(total_steps=30, evaluation_episodes=8),
     },
 }
 

@@ -17,7 +17,7 @@ from planil_jax.agents import bc, cmil
 from planil_jax.training import loop, run
 
 WORLD = cmil.Config(
-    ratio=0.2, batch=16, cloning=1.0, clone=1000, pretrain=500, capacity=6_000
+    ratio=0.2, batch=16, cloning=10.0, clone=1000, pretrain=500, capacity=2_000
 )
 SETTINGS: dict[str, Any] = {
     "cmil": WORLD,
@@ -30,7 +30,7 @@ def get_config(method: str = "cmil"):
     settings: dict[str, Any] = {
         "environment": "kitchen:pixels=64,frames=1",
         "agent": SETTINGS[method],
-        "loop": loop.Config(environments=8, steps=65, rounds=2, resets=8),
+        "loop": loop.Config(environments=32, steps=65, rounds=1, resets=32),
         "run": run.Config(total_steps=30_000, evaluation_episodes=8),
     }
     if method == "bc":

@@ -8,6 +8,7 @@ which BUILD_NOTES.md tells.
 import dataclasses
 
 from experiments import experiment
+from experiments.configs import pendulum
 from planil_jax import config
 from planil_jax.agents import adversarial, bc, mpail, ppo
 from planil_jax.training import loop, run
@@ -36,6 +37,11 @@ SETTINGS = {
     "airl": policy("airl"),
     "irl_mpc": policy("gaifo", deploy="planner", gradient_penalty=0.1, temperature=10.0)
     | {"run": dataclasses.replace(RUN, evaluate_every=10)},  # which is dear
+    "mpail2": {
+        "agent": pendulum.SETTINGS["mpail2"],
+        "loop": loop.Config(environments=2, steps=50, rounds=5),
+        "run": run.Config(total_steps=15_000, evaluate_every=2),
+    },
     "bc": {
         "agent": bc.Config(steps=25, weight_decay=0.1),
         "loop": loop.Config(environments=1, steps=1, rounds=20),

@@ -72,7 +72,8 @@ class Program(NamedTuple):
     init: Callable[[], TrainState]
     # (first_round []) and the state, which is donated -> state, metrics, finite
     epoch: Callable[[np.int32, TrainState], tuple[TrainState, Metrics, Metrics]]
-    evaluate: Callable[[Params], jax.Array]  # (params [S]) -> mean returns [S]
+    # (params [S]) -> mean returns [S]; None: nothing is ever evaluated
+    evaluate: Callable[[Params], jax.Array] | None
 
 
 def train(
@@ -120,7 +121,7 @@ def train(
             _require_finite(jax.device_get(finite), told, step, seed_range, directory)
             number, last = step // epoch_steps, step >= config.total_steps
             score = None
-            if config.evaluation_episodes and _due(number, config.evaluate_every, last):
+            if program.evaluate and _due(number, config.evaluate_every, last):
                 told["eval/return"] = np.asarray(program.evaluate(state.agent.params))
                 score = float(np.mean(told["eval/return"]))
             report.epoch(step, told)
@@ -184,13 +185,16 @@ def compile_program(
     analysis = training.memory_analysis()
     temporary = analysis.temp_size_in_bytes if analysis else 0
     report.say(f"{memory.require(template, temporary, layout.devices)}.")
-    with report.compiling("evaluation"):
-        evaluation = jax.jit(evaluate).lower(starts, template.agent.params, own).compile()
+    evaluation = None
+    if config.evaluation_episodes:
+        with report.compiling("evaluation"):
+            lowered = jax.jit(evaluate).lower(starts, template.agent.params, own)
+            evaluation = lowered.compile()
     return Program(
         template=template,
         init=lambda: jax.jit(init, out_shardings=layout.each)(keys, own),
         epoch=lambda first_round, state: training(demos, first_round, state, own),
-        evaluate=lambda params: evaluation(starts, params, own),
+        evaluate=evaluation and (lambda params: evaluation(starts, params, own)),
     )
 
 

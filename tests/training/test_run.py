@@ -54,7 +54,11 @@ class Kept(report.Report):
 
     def __init__(self, at=None, do=None):
         super().__init__(console=False)
-        self.said, self.at, self.do = [], at, do
+        self.said, self.compiled, self.at, self.do = [], [], at, do
+
+    def compiling(self, what):
+        self.compiled.append(what)
+        return super().compiling(what)
 
     def say(self, sentence):
         self.said.append(sentence)
@@ -225,6 +229,13 @@ def test_evaluation_comes_as_often_as_asked_and_at_the_end():
         for epoch in toy.train(config=config(total_steps=24 * 5, evaluate_every=2))
     ]
     assert evaluated == [False, True, False, True, True]
+
+
+def test_what_is_never_evaluated_is_not_compiled():
+    report = Kept()
+    for epoch in toy.train(config=config(evaluation_episodes=0), report=report):
+        assert "eval/return" not in epoch.metrics
+    assert report.compiled == ["training"]
 
 
 # ---------------------------------------------------------------------------- going wrong

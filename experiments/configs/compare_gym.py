@@ -1,0 +1,34 @@
+"""MAIL's table: Hopper or Walker2d, 4, 11, 18 and 25 trajectories, beside cloning and GAIL.
+
+    python -m experiments.compare --config=experiments/configs/compare_gym.py:Hopper \\
+        --demos=demos/hopper25.npz --logdir=runs/compare_hopper
+
+Demonstrations are of an expert of one's own (`expert.py:gym/Hopper` with --episodes=25), or
+of others (`experiments.convert`); with fewer than 25 leave the last rows out. GAIL has as
+many interactions as MAIL.
+
+Source: Baram, Anschel & Mannor 2016, arXiv 1612.02179, table 1.
+"""
+
+from experiments import compare, experiment
+from experiments.configs import hopper
+from planil_jax import config
+
+COUNTS = (4, 11, 18, 25)
+
+
+def methods(task: str, counts: tuple[int, ...] = COUNTS) -> tuple[str, ...]:
+    steps = experiment.freeze(hopper.get_config("mail")).run.total_steps
+    more = {"mail": "", "gail": f",run.total_steps={steps}", "bc": ""}
+    return tuple(
+        f"{method}:episodes={count},environment=gym/{task}{settings}"
+        for count in counts
+        for method, settings in more.items()
+    )
+
+
+def get_config(task: str = "Hopper"):
+    plan = compare.Comparison(
+        tasks=("hopper",), methods=methods(task), seeds=3, expert=False, episodes=16
+    )
+    return config.thaw(plan)

@@ -103,6 +103,12 @@ WORLD = {
 }
 
 
+MAIL = {
+    "loop": loop.Config(environments=1, steps=100, rounds=10),
+    "run": run.Config(total_steps=10_000, evaluation_episodes=20, seeds_by="map"),
+}
+
+
 def get_config(method: str = "iqmpc"):
     settings: dict[str, Any] = {
         "environment": "pendulum",
@@ -113,6 +119,8 @@ def get_config(method: str = "iqmpc"):
         settings["agent"] = SETTINGS[method]
     if method == "bc":
         settings |= BC
+    if method == "mail":
+        settings |= MAIL
     if method in ("cmil", "vmail"):
         settings |= WORLD
     return config.thaw(experiment.of_method(method.partition("/")[0], **settings))

@@ -71,7 +71,10 @@ class _Dense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         total, row = bias, 0
         for x, size in zip(inputs, sizes, strict=True):
-            total = total + x @ kernel[row : row + size]
+            # By one leading axis, so that the kernel's gradient is a plain product too:
+            # of more of them XLA makes transposed copies, one entry after another.
+            flat = x.reshape(-1, size) @ kernel[row : row + size]
+            total = total + flat.reshape(*x.shape[:-1], self.features)
             row += size
         return total
 

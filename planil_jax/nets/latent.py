@@ -43,8 +43,13 @@ class Ensemble(NamedTuple):
     apply: Callable[..., jax.Array]
 
 
+@jax.checkpoint
 def mish(x: jax.Array) -> jax.Array:
-    """x tanh(softplus(x)), by one exponential: x n / (n + 2), n = e^x (e^x + 2)."""
+    """x tanh(softplus(x)), by one exponential: x n / (n + 2), n = e^x (e^x + 2).
+
+    Only x is kept for its slope: to compute the rest again takes less time than to write
+    and read it.
+    """
     power = jnp.exp(jnp.minimum(x, 20.0))
     ratio = power * (power + 2.0)
     return x * (ratio / (ratio + 2.0))

@@ -9,6 +9,7 @@ such as the one state from which many plans start, is then multiplied once for a
 Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3 and appendix H.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -58,7 +59,19 @@ def mish(x: jax.Array) -> jax.Array:
 def simplices(x: jax.Array, group: int) -> jax.Array:
     """`x` `[..., Z]` with each group of entries replaced by its softmax."""
     grouped = x.reshape(*x.shape[:-1], -1, group)
-    return jax.nn.softmax(grouped, axis=-1).reshape(x.shape)
+    powers = jnp.exp(grouped - jax.lax.stop_gradient(_over_group(jnp.maximum, grouped)))
+    return (powers / _over_group(jnp.add, powers)).reshape(x.shape)
+
+
+def _over_group(combine: Callable, x: jax.Array) -> jax.Array:
+    """Of all entries of the last axis, `[..., 1]`.
+
+    Half upon half, since XLA does not vectorise a reduction of so few on a CPU.
+    """
+    while x.shape[-1] % 2 == 0:
+        lower, upper = jnp.split(x, 2, axis=-1)
+        x = combine(lower, upper)
+    return functools.reduce(combine, jnp.split(x, x.shape[-1], axis=-1))
 
 
 class _Dense(nn.Module):

@@ -38,6 +38,7 @@ flags.DEFINE_string(
     "Directory that keeps compiled programs from one run to the next; empty: keep none.",
 )
 
+_VECTORS = "xla_cpu_prefer_vector_width"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 _LOUD = ("jax", "jaxlib", "orbax", "flax", "etils", "absl")
 
@@ -62,6 +63,7 @@ def run(main: Callable[[], None], *, config: str = "", compute: bool = True) -> 
             if not FLAGS.debug:
                 _quieten()
             if compute:
+                _widen_vectors()
                 print(_open_device(FLAGS.device), file=sys.stderr)
                 _keep_compiled(FLAGS.compile_cache)
             main()
@@ -197,6 +199,16 @@ def _there_are(name: str, known: list[str]) -> str:
 
 
 # ------------------------------------------------------------------------------- device
+
+
+def _widen_vectors() -> None:
+    """Has XLA use the widest vectors that a CPU knows, unless XLA_FLAGS says otherwise.
+
+    By itself it stays at 256 bits. With 512, what is elementwise takes half the time.
+    """
+    told = os.environ.get("XLA_FLAGS", "")
+    if _VECTORS not in told:
+        os.environ["XLA_FLAGS"] = f"{told} --{_VECTORS}=512".strip()
 
 
 def _open_device(choice: str) -> str:

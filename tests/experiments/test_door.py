@@ -261,3 +261,17 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_mend(tmp_path):
     assert (ran.returncode, ran.stdout) == (2, "")
     assert 'pip install ".[cuda]"' in ran.stderr and "--device=auto" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", "--xla_cpu_prefer_vector_width=512"),
+        ("--xla_foo=1", "--xla_foo=1 --xla_cpu_prefer_vector_width=512"),
+        ("--xla_cpu_prefer_vector_width=128", "--xla_cpu_prefer_vector_width=128"),
+    ],
+)
+def test_vectors_are_wide_unless_the_user_says_otherwise(before, after, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    door._widen_vectors()
+    assert os.environ["XLA_FLAGS"] == after

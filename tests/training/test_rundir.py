@@ -25,7 +25,13 @@ def test_a_new_run_leaves_its_configuration_and_versions(tmp_path):
     assert rundir.read_config(tmp_path / "a" / "b") == CONFIG
     versions = json.loads((tmp_path / "a" / "b" / "versions.json").read_text())
     assert {"planil_jax", "jax", "jaxlib", "flax", "optax", "numpy"} <= versions.keys()
-    assert {"python", "device", "commit", "matmul_precision"} <= versions.keys()
+    assert {
+        "python",
+        "device",
+        "commit",
+        "matmul_precision",
+        "xla_flags",
+    } <= versions.keys()
     assert versions["jax"] == __import__("jax").__version__
 
 

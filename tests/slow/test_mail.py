@@ -15,7 +15,7 @@ import pytest
 
 from experiments import collect, experiment
 from planil_jax import envs
-from planil_jax.agents import mail, sac
+from planil_jax.agents import bc, mail, sac
 from planil_jax.base import Agent, Demonstrations, Transition
 from planil_jax.data import demos as demonstrations
 from planil_jax.training import loop, run
@@ -114,6 +114,19 @@ def imitated(expert) -> np.ndarray:
 def test_every_seed_swings_up_like_the_expert(expert, imitated):
     assert expert.value - expert.floor > 900
     assert expert.loss(imitated).max() < 0.05
+
+
+def test_cloning_the_same_demonstrations_loses_three_times_as_much(expert, imitated):
+    """Of two demonstrations alone it makes nothing, and MAIL most of the way."""
+    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
+
+    def cloned(demos: Demonstrations) -> np.ndarray:
+        return train(agent, rollouts, 30, demos, 3).metrics["eval/return"]
+
+    assert expert.loss(cloned(expert.demos)).min() > 3 * expert.loss(imitated).max()
+    two = jax.tree.map(lambda leaf: leaf[:2], expert.demos)
+    assert expert.loss(cloned(two)).min() > 3 * expert.loss(learned(two, 10_000, 3)).max()
 
 
 def test_a_quarter_of_a_second_ahead_is_too_short_to_swing_up(expert):

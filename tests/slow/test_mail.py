@@ -116,17 +116,15 @@ def test_every_seed_swings_up_like_the_expert(expert, imitated):
     assert expert.loss(imitated).max() < 0.05
 
 
-def test_cloning_the_same_demonstrations_loses_three_times_as_much(expert, imitated):
-    """Of two demonstrations alone it makes nothing, and MAIL most of the way."""
-    rollouts = loop.Config(environments=1, steps=1, rounds=30)
-    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
-
-    def cloned(demos: Demonstrations) -> np.ndarray:
-        return train(agent, rollouts, 30, demos, 3).metrics["eval/return"]
-
-    assert expert.loss(cloned(expert.demos)).min() > 3 * expert.loss(imitated).max()
+def test_of_two_demonstrations_cloning_loses_three_times_as_much(expert):
+    """Of four whole episodes it now and then loses as little as MAIL."""
     two = jax.tree.map(lambda leaf: leaf[:2], expert.demos)
-    assert expert.loss(cloned(two)).min() > 3 * expert.loss(learned(two, 10_000, 3)).max()
+    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
+    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    cloned = train(agent, rollouts, 30, two, 3).metrics["eval/return"]
+    imitated = learned(two, 10_000, 3)
+    print("two demonstrations: MAIL", imitated, "BC", cloned)
+    assert expert.loss(cloned).min() > 3 * expert.loss(imitated).max()
 
 
 def test_a_quarter_of_a_second_ahead_is_too_short_to_swing_up(expert):

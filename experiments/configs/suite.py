@@ -48,6 +48,7 @@ def core(size: int, **fields: Any) -> latent.Config:
 
 SMALL = pendulum.core(
     network=networks.Config(latent=64, encoder=(128,), hidden=(128, 128)),
+    average_rate=0.05,
     warm_up=1_000,
 )
 SETTINGS: dict[str, Any] = {
@@ -73,7 +74,7 @@ SETTINGS: dict[str, Any] = {
     "iqmpc/small": {
         "agent": iqmpc.Config(core=SMALL, expert_noise=0.1),
         "loop": loop.Config(environments=4, steps=25, rounds=5, resets=8),
-        "run": run.Config(total_steps=20_000, evaluation_episodes=4),
+        "run": run.Config(total_steps=24_000, evaluate_every=8, evaluation_episodes=4),
     },
     "bc": {
         "agent": bc.Config(),

@@ -91,7 +91,7 @@ def versions() -> dict[str, Any]:
         "device": jax.local_devices()[0].device_kind,
         "devices": jax.local_device_count(),
         "matmul_precision": str(precision or "default"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_flags": os.getenv("XLA_FLAGS", ""),
     }
 
 

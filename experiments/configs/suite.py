@@ -8,6 +8,7 @@
 `iqmpc` is of a size for a GPU, `iqmpc/small` for two cores.
 """
 
+import dataclasses
 from typing import Any
 
 from experiments import experiment
@@ -17,7 +18,6 @@ from planil_jax.agents import bc, iqmpc, latent, sac
 from planil_jax.base import UsageError
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
-from planil_jax.planners import mppi
 from planil_jax.training import loop, run
 
 # An action lasts 0.04 to 0.05 s, an episode 10 to 25 s.
@@ -26,24 +26,15 @@ REPEATS = {"CheetahRun": 4, "WalkerRun": 2, "HopperHop": 2}
 
 def core(size: int, **fields: Any) -> latent.Config:
     """Latent states and layers of so many units, and plans half as many as the papers'."""
+    small = pendulum.core()
     settings: dict[str, Any] = {
         "network": networks.Config(latent=size, encoder=(256,), hidden=(size, size)),
-        "planner": mppi.Config(
-            samples=256,
-            horizon=3,
-            iterations=4,
-            elites=32,
-            sampling="gaussian",
-            noise=(2.0,),
-            adapt_spread=True,
-            explore="noise",
-        ),
-        "pick": 5,
+        "planner": dataclasses.replace(small.planner, samples=256, iterations=4, elites=32),
+        "batch": latent.Config().batch,
         "average_rate": 0.5,
         "warm_up": 2_000,
-        "capacity": 10_000,
     }
-    return latent.Config(**settings | fields)
+    return dataclasses.replace(small, **settings | fields)
 
 
 SMALL = pendulum.core(

@@ -23,6 +23,7 @@ from planil_jax.training import loop, run
 
 ENVIRONMENT = "pendulum:pixels=48"  # the last three frames
 EYE = conv.Config(filters=16)
+TILES = conv.Config(filters=16, tile=8)
 
 
 def seeing(core: latent.Config) -> latent.Config:
@@ -40,7 +41,8 @@ def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
 def world() -> cmil.Config:
     """CMIL with eyes."""
     agent = pendulum.world(kl_weight=1.0)
-    return dataclasses.replace(agent, model=dataclasses.replace(agent.model, pictures=EYE))
+    model = dataclasses.replace(agent.model, pictures=TILES)
+    return dataclasses.replace(agent, model=model)
 
 
 SETTINGS: dict[str, Any] = {

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from planil_jax.base import Network, Params, UsageError
+from planil_jax.nets import tiles
 from planil_jax.nets.heads import Policy
 
 _KERNELS, _STRIDES = (7, 5, 3, 3), (2, 2, 2, 1)
@@ -36,6 +37,7 @@ _DRAWN = (5, 5, 6, 6)  # kernels of the decoder: 1, 5, 13, 30, 64 pixels
 @dataclass(frozen=True, kw_only=True)
 class Config:
     filters: int = 32  # of every layer of the encoder; of the decoder, its d
+    tile: int = 0  # pixels of a side, where pictures are read and drawn by nets/tiles.py
 
 
 class _Convolutions(nn.Module):
@@ -43,7 +45,7 @@ class _Convolutions(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = images.astype(jnp.float32) / 255.0 - 0.5
+        x = _unit(images)
         # Uniform within ± 1 / sqrt(inputs), which has a third of their variance.
         initial = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         for layer, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True)):
@@ -68,6 +70,11 @@ def make(config: Config, image: tuple[int, int, int]) -> Network:
       UsageError: the picture is too small for four convolutions.
     """
     features(config, image)
+    if config.tile:
+        reader = tiles.make_encoder(config.tile, config.filters, image)
+        return Network(
+            reader.init, lambda params, images: reader.apply(params, _unit(images))
+        )
     module = _Convolutions(config)
     dummy = jnp.zeros(image, jnp.float32)
 
@@ -93,6 +100,8 @@ def before(config: Config, image: tuple[int, int, int], rest: Network | Policy) 
 
 def features(config: Config, image: tuple[int, int, int]) -> int:
     """How many features the encoder makes of a picture of H × W pixels."""
+    if config.tile:
+        return tiles.features(config.tile, config.filters, image)
     sides = list(image[:2])
     for kernel, stride in zip(_KERNELS, _STRIDES, strict=True):
         sides = [(side - kernel) // stride + 1 for side in sides]
@@ -102,6 +111,10 @@ def features(config: Config, image: tuple[int, int, int]) -> int:
                 f"{image[0]} × {image[1]}: make them larger by pixels=64."
             )
     return sides[0] * sides[1] * config.filters
+
+
+def _unit(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255.0 - 0.5
 
 
 class _Transposed(nn.Module):
@@ -163,6 +176,8 @@ def make_decoder(config: Config, image: tuple[int, int, int], features: int) -> 
     Raises:
       UsageError: the picture is not one of 64 × 64 pixels.
     """
+    if config.tile:
+        return tiles.make_decoder(config.tile, config.filters, image, features)
     if image[:2] != (64, 64):
         raise UsageError(
             f"the decoder draws pictures of 64 × 64 pixels, not {image[0]} × {image[1]}: "

@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax.base import UsageError
+from planil_jax.nets import conv, tiles
+
+SIDE, FILTERS, IMAGE = 4, 3, (16, 24, 2)  # 4 × 6 tiles, 2 × 3 when merged
+CONFIG = conv.Config(filters=FILTERS, tile=SIDE)
+
+
+def drawn(network, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes
+    )
+
+
+def layer(params, index):
+    told = params["params"][f"Dense_{index}"]
+    return np.float64(told["kernel"]), np.float64(told["bias"])
+
+
+def test_tiles_are_those_of_the_picture_and_are_laid_back():
+    picture = np.random.default_rng(0).normal(size=(2, *IMAGE))
+    cut = np.asarray(tiles.cut(jnp.asarray(picture), SIDE))
+    for row, column in np.ndindex(4, 6):
+        piece = picture[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        np.testing.assert_allclose(cut[:, row, column], piece.reshape(2, -1), rtol=1e-6)
+    np.testing.assert_array_equal(tiles.lay(cut, SIDE), picture.astype(np.float32))
+
+
+def test_a_picture_is_read_by_two_convolutions_that_do_not_overlap():
+    network = conv.make(CONFIG, IMAGE)
+    params = drawn(network)
+    pictures = np.random.default_rng(1).integers(0, 256, (5, *IMAGE), dtype=np.uint8)
+    x = np.float64(pictures) / 255 - 0.5
+    for index, side in enumerate((SIDE, 2)):
+        kernel, bias = layer(params, index)
+        kernel = kernel.reshape(side, side, x.shape[-1], -1)
+        windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(1, 2))
+        x = np.einsum("bhwcij,ijcf->bhwf", windows[:, ::side, ::side], kernel) + bias
+        x = x if index else np.maximum(x, 0)
+    told = jax.jit(network.apply)(params, pictures)
+    assert told.shape == (5, conv.features(CONFIG, IMAGE)) and x.std() > 0.1
+    np.testing.assert_allclose(told, x.reshape(5, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_picture_is_drawn_by_two_transposed_convolutions():
+    network = conv.make_decoder(CONFIG, IMAGE, 7)
+    params = drawn(network)
+    features = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
+    kernel, bias = layer(params, 0)
+    x = np.maximum(np.float64(features) @ kernel + bias, 0).reshape(5, 2, 3, 2 * FILTERS)
+    for index, side in ((1, 2), (2, SIDE)):
+        kernel, bias = layer(params, index)
+        pieces = (x @ kernel + bias).reshape(*x.shape[:3], side, side, -1)
+        rows = [
+            np.concatenate(list(np.moveaxis(row, 1, 0)), 2) for row in pieces.swapaxes(0, 1)
+        ]
+        x = np.concatenate(rows, 1)
+        x = np.maximum(x, 0) if index == 1 else x
+    told = jax.jit(network.apply)(params, features)
+    assert told.shape == (5, *IMAGE) and x.std() > 0.1
+    np.testing.assert_allclose(told, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("image", [(64, 60, 3), (20, 64, 3)])
+def test_pictures_that_tiles_do_not_fill_are_refused(image):
+    with pytest.raises(UsageError, match="tiles of 4 × 4 pixels, two by two"):
+        conv.make(CONFIG, image)
+    with pytest.raises(UsageError, match="choose a side"):
+        conv.make_decoder(CONFIG, image, 7)

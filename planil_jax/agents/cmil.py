@@ -185,7 +185,6 @@ class Parts(NamedTuple):
     experts: int  # sequences of a batch that are the expert's
     frame: Callable[[jax.Array], jax.Array]  # of what is seen, the part that is new
     look: Callable[[Moments, jax.Array], jax.Array]  # (moments, that) -> what is encoded
-    drawn: Callable[[jax.Array], jax.Array]  # of that, what is decoded
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     full: Callable[[jax.Array], jax.Array]  # and back
     model_fit: fit.Fitter
@@ -318,7 +317,6 @@ def make_parts(spec: EnvSpec, config: Config) -> Parts:
         experts=round(config.expert_share * config.batch),
         frame=lambda obs: obs[..., -3:] if spec.image else obs,
         look=read,
-        drawn=lambda seen: seen / 255.0 - 0.5 if spec.image else seen,
         unit=lambda action: (2 * action - low - high) / (high - low),
         full=full,
         model_fit=fitter(config.model_rate),
@@ -491,9 +489,7 @@ def model_loss(
     led = jnp.concatenate([jnp.zeros_like(batch.action[:1]), batch.action[:-1]])
     encoded = model.encode(params, seen)
     observed = model.observe(params, led, encoded, batch.first, key)
-    drawn = model.decode(params, model.features(observed.belief))
-    errors = 0.5 * (drawn - parts.drawn(seen)) ** 2
-    error = jnp.sum(errors) / batch.first.size
+    error = jnp.mean(model.error(params, model.features(observed.belief), seen))
     posterior, prior = (
         (each.mean, each.std) for each in (observed.posterior, observed.prior)
     )

@@ -80,6 +80,7 @@ class Config:
     batch: int = 256  # sequences of each buffer in a gradient step
     capacity: int = 100_000  # steps of each environment that are kept
     rate: float = 3e-4  # Adam
+    rate_half_life: int = 0  # gradient steps in which all rates halve; 0: they stay
     encoder_share: float = 0.3  # of the rate, for the encoder
     max_grad_norm: float = 20.0
     target_rate: float = 0.01  # τ
@@ -137,7 +138,11 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
         )
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
-    adams = {name: optax.adam(rate) for name, rate in rates.items()}
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        return optax.adam(fit.halving(rate, config.rate_half_life))
+
+    adams = {name: adam(rate) for name, rate in rates.items()}
 
     def labels(params: Params) -> dict[str, str]:
         return {name: "encoder" if name == "encoder" else "rest" for name in params}
@@ -153,7 +158,7 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
         full=lambda unit: low + (high - low) * (unit + 1) / 2,
         discount=config.discount or discount(spec.episode_length),
         model_fit=fit.make(optax.chain(clip, optax.multi_transform(adams, labels))),
-        policy_fit=fit.make(optax.chain(clip, optax.adam(config.rate))),
+        policy_fit=fit.make(optax.chain(clip, adam(config.rate))),
     )
 
 

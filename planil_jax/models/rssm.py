@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from planil_jax.base import Params
-from planil_jax.nets import conv, mlp, rssm
+from planil_jax.nets import conv, mlp, rssm, tiles
 from planil_jax.nets.rssm import Gaussian
 
 
@@ -82,6 +82,8 @@ class Rssm(NamedTuple):
     features: Callable[[Belief], jax.Array]  # (belief) -> [.., D + Z]
     encode: Callable[[Params, jax.Array], jax.Array]  # (params, obs) -> [.., F]
     decode: Callable[[Params, jax.Array], jax.Array]  # (params, features) -> mean of obs
+    # (params, features [..], obs) -> [..], half of the squared error of decoding
+    error: Callable[[Params, jax.Array, jax.Array], jax.Array]
     # (params, belief, action [.., U] that led here, encoded [.., F], first [..] bool,
     # head [] int, key or None: the mean) -> observed
     observe_step: Callable[..., Observed]
@@ -191,6 +193,15 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         heads = jax.random.randint(head_key, (length,), 0, sizes.heads)
         return heads, jax.random.split(key, length)
 
+    def error(params: Params, features: jax.Array, obs: jax.Array) -> jax.Array:
+        decoded = decoder.apply(params["decoder"], features)
+        if not isinstance(observation, int):
+            # Tile by tile, so that the compiler leaves out laying them.
+            side = config.pictures.tile or 1
+            obs = tiles.cut(obs / 255.0 - 0.5, side)
+            decoded = tiles.cut(decoded, side)
+        return 0.5 * jnp.sum((decoded - obs) ** 2, range(features.ndim - 1, obs.ndim))
+
     def spread(params: Params, deter: jax.Array) -> jax.Array:
         means = priors.each(params["priors"], deter).mean  # [K, .., Z]
         apart = means - means[:1]  # so that heads that agree do so to the last bit
@@ -205,6 +216,7 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         features=features,
         encode=lambda params, obs: encoder.apply(params["encoder"], obs),
         decode=lambda params, seen: decoder.apply(params["decoder"], seen),
+        error=error,
         observe_step=observe_step,
         observe=observe,
         imagine=imagine,

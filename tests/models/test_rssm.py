@@ -1,5 +1,6 @@
 """The recurrent state-space model: what it forgets, what it draws, and who disagrees."""
 
+import dataclasses
 import functools
 
 import jax
@@ -219,6 +220,20 @@ def test_a_model_of_frames_draws_frames():
     assert encoded.shape == (3, 2, 32)
     drawn = jax.eval_shape(model.decode, shapes, jnp.zeros((3, 2, 9)))
     assert drawn.shape == frames.shape and drawn.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("tile", [0, 8])
+def test_an_error_is_half_the_squared_distance_of_what_is_decoded(tile):
+    pictures = conv.Config(filters=2, tile=tile)
+    model = rssm.make(dataclasses.replace(CONFIG, pictures=pictures), (64, 64, 3), 2)
+    shapes = jax.eval_shape(model.init, KEY)
+    weights = jax.tree.map(lambda leaf: 0.3 * normal(*leaf.shape), shapes)
+    features = normal(2, 3, 9)
+    seen = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
+    distance = jit(model.decode)(weights, features) - (seen / 255 - 0.5)
+    found = jit(model.error)(weights, features, seen)
+    assert found.shape == (2, 3)
+    np.testing.assert_allclose(found, 0.5 * (distance**2).sum((2, 3, 4)), rtol=1e-4)
 
 
 def test_frames_of_another_size_are_refused():

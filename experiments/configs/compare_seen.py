@@ -1,0 +1,22 @@
+"""World models and cloning on pendulum from pictures of 64 × 64 pixels, on two cores.
+
+    python -m experiments.compare --config=experiments/configs/compare_seen.py \\
+        --demos=demos/pendulum_seen.npz --logdir=runs/compare_seen
+
+Demonstrations are ten of an expert that was trained on numbers, see pendulum_seen.py. World
+models see one frame at a time; cloning, which remembers nothing, sees the last three.
+"""
+
+from experiments import compare
+from planil_jax import config
+
+
+def get_config():
+    plan = compare.Comparison(
+        tasks=("pendulum_seen",),
+        methods=("cmil", "vmail", "bc:environment=pendulum:pixels=64"),
+        seeds=3,
+        expert=False,
+        episodes=20,
+    )
+    return config.thaw(plan)

@@ -77,7 +77,8 @@ class Config:
     discount: float = 0.99  # γ
     gradient_penalty: float = 1.0  # weight
     penalty_norm: float = 1.0  # the slope of l that costs nothing
-    expert_noise: float = 0.05  # on the expert's data, in deviations and half bounds
+    # On the expert's data, in deviations and half bounds; on choices there is none.
+    expert_noise: float = 0.05
     expert_starts: float = 0.0  # share of s_0 that are the expert's states
     learn_std: bool = True  # whether the policy's deviation is learned, or stays
     temperature: float = 1.0  # τ of the policy's slope where actions are choices
@@ -153,6 +154,7 @@ class Parts(NamedTuple):
     model: engine.Learner
     physics: Dynamics | None
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
+    discrete: bool  # whether actions are choices
     policy_fit: fit.Fitter
     discriminator_fit: fit.Fitter
 
@@ -267,6 +269,7 @@ def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -
         model=engine.make(spec, config.model, config.model_rate),
         physics=physics,
         unit=lambda action: (2 * action - low - high) / (high - low),
+        discrete=spec.discrete,
         policy_fit=fit.make(optax.chain(clip, optax.adam(config.policy_rate))),
         discriminator_fit=fit.make(optax.adam(rate)),
     )
@@ -356,10 +359,10 @@ def discriminator_loss(
         return parts.judge.apply(params, *pair)
 
     seen, acted = look(*expert)
-    expert = (
-        seen + config.expert_noise * jax.random.normal(obs_key, seen.shape),
-        acted + config.expert_noise * jax.random.normal(action_key, acted.shape),
-    )
+    seen += config.expert_noise * jax.random.normal(obs_key, seen.shape)
+    if not parts.discrete:
+        acted += config.expert_noise * jax.random.normal(action_key, acted.shape)
+    expert = seen, acted
     own = look(*own)
     logits = judge(expert), judge(own)
     loss, told = adversarial.discrimination(*logits)

@@ -482,6 +482,22 @@ def test_the_best_logit_is_the_log_ratio_of_the_noisy_expert_s_density_and_the_l
     np.testing.assert_allclose(found, wanted, atol=0.02)
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+def test_numbers_of_the_expert_are_noisy_but_its_choices_are_not(discrete):
+    """A logit of actions alone would else tell choices of the expert by their noise."""
+    spec = SPEC._replace(action_low=(0.0,) * 2, action_high=(1.0,) * 2, discrete=discrete)
+    judge = Network(lambda key: jnp.zeros(()), lambda w, obs, a: a @ jnp.array([1.0, -2.0]))
+    pairs = jnp.zeros((8, 3)), jnp.eye(2)[jnp.arange(8) % 2]
+
+    def loss(noise):
+        config = options(expert_noise=noise, gradient_penalty=0.0)
+        parts = mail.make_parts(spec, config)._replace(judge=judge)
+        arguments = jnp.zeros(()), normalise.init(3), pairs, pairs, KEY
+        return float(mail.discriminator_loss(config, parts, *arguments)[0])
+
+    assert (loss(0.5) == loss(0.0)) == discrete
+
+
 def test_the_recovered_reward_is_the_logit_that_the_losses_read():
     parts, _, judge, model = setting()
     obs, actions = records()

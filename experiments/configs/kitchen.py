@@ -5,35 +5,63 @@
     python -m experiments.train --config=experiments/configs/kitchen.py:cmil \\
         --demos=demos/kitchen.npz --seeds=3 --logdir=runs/kitchen
 
-Of a size for a GPU. The return of an episode is the sum over its steps of how many of the
-three are done, so a policy that does nothing has 0.
+Of a size for a GPU; `kitchen.py:cmil/small` for two cores. The return of an episode is the
+sum over its steps of how many of the three are done: of a policy that does nothing it is 0.
 """
 
 from typing import Any
 
 from experiments import experiment
+from experiments.configs import pendulum
 from planil_jax import config
 from planil_jax.agents import bc, cmil
+from planil_jax.models import rssm
+from planil_jax.nets import conv
+from planil_jax.nets import rssm as networks
 from planil_jax.training import loop, run
 
 WORLD = cmil.Config(
     ratio=0.2, batch=16, cloning=10.0, clone=1000, pretrain=500, capacity=2_000
 )
+TILES = conv.Config(filters=32, tile=8)
+SMALL = pendulum.world(
+    model=rssm.Config(
+        network=networks.Config(deter=128, stoch=16, hidden=128, heads=5), pictures=TILES
+    ),
+    kl_weight=1.0,
+    cloning=10.0,
+    clone=1000,
+    pretrain=1000,
+    ratio=0.5,
+    capacity=2_000,
+)
 SETTINGS: dict[str, Any] = {
     "cmil": WORLD,
     "vmail": cmil.vmail(WORLD),
     "bc": bc.Config(),
+    "cmil/small": SMALL,
+    "vmail/small": cmil.vmail(SMALL),
+    "bc/small": bc.Config(eye=TILES, batch=64),
 }
+ENVIRONMENTS = {"": 32, "small": 4}
 
 
 def get_config(method: str = "cmil"):
+    name, _, size = method.partition("/")
+    environments = ENVIRONMENTS[size]
     settings: dict[str, Any] = {
         "environment": "kitchen:pixels=64,frames=1",
         "agent": SETTINGS[method],
-        "loop": loop.Config(environments=32, steps=65, rounds=1, resets=32),
-        "run": run.Config(total_steps=30_000, evaluation_episodes=8),
+        "loop": loop.Config(
+            environments=environments, steps=65, rounds=1, resets=environments
+        ),
+        "run": run.Config(
+            total_steps=7_800 if size else 30_000,
+            evaluate_every=10 if size else 5,
+            evaluation_episodes=8,
+        ),
     }
-    if method == "bc":
-        settings["loop"] = loop.Config(environments=1, steps=1, rounds=30)
+    if name == "bc":
+        settings["loop"] = loop.Config(environments=1, steps=1, rounds=30, resets=1)
         settings["run"] = run.Config(total_steps=30, evaluation_episodes=8)
-    return config.thaw(experiment.of_method(method, **settings))
+    return config.thaw(experiment.of_method(name, **settings))

@@ -5,7 +5,6 @@ import pytest
 
 from experiments import collect, experiment, runs, train
 from experiments.configs import expert as configs
-from planil_jax import envs
 from planil_jax.base import Demonstrations
 from planil_jax.data import demos as demonstrations
 from planil_jax.training import run
@@ -14,16 +13,30 @@ EPISODES = 20  # of an evaluation
 
 
 @pytest.fixture(scope="session")
-def pendulum_expert(tmp_path_factory) -> tuple[Demonstrations, float]:
-    """Four episodes of SAC on pendulum, and its return from the evaluation's starts."""
-    directory, env = tmp_path_factory.mktemp("pendulum"), envs.make("pendulum")
+def pendulum_run(tmp_path_factory) -> runs.Run:
+    """SAC on pendulum."""
+    directory = tmp_path_factory.mktemp("pendulum") / "run"
     settings = experiment.freeze(configs.get_config("pendulum"))
-    train.train(settings, None, str(directory / "run"), resume=True)
-    trained = runs.load(directory / "run")
-    path = str(directory / "pendulum.npz")
-    collect.from_run(trained, path, 4, seed=1, actions=True)
+    train.train(settings, None, str(directory), resume=True)
+    return runs.load(directory)
+
+
+@pytest.fixture(scope="session")
+def pendulum_return(pendulum_run) -> float:
+    """Of SAC, from the evaluation's starts."""
     starts = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
-    params = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    agent = trained.make_agent(env, {})
-    reached = jax.jit(lambda keys: run.mean_return(agent, env, keys, params))(starts)
-    return demonstrations.load(path, env.spec), float(reached)
+    params = jax.tree.map(lambda leaf: leaf[0], pendulum_run.params)
+    env = pendulum_run.env
+    agent = pendulum_run.make_agent(env, {})
+    mean = jax.jit(lambda keys: run.mean_return(agent, env, keys, params))
+    return float(mean(starts))
+
+
+@pytest.fixture(scope="session")
+def pendulum_expert(
+    pendulum_run, pendulum_return, tmp_path_factory
+) -> tuple[Demonstrations, float]:
+    """Four episodes of SAC, and its return from the evaluation's starts."""
+    path = str(tmp_path_factory.mktemp("demos") / "pendulum.npz")
+    collect.from_run(pendulum_run, path, 4, seed=1, actions=True)
+    return demonstrations.load(path, pendulum_run.env.spec), pendulum_return

@@ -45,6 +45,7 @@ def define_flags() -> None:
     """Not on import: other binaries import this one."""
     flags.DEFINE_string("env", None, "Environment to demonstrate; or that of --run.")
     flags.DEFINE_string("run", None, "The --logdir of a training whose first seed drives.")
+    flags.DEFINE_string("which", "last", "Checkpoint of --run: last, best, or a step.")
     flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
@@ -61,6 +62,8 @@ def define_flags() -> None:
 def main() -> None:
     if FLAGS.env is None and FLAGS.run is None:
         raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
+    if FLAGS.run is None and FLAGS.which != "last":
+        raise UsageError(f"--which={FLAGS.which} is of a --run, and there is none.")
     if not all(entry.isdigit() for entry in FLAGS.entries):
         raise UsageError(f"--entries={','.join(FLAGS.entries)}: must be numbers from 0 on.")
     args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
@@ -70,7 +73,9 @@ def main() -> None:
         "drawn_by": FLAGS.renderer,
     }
     if FLAGS.run:
-        card = from_run(runs.load(FLAGS.run), *args, environment=FLAGS.env, **more)
+        card = from_run(
+            runs.load(FLAGS.run, FLAGS.which), *args, environment=FLAGS.env, **more
+        )
     else:
         card = collect(FLAGS.env, *args, **more)
     print(told(FLAGS.out, card, FLAGS.actions))

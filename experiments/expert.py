@@ -21,6 +21,9 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config")
     flags.DEFINE_string("logdir", None, "Directory of the training.", required=True)
     flags.DEFINE_string("out", None, "Demonstrations to write, .npz.", required=True)
+    flags.DEFINE_string(
+        "which", "last", "Checkpoint that demonstrates: last, best, or a step."
+    )
     flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of the demonstrations' starts.")
     flags.DEFINE_bool("actions", True, "Write actions too; --noactions: not.")
@@ -36,7 +39,7 @@ def main() -> None:
         )
     train.train(settings, None, FLAGS.logdir, resume=True)
     card = collect.from_run(
-        runs.load(FLAGS.logdir),
+        runs.load(FLAGS.logdir, FLAGS.which),
         FLAGS.out,
         FLAGS.episodes,
         FLAGS.seed,

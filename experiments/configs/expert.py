@@ -1,6 +1,7 @@
 """Experts by environment: `expert.py:pendulum`; PPO where nothing else is known."""
 
 from experiments import experiment
+from experiments.configs import suite
 from planil_jax import config
 from planil_jax.agents import ppo
 from planil_jax.training import loop, run
@@ -28,6 +29,8 @@ EXPERTS = {
             "run": run.Config(total_steps=500_000),
         },
     ),
+    # From one evaluation to the next it can fall: demonstrate by --which=best.
+    "gym/Walker2d": ("sac", suite.SETTINGS["sac"]),
 }
 USUAL = (
     "ppo",

@@ -14,7 +14,7 @@ from planil_jax import config
 def get_config():
     plan = compare.Comparison(
         tasks=("pendulum_seen",),
-        methods=("cmil", "vmail", "bc:environment=pendulum:pixels=64"),
+        methods=("cmil", "vmail", "bc:environment=pendulum:pixels=64,run.seeds_by=map"),
         seeds=3,
         expert=False,
         episodes=20,

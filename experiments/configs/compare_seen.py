@@ -4,17 +4,24 @@
         --demos=demos/pendulum_seen.npz --logdir=runs/compare_seen
 
 Demonstrations are ten of an expert that was trained on numbers, see pendulum_seen.py. World
-models see one frame at a time; cloning, which remembers nothing, sees the last three.
+models see one frame at a time; cloning, which remembers nothing, sees the last three. All
+read by the same tiles.
 """
 
 from experiments import compare
 from planil_jax import config
 
 
+CLONING = (
+    "bc:environment=pendulum:pixels=64,agent.eye.tile=8,agent.eye.filters=32,"
+    "run.seeds_by=map"
+)
+
+
 def get_config():
     plan = compare.Comparison(
         tasks=("pendulum_seen",),
-        methods=("cmil", "vmail", "bc:environment=pendulum:pixels=64,run.seeds_by=map"),
+        methods=("cmil", "vmail", CLONING),
         seeds=3,
         expert=False,
         episodes=20,

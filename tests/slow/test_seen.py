@@ -2,8 +2,8 @@
 on two cores.
 
 Ten demonstrations of an expert that was trained on numbers. The world model sees one frame
-at a time and remembers; cloning sees three, by the same tiles. Returns are means over the same 20 starts as
-the expert's, of the last parameters.
+at a time and remembers; cloning sees three, by the same tiles. Returns are means over the
+same 20 starts as the expert's, of the last parameters.
 """
 
 import dataclasses

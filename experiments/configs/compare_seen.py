@@ -11,7 +11,6 @@ read by the same tiles.
 from experiments import compare
 from planil_jax import config
 
-
 CLONING = (
     "bc:environment=pendulum:pixels=64,agent.eye.tile=8,agent.eye.filters=32,"
     "run.seeds_by=map"

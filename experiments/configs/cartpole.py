@@ -1,4 +1,5 @@
-"""Methods on Playground's CartpoleSwingup, as small as on pendulum: `cartpole.py:iqmpc`.
+"""Methods on Playground's CartpoleSwingup: `cartpole.py:iqmpc` is of CheetahRun's size for two
+cores, with rates that halve; others are as small as on pendulum.
 
 Demonstrations come from a trained expert:
 
@@ -10,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from experiments import experiment
-from experiments.configs import pendulum
+from experiments.configs import pendulum, suite
 from planil_jax import config
 from planil_jax.training import run
 
@@ -23,4 +24,12 @@ def get_config(method: str = "iqmpc"):
     if method != "bc":
         fields["loop"] = dataclasses.replace(settings.loop, resets=8)
         fields["run"] = run.Config(total_steps=5_000, evaluation_episodes=10)
+    if method == "iqmpc":
+        small = suite.SETTINGS["iqmpc/small"]
+        core = dataclasses.replace(suite.SMALL, rate_half_life=8_000)
+        fields["agent"] = dataclasses.replace(small["agent"], core=core)
+        fields["loop"] = small["loop"]
+        fields["run"] = run.Config(
+            total_steps=20_000, evaluate_every=8, evaluation_episodes=4
+        )
     return config.thaw(dataclasses.replace(settings, **fields))

@@ -1,5 +1,5 @@
-"""Methods on Playground's CartpoleSwingup: `cartpole.py:iqmpc` is of CheetahRun's size for two
-cores, with rates that halve; others are as small as on pendulum.
+"""Methods on Playground's CartpoleSwingup, as small as on pendulum, but `cartpole.py:iqmpc`
+of CheetahRun's size for two cores, with rates that halve.
 
 Demonstrations come from a trained expert:
 

@@ -406,3 +406,24 @@ def test_what_acts_follows_what_was_learned_once_something_was():
         np.testing.assert_allclose(after.model["a"], share)
         np.testing.assert_allclose(after.policy["a"], share)
         assert not after.random
+
+
+@pytest.mark.parametrize("half_life", [0, 2])
+def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life):
+    """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
+    parts = engine.make(SPEC, dataclasses.replace(CORE, rate_half_life=half_life))
+    ones = jnp.ones(3)
+    fits = {
+        "encoder": (parts.model_fit, {"encoder": ones, "step": ones}),
+        "step": (parts.model_fit, {"encoder": ones, "step": ones}),
+        "policy": (parts.policy_fit, {"policy": ones}),
+    }
+    for name, (fitter, weights) in fits.items():
+        fitted, lengths = fitter.init(weights), []
+        for _ in range(3):
+            following = fitter.step(fitted, weights)
+            lengths.append(float((fitted.params[name] - following.params[name])[0]))
+            fitted = following
+        rate = CORE.rate * (CORE.encoder_share if name == "encoder" else 1.0)
+        halved = [1.0, 0.5**0.5, 0.5] if half_life else [1.0, 1.0, 1.0]
+        np.testing.assert_allclose(lengths, rate * np.array(halved), rtol=1e-3)

@@ -12,18 +12,18 @@ sum over its steps of how many of the three are done: of a policy that does noth
 from typing import Any
 
 from experiments import experiment
-from experiments.configs import pendulum
+from experiments.configs import pendulum, pendulum_seen
 from planil_jax import config
 from planil_jax.agents import bc, cmil
+from planil_jax.base import UsageError
 from planil_jax.models import rssm
-from planil_jax.nets import conv
 from planil_jax.nets import rssm as networks
 from planil_jax.training import loop, run
 
 WORLD = cmil.Config(
     ratio=0.2, batch=16, cloning=10.0, clone=1000, pretrain=500, capacity=2_000
 )
-TILES = conv.Config(filters=32, tile=8)
+TILES = pendulum_seen.TILES
 SMALL = pendulum.world(
     model=rssm.Config(
         network=networks.Config(deter=128, stoch=16, hidden=128, heads=5), pictures=TILES
@@ -47,6 +47,8 @@ ENVIRONMENTS = {"": 32, "small": 4}
 
 
 def get_config(method: str = "cmil"):
+    if method not in SETTINGS:
+        raise UsageError(f"kitchen.py:{method}: name one of {', '.join(SETTINGS)}.")
     name, _, size = method.partition("/")
     environments = ENVIRONMENTS[size]
     settings: dict[str, Any] = {

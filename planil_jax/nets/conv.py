@@ -8,7 +8,8 @@ Nothing is padded. Random shifts are augmentation, of what is learned from and n
 is acted on: a picture is moved by up to 3 pixels each way, and the pixels of its edge are
 repeated where it has gone.
 
-The decoder draws a picture of 64 × 64 pixels, as x above:
+With `tile` both are those of nets/tiles.py. Else the decoder draws a picture of 64 × 64
+pixels, as x above:
 
     features → 32 d units → 1 × 1 × 32 d → transposed convolutions with stride 2, unpadded:
     5 × 5, 4 d filters → ReLU → 5 × 5, 2 d → ReLU → 6 × 6, d → ReLU → 6 × 6, one a channel
@@ -45,7 +46,7 @@ class _Convolutions(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = _unit(images)
+        x = unit(images)
         # Uniform within ± 1 / sqrt(inputs), which has a third of their variance.
         initial = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         for layer, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True)):
@@ -67,13 +68,13 @@ def make(config: Config, image: tuple[int, int, int]) -> Network:
       image: H, W and C, as `EnvSpec.image` tells them.
 
     Raises:
-      UsageError: the picture is too small for four convolutions.
+      UsageError: the picture is too small for four convolutions, or tiles do not fill it.
     """
     features(config, image)
     if config.tile:
         reader = tiles.make_encoder(config.tile, config.filters, image)
         return Network(
-            reader.init, lambda params, images: reader.apply(params, _unit(images))
+            reader.init, lambda params, images: reader.apply(params, unit(images))
         )
     module = _Convolutions(config)
     dummy = jnp.zeros(image, jnp.float32)
@@ -113,7 +114,8 @@ def features(config: Config, image: tuple[int, int, int]) -> int:
     return sides[0] * sides[1] * config.filters
 
 
-def _unit(images: jax.Array) -> jax.Array:
+def unit(images: jax.Array) -> jax.Array:
+    """0 to 255 as -1/2 to 1/2."""
     return images.astype(jnp.float32) / 255.0 - 0.5
 
 
@@ -174,7 +176,7 @@ def make_decoder(config: Config, image: tuple[int, int, int], features: int) -> 
       features: F.
 
     Raises:
-      UsageError: the picture is not one of 64 × 64 pixels.
+      UsageError: the picture is not one of 64 × 64 pixels, or tiles do not fill it.
     """
     if config.tile:
         return tiles.make_decoder(config.tile, config.filters, image, features)

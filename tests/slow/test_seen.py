@@ -45,7 +45,7 @@ def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
     return np.asarray(last.metrics["eval/return"])
 
 
-def test_cmil_swings_up_with_every_seed_and_cloning_with_none(pendulum_return, demos):
+def test_cmil_swings_up_with_every_seed_where_cloning_does_not(pendulum_return, demos):
     env = envs.make("pendulum")
     starts = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
     random = experiment.make_random(env)

@@ -4,7 +4,8 @@
         --out=demos/hopper.npz
 
 The source is an .npz without pickles of `obs` [sum of (L + 1), O], `lengths` [N] and maybe
-`acts` [sum of L, U], `rews` [sum of L] and `terminal` [N].
+`acts` [sum of L, U], or of choices their numbers [sum of L], `rews` [sum of L] and
+`terminal` [N].
 """
 
 import zipfile
@@ -14,7 +15,7 @@ from absl import flags
 
 from experiments import collect, door
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import EnvSpec, UsageError
 from planil_jax.data import demos
 
 FLAGS = flags.FLAGS
@@ -44,25 +45,33 @@ def convert(source: str, environment: str, path: str, count: int) -> demos.Card:
     lengths = arrays["lengths"].astype(int)
     if count > len(lengths):
         raise UsageError(f"{source} has {len(lengths)} episodes, not {count}.")
-    wanted = int(np.sum(lengths + 1)), spec.observation_size
-    if arrays["obs"].shape != wanted:
-        raise UsageError(
-            f"{source}: obs is {arrays['obs'].shape}, where its lengths and {environment} "
-            f"want {wanted}."
-        )
+    steps = int(lengths.sum())
+    if "acts" in arrays:
+        arrays["acts"] = _one_hot(source, arrays["acts"], spec)
+    for name, wanted in {
+        "obs": (steps + len(lengths), spec.observation_size),
+        "acts": (steps, spec.action_size),
+        "rews": (steps,),
+        "terminal": (len(lengths),),
+    }.items():
+        if name in arrays and arrays[name].shape != wanted:
+            raise UsageError(
+                f"{source}: {name} is {arrays[name].shape}, where its lengths and "
+                f"{environment} want {wanted}."
+            )
     firsts = np.concatenate([[0], np.cumsum(lengths)])
     episodes = []
     for n in range(count):
-        steps = slice(firsts[n], firsts[n + 1])
+        of_it = slice(firsts[n], firsts[n + 1])
         obs = arrays["obs"][firsts[n] + n : firsts[n + 1] + n + 1]
-        actions = arrays["acts"][steps] if "acts" in arrays else None
+        actions = arrays["acts"][of_it] if "acts" in arrays else None
         if actions is not None:
             actions = actions.clip(spec.action_low, spec.action_high).astype(np.float32)
         episodes.append(
             demos.Episode(
                 obs=obs.astype(np.float32),
                 actions=actions,
-                rewards=arrays["rews"][steps] if "rews" in arrays else None,
+                rewards=arrays["rews"][of_it] if "rews" in arrays else None,
                 terminal=bool(arrays["terminal"][n]) if "terminal" in arrays else False,
             )
         )
@@ -76,6 +85,19 @@ def convert(source: str, environment: str, path: str, count: int) -> demos.Card:
     )
     demos.save(path, episodes, card)
     return demos.read(path)[1]
+
+
+def _one_hot(source: str, actions: np.ndarray, spec: EnvSpec) -> np.ndarray:
+    """Numbers of choices `[T]` as the vectors `[T, U]` that we hold; others as they are."""
+    if not (spec.discrete and actions.ndim == 1):
+        return actions
+    numbers = np.arange(spec.action_size)
+    if not np.isin(actions, numbers).all():
+        raise UsageError(
+            f"{source}: acts are {actions.min()} to {actions.max()}, where {spec.name} "
+            f"numbers its {spec.action_size} choices from 0."
+        )
+    return actions[:, None] == numbers
 
 
 def _arrays(source: str) -> dict[str, np.ndarray]:

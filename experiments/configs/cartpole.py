@@ -26,10 +26,10 @@ def get_config(method: str = "iqmpc"):
         fields["run"] = run.Config(total_steps=5_000, evaluation_episodes=10)
     if method == "iqmpc":
         small = suite.SETTINGS["iqmpc/small"]
-        core = dataclasses.replace(suite.SMALL, rate_half_life=2_000)
+        core = dataclasses.replace(suite.SMALL, rate_hold=8_000, rate_half_life=1_000)
         fields["agent"] = dataclasses.replace(small["agent"], core=core)
         fields["loop"] = small["loop"]
         fields["run"] = run.Config(
-            total_steps=12_000, evaluate_every=8, evaluation_episodes=4
+            total_steps=14_000, evaluate_every=8, evaluation_episodes=4
         )
     return config.thaw(dataclasses.replace(settings, **fields))

@@ -81,6 +81,7 @@ class Config:
     capacity: int = 100_000  # steps of each environment that are kept
     rate: float = 3e-4  # Adam
     rate_half_life: int = 0  # gradient steps in which all rates halve; 0: they stay
+    rate_hold: int = 0  # gradient steps before they begin to
     encoder_share: float = 0.3  # of the rate, for the encoder
     max_grad_norm: float = 20.0
     target_rate: float = 0.01  # τ
@@ -140,7 +141,7 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
     rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
 
     def adam(rate: float) -> optax.GradientTransformation:
-        return optax.adam(fit.halving(rate, config.rate_half_life))
+        return optax.adam(fit.halving(rate, config.rate_half_life, config.rate_hold))
 
     adams = {name: adam(rate) for name, rate in rates.items()}
 

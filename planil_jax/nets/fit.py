@@ -26,9 +26,12 @@ def make(tx: optax.GradientTransformation) -> Fitter:
     return Fitter(init=lambda params: Fit(params, tx.init(params)), step=step)
 
 
-def halving(rate: float, steps: int) -> optax.ScalarOrSchedule:
-    """A learning rate that halves every so many gradient steps; of 0 steps: it stays."""
-    return optax.exponential_decay(rate, steps, 0.5) if steps else rate
+def halving(rate: float, steps: int, hold: int = 0) -> optax.ScalarOrSchedule:
+    """A learning rate that stays for `hold` gradient steps, and from then on halves every
+    so many; of 0 steps: it stays."""
+    if not steps:
+        return rate
+    return optax.exponential_decay(rate, steps, 0.5, transition_begin=hold)
 
 
 def polyak(target: Params, online: Params, rate: float | jax.Array) -> Params:

@@ -408,10 +408,17 @@ def test_what_acts_follows_what_was_learned_once_something_was():
         assert not after.random
 
 
-@pytest.mark.parametrize("half_life", [0, 2])
-def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life):
+HALF = 0.5**0.5
+
+
+@pytest.mark.parametrize(
+    ("half_life", "hold", "expected"),
+    [(0, 0, [1, 1, 1]), (2, 0, [1, HALF, 0.5]), (2, 1, [1, 1, HALF])],
+)
+def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life, hold, expected):
     """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
-    parts = engine.make(SPEC, dataclasses.replace(CORE, rate_half_life=half_life))
+    core = dataclasses.replace(CORE, rate_half_life=half_life, rate_hold=hold)
+    parts = engine.make(SPEC, core)
     ones = jnp.ones(3)
     fits = {
         "encoder": (parts.model_fit, {"encoder": ones, "step": ones}),
@@ -425,5 +432,4 @@ def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life):
             lengths.append(float((fitted.params[name] - following.params[name])[0]))
             fitted = following
         rate = CORE.rate * (CORE.encoder_share if name == "encoder" else 1.0)
-        halved = [1.0, 0.5**0.5, 0.5] if half_life else [1.0, 1.0, 1.0]
-        np.testing.assert_allclose(lengths, rate * np.array(halved), rtol=1e-3)
+        np.testing.assert_allclose(lengths, rate * np.array(expected), rtol=1e-3)

@@ -46,10 +46,27 @@ def test_the_first_episodes_can_be_taken_alone_and_without_actions(tmp_path):
     assert episode.actions is None and episode.length == 3
 
 
+def test_choices_may_be_told_by_their_numbers(tmp_path):
+    name, numbers = "pendulum:choices=3", np.array([0, 2, 1, 1, 0, 2, 2, 0])
+    obs = np.zeros((LENGTHS.sum() + 2, 3), np.float32)
+    path, _ = source(tmp_path, obs=obs, acts=numbers)
+    out = str(tmp_path / "ours.npz")
+    convert.convert(path, name, out, 2)
+    held = demos.load(out, envs.make(name).spec)
+    np.testing.assert_array_equal(held.actions[0, :3].argmax(1), numbers[:3])
+    np.testing.assert_array_equal(held.actions[1].argmax(1), numbers[3:])
+    path, _ = source(tmp_path, obs=obs, acts=numbers + 1)
+    with pytest.raises(UsageError, match="acts are 1 to 3, where .* its 3 choices from 0"):
+        convert.convert(path, name, out, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "count", "told"),
     [
         ({"obs": np.zeros((10, 3))}, 2, "obs is (10, 3), where its lengths and point_mass"),
+        ({"acts": np.zeros((8, 3))}, 2, "acts is (8, 3), where its lengths and point_mass"),
+        ({"rews": np.zeros(7)}, 2, "rews is (7,), where"),
+        ({"terminal": np.zeros(3)}, 2, "terminal is (3,), where"),
         ({"lengths": None}, 2, "lacks 'lengths'; it holds obs"),
         ({}, 3, "has 2 episodes, not 3"),
         ({"obs": np.array([{}])}, 2, "no readable .npz without pickles"),

@@ -94,6 +94,7 @@ class Config:
     discriminator_rate: float = 1e-3
     discriminator_half_life: int = 50_000  # gradient steps in which it halves; 0: it stays
     policy_rate: float = 3e-4
+    policy_half_life: int = 0  # gradient steps in which it halves; 0: it stays
     max_grad_norm: float = 1.0  # of the policy
 
 
@@ -262,7 +263,8 @@ def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -
     obs_size = spec.observation_size
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     clip = optax.clip_by_global_norm(config.max_grad_norm)
-    rate = fit.halving(config.discriminator_rate, config.discriminator_half_life)
+    judge_rate = fit.halving(config.discriminator_rate, config.discriminator_half_life)
+    policy_rate = fit.halving(config.policy_rate, config.policy_half_life)
     return Parts(
         policy=heads.of(spec, config.policy, (obs_size,), config.temperature),
         judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
@@ -270,8 +272,8 @@ def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -
         physics=physics,
         unit=lambda action: (2 * action - low - high) / (high - low),
         discrete=spec.discrete,
-        policy_fit=fit.make(optax.chain(clip, optax.adam(config.policy_rate))),
-        discriminator_fit=fit.make(optax.adam(rate)),
+        policy_fit=fit.make(optax.chain(clip, optax.adam(policy_rate))),
+        discriminator_fit=fit.make(optax.adam(judge_rate)),
     )
 
 

@@ -685,6 +685,20 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
     assert wanted > 1e-2
 
 
+@pytest.mark.parametrize("half_life", [0, 1])
+@pytest.mark.parametrize("part", ["policy", "discriminator"])
+def test_a_part_s_rate_halves_if_told_to(part, half_life):
+    """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
+    parts = mail.make_parts(SPEC, options(**{f"{part}_half_life": half_life}))
+    fitter = getattr(parts, f"{part}_fit")
+    slope = jnp.full(3, 0.1)
+    first = fitter.step(fitter.init(slope), slope)
+    second = fitter.step(first, slope)
+    lengths = [(slope - first.params)[0], (first.params - second.params)[0]]
+    halved = np.array([1.0, 0.5 if half_life else 1.0])
+    np.testing.assert_allclose(lengths, 1e-2 * halved, rtol=1e-3)
+
+
 def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     """A new model foresees the mean change: 0 before anything was seen, in units of 1."""
     parts, model = setting()[0], mail.model_of(jit(mail.make(SPEC, CONFIG, 1).init)(KEY))

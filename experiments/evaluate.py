@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments import door, experiment, rewards, runs, statistics, sweep
 from planil_jax import envs
-from planil_jax.base import Environment, UsageError
+from planil_jax.base import Environment, EnvState, Transition, UsageError
 from planil_jax.training import loop, run
 
 FLAGS = flags.FLAGS
@@ -120,12 +120,15 @@ def in_distribution(
     """Returns of learner and expert from the same starts; distance to demonstrations."""
     env = trained.env
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
-    paths, returns = _episodes(trained, env, keys)
+    paths, returns, done = _episodes(trained, env, keys)
     found = {
         "episodes": episodes,
         "returns": returns.mean(1).tolist(),
         "return": statistics.interquartile_mean(returns.mean(1))._asdict(),
     }
+    if env.subtasks is not None:
+        shares = done.mean(1).T.tolist()
+        found["subtasks"] = dict(zip(env.subtasks.names, shares, strict=True))
     if expert and env.expert_cost is not None:
         expert_returns = returns_of_expert(trained.experiment.environment, episodes)
         found["expert_return"] = float(expert_returns.mean())
@@ -162,7 +165,7 @@ def on_field(trained: runs.Run, side: float, starts: int) -> dict[str, Any]:
     length = math.ceil(seconds / trained.env.spec.control_period)
     env = experiment.make_field(trained.experiment.environment, side, length)
     keys = jax.random.split(jax.random.key(FIELD_SEED), starts)
-    paths, _ = _episodes(trained, env, keys)  # [S, B, L, O]
+    paths, _, _ = _episodes(trained, env, keys)  # [S, B, L, O]
     assert env.success is not None  # make_field sees to it
     arrived = jax.vmap(jax.vmap(jax.vmap(env.success)))(jnp.asarray(paths))  # [S, B, L]
     reached = np.asarray(arrived).any(axis=2)
@@ -197,6 +200,9 @@ def table(found: dict[str, Any]) -> str:
     for name, each, summary in rows:
         seeds = " ".join(f"{value:8.3f}" for value in each)
         lines.append(f"  {name:22} {seeds}   {statistics.Summary(**summary)}")
+    for name, each in inside.get("subtasks", {}).items():
+        shares = " ".join(f"{share:8.3f}" for share in each)
+        lines.append(f"  {name + ', done in':22} {shares}")
     if "expert_return" in inside:
         lines.append(f"  expert's return        {inside['expert_return']:8.3f}")
     if "cross_track_m" in inside:
@@ -232,16 +238,33 @@ def _sweep_table(found: dict[str, Any]) -> str:
 
 def _episodes(
     trained: runs.Run, env: Environment, keys: jax.Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Observations `[S, B, L + 1, O]` and returns `[S, B]`: an episode a key and seed."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An episode a key and seed: observations `[S, B, L + 1, O]`, returns `[S, B]`, and
+    which subtasks were done at any time, `[S, B, K]`."""
+    telling = _telling_subtasks(env)
 
     def one_seed(params, settings):
         agent = trained.make_agent(env, settings)
-        rolled, alive = loop.evaluate(agent, env, params, keys)
-        return rolled.obs[:, :1], rolled.next_obs, (rolled.reward * alive).sum(1)
+        rolled, alive = loop.evaluate(agent, telling, params, keys)
+        told = rolled.reward * alive[..., None]
+        return rolled.obs[:, :1], rolled.next_obs, told[..., 0].sum(1), told[..., 1:].any(1)
 
-    first, following, returns = runs.over_seeds(one_seed, trained)
-    return np.concatenate([first, following], axis=2), np.asarray(returns)
+    first, following, returns, done = runs.over_seeds(one_seed, trained)
+    paths = np.concatenate([first, following], axis=2)
+    return paths, np.asarray(returns), np.asarray(done)
+
+
+def _telling_subtasks(env: Environment) -> Environment:
+    """Its reward is `[1 + K]`: the task's, and 1 for each subtask that is done."""
+
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        following, told = env.step(state, action)
+        rewards = told.reward[None]
+        if env.subtasks is not None:
+            rewards = jnp.append(rewards, env.subtasks.done(following))
+        return following, dataclasses.replace(told, reward=rewards)
+
+    return env._replace(step=step)
 
 
 def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ import numpy as np
 import tqdm
 
 from planil_jax.base import Environment, EnvState, Transition, UsageError, UserError
-from planil_jax.envs import mjcf_scene, pixels, scenes
-from planil_jax.envs.wrappers import Wrapped
+from planil_jax.envs import mjcf_scene, scenes
+from planil_jax.envs.wrappers import Wrapped, innermost
 
 NAME = f"MuJoCo {mujoco.__version__}"
 _GEOMS = 10_000  # that a scene has room for
@@ -61,7 +61,7 @@ def placed(env: Environment, seen: Sight) -> Environment:
     """
 
     def told(inner: EnvState) -> EnvState:
-        parts = seen.standing.positions(pixels.innermost(inner).sim)
+        parts = seen.standing.positions(innermost(inner).sim)
         obs = jnp.concatenate([jnp.ravel(part) for part in parts])
         return EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
 

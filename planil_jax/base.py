@@ -119,6 +119,13 @@ class Dynamics(NamedTuple):
     recover: Callable[[Params, jax.Array], Any] | None = None
 
 
+class Subtasks(NamedTuple):
+    """Parts of a task that can be done one by one."""
+
+    names: tuple[str, ...]
+    done: Callable[[EnvState], jax.Array]  # (state, however wrapped) -> [K] bool
+
+
 class Environment(NamedTuple):
     """A task: physics, an end, and what its demonstrator and its planner may use."""
 
@@ -135,6 +142,7 @@ class Environment(NamedTuple):
     demonstrator: Callable[[EnvState], jax.Array] | None = None
     # (obs [O]) -> state at time 0, where an observation tells all of it
     recover: Callable[[jax.Array], EnvState] | None = None
+    subtasks: Subtasks | None = None
 
 
 class Network(NamedTuple):

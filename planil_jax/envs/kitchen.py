@@ -25,8 +25,9 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from planil_jax.base import Environment, EnvState
+from planil_jax.base import Environment, EnvState, Subtasks
 from planil_jax.envs import mjcf
+from planil_jax.envs.wrappers import innermost
 
 PERIOD = 0.1  # seconds
 LENGTH = 130  # control steps
@@ -84,7 +85,10 @@ def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
         episode_length=episode_length,
         success=lambda obs: jnp.all(solved(obs)),
     )
-    return env._replace(demonstrator=functools.partial(_demonstrate, demonstration()))
+    return env._replace(
+        demonstrator=functools.partial(_demonstrate, demonstration()),
+        subtasks=Subtasks(APPLIANCES, lambda state: solved(innermost(state).obs)),
+    )
 
 
 def solved(obs: jax.Array) -> jax.Array:

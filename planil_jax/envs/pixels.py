@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from planil_jax.base import Environment, EnvState, Transition, UsageError
 from planil_jax.envs import scenes
-from planil_jax.envs.wrappers import Wrapped
+from planil_jax.envs.wrappers import Wrapped, innermost
 
 
 def wrap(
@@ -71,11 +71,4 @@ def wrap(
 
     image = (size, size, 3 * frames)
     spec = env.spec._replace(observation_names=(), image=image)
-    return Environment(spec, reset, step)
-
-
-def innermost(state: EnvState) -> EnvState:
-    """The state of the environment within all wrappers."""
-    while isinstance(state.sim, Wrapped):
-        state = state.sim.inner
-    return state
+    return Environment(spec, reset, step, subtasks=env.subtasks)

@@ -43,6 +43,13 @@ class Wrapped:
     kept: Any  # what the wrapper remembers
 
 
+def innermost(state: EnvState) -> EnvState:
+    """The state of the environment within all wrappers."""
+    while isinstance(state.sim, Wrapped):
+        state = state.sim.inner
+    return state
+
+
 def action_repeat(env: Environment, count: int) -> Environment:
     """One control step is `count` steps of the environment under one action.
 
@@ -131,6 +138,7 @@ def mask(env: Environment, entries: Iterable[int]) -> Environment:
         prior=prior,
         expert_cost=env.expert_cost if whole else None,
         success=env.success if whole else None,
+        subtasks=env.subtasks,
     )
 
 

@@ -9,8 +9,9 @@ from experiments import collect, evaluate, experiment, rewards, runs
 from experiments.methods import METHODS
 from planil_jax import envs
 from planil_jax.agents import mpail
-from planil_jax.base import Agent, UsageError
+from planil_jax.base import Agent, Subtasks, UsageError
 from planil_jax.data import demos
+from planil_jax.envs import wrappers
 from planil_jax.models import simulator
 from planil_jax.training import report
 
@@ -35,7 +36,7 @@ def test_a_run_is_evaluated_elsewhere_with_what_it_learned_here(tmp_path):
     trained = driven("navigation:episode_length=5", [[1.0, 0.0], [0.5, 0.0]], tmp_path)
     there = evaluate.elsewhere(trained, "navigation:episode_length=9,drive_lag=0")
     assert there.env.spec.episode_length == 9
-    paths, _ = evaluate._episodes(
+    paths, _, _ = evaluate._episodes(
         there, there.env, evaluate.jax.random.split(evaluate.jax.random.key(0), 3)
     )
     assert paths.shape == (2, 3, 10, 7)
@@ -158,3 +159,21 @@ def test_a_run_that_was_never_evaluated_on_the_way_has_an_empty_curve(tmp_path):
         (tmp_path / name).write_text("{}")
     found = runs.record(trained)
     assert found["steps"] == found["returns"] == [] and found["seconds"] == 2.0
+
+
+def test_subtasks_are_told_of_however_the_task_is_wrapped(tmp_path):
+    """The first is done in one state alone, before the episode is over; the last never."""
+    trained = driven("navigation", [[1.0, 0.0], [0.0, 0.0]], tmp_path)
+    plain = evaluate.in_distribution(trained, 3)
+    assert "subtasks" not in plain
+
+    def done(state):
+        inner = wrappers.innermost(state)
+        return jnp.array([inner.time == 7, inner.obs[4] > 0.5, False])
+
+    env = trained.env._replace(subtasks=Subtasks(("once", "moves", "never"), done))
+    masked = wrappers.mask(env, (0, 1))
+    for seen in (env, masked):
+        found = evaluate.in_distribution(trained._replace(env=seen), 3, expert=False)
+        assert found["returns"] == plain["returns"]
+        assert found["subtasks"] == {"once": [1, 1], "moves": [1, 0], "never": [0, 0]}

@@ -1,5 +1,5 @@
 """Methods on Playground's CartpoleSwingup, as small as on pendulum, but `cartpole.py:iqmpc`
-of CheetahRun's size for two cores, with rates that halve.
+of CheetahRun's size for two cores, with a slow encoder and rates that halve in the end.
 
 Demonstrations come from a trained expert:
 
@@ -26,7 +26,13 @@ def get_config(method: str = "iqmpc"):
         fields["run"] = run.Config(total_steps=5_000, evaluation_episodes=10)
     if method == "iqmpc":
         small = suite.SETTINGS["iqmpc/small"]
-        core = dataclasses.replace(suite.SMALL, rate_hold=8_000, rate_half_life=1_000)
+        core = dataclasses.replace(
+            suite.SMALL,
+            average_rate=0.2,
+            encoder_share=0.05,
+            rate_hold=8_000,
+            rate_half_life=1_000,
+        )
         fields["agent"] = dataclasses.replace(small["agent"], core=core)
         fields["loop"] = small["loop"]
         fields["run"] = run.Config(

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from planil_jax.agents import latent as engine
@@ -157,7 +158,8 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         state = dataclasses.replace(
             state, model=fitted, policy=fitted_policy, target=target
         )
-        return state, metrics | told
+        steep = {"encoder/gradient_norm": optax.tree.norm(gradients["encoder"])}
+        return state, metrics | told | steep
 
     return Agent(needs_actions=True, init=init, carry=carry, act=act, update=update)
 

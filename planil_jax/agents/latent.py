@@ -138,12 +138,7 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
             "not held, so that nothing would learn of it: leave out its option pixels."
         )
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    rates = {"encoder": config.encoder_share * config.rate, "rest": config.rate}
-
-    def adam(rate: float) -> optax.GradientTransformation:
-        return optax.adam(fit.halving(rate, config.rate_half_life, config.rate_hold))
-
-    adams = {name: adam(rate) for name, rate in rates.items()}
+    adams = {"encoder": adam(config, config.encoder_share), "rest": adam(config)}
 
     def labels(params: Params) -> dict[str, str]:
         return {name: "encoder" if name == "encoder" else "rest" for name in params}
@@ -159,8 +154,14 @@ def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Par
         full=lambda unit: low + (high - low) * (unit + 1) / 2,
         discount=config.discount or discount(spec.episode_length),
         model_fit=fit.make(optax.chain(clip, optax.multi_transform(adams, labels))),
-        policy_fit=fit.make(optax.chain(clip, adam(config.rate))),
+        policy_fit=fit.make(optax.chain(clip, adam(config))),
     )
+
+
+def adam(config: Config, share: float = 1.0) -> optax.GradientTransformation:
+    """Adam with a share of the rate, which halves as is told."""
+    rate = share * config.rate
+    return optax.adam(fit.halving(rate, config.rate_half_life, config.rate_hold))
 
 
 def discount(episode_length: int) -> float:

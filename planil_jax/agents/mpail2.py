@@ -96,17 +96,13 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     parts = engine.make(spec, core, steps=core.planner.horizon)
     size = core.network.latent
     reward = mlp.make_scalar(config.reward, (size, size))
-    reward_fit = fit.make(optax.adam(core.rate))
-    critics_fit = fit.make(
-        optax.chain(
-            optax.clip_by_global_norm(config.critic_grad_norm), optax.adam(core.rate)
-        )
-    )
-    policy_fit = fit.make(
-        optax.chain(
-            optax.clip_by_global_norm(config.policy_grad_norm), optax.adam(core.rate)
-        )
-    )
+    reward_fit = fit.make(engine.adam(core))
+
+    def clipped(norm: float) -> fit.Fitter:
+        return fit.make(optax.chain(optax.clip_by_global_norm(norm), engine.adam(core)))
+
+    critics_fit = clipped(config.critic_grad_norm)
+    policy_fit = clipped(config.policy_grad_norm)
     carry, act = engine.acting(
         spec, core, parts, functools.partial(plan_score, parts, reward)
     )

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from planil_jax.agents import latent as engine
@@ -234,3 +235,19 @@ def test_an_episode_that_ended_for_good_stays_where_it_ended():
             assert (jnp.abs(actions[left:]) < 1).all()
             assert not np.isin(actions[left:], OWN.actions[:, b]).any()
     assert len(seen) == 2 + 3 * (HORIZON + 1)
+
+
+@pytest.mark.parametrize("half_life", [0, 100])
+def test_the_rates_of_all_parts_halve_if_told_to(half_life):
+    core = dataclasses.replace(CORE, rate_half_life=half_life, capacity=20)
+    state = mpail2.make(SPEC, dataclasses.replace(CONFIG, core=core), 1).init(KEY)
+    scheduled = optax.ScaleByScheduleState
+
+    def follows(fitted) -> bool:
+        parts = jax.tree.leaves(
+            fitted.opt_state, is_leaf=lambda part: isinstance(part, scheduled)
+        )
+        return any(isinstance(part, scheduled) for part in parts)
+
+    fits = state.model, state.reward, state.critics, state.policy, state.temperature
+    assert [follows(fitted) for fitted in fits] == [half_life > 0] * 5

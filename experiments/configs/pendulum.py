@@ -66,8 +66,9 @@ def world(**fields: Any) -> cmil.Config:
 
 
 SETTINGS: dict[str, Any] = {
-    "cmil": world(),
-    "vmail": cmil.vmail(world()),
+    # So much entropy keeps a policy that drives at the bounds from staying there.
+    "cmil": world(entropy=0.1),
+    "vmail": cmil.vmail(world(entropy=0.1)),
     "iqmpc": iqmpc.Config(core=core()),
     "mpail2": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),

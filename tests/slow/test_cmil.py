@@ -1,5 +1,5 @@
-"""CMIL and V-MAIL swing up by a world model of what is observed; some 25 minutes on two
-busy cores.
+"""CMIL and V-MAIL swing up by a world model of what is observed; some 15 minutes on a
+busy core.
 
 CMIL is asked for it with ten demonstrations, of which cloning makes as much, and V-MAIL
 with two, of which cloning makes nothing. All returns are means over the same 20 starts, of

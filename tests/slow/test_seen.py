@@ -1,5 +1,5 @@
-"""CMIL swings up from pictures of 64 × 64 pixels, where cloning does not; by the
-times of its parts some 20 minutes on two cores.
+"""CMIL swings up from pictures of 64 × 64 pixels, where cloning does not; 20 minutes on a
+busy core.
 
 Ten demonstrations of an expert that was trained on numbers. The world model sees one frame
 at a time and remembers; cloning sees three, by the same tiles. Returns are means over the

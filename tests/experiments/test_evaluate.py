@@ -164,7 +164,7 @@ def test_a_run_that_was_never_evaluated_on_the_way_has_an_empty_curve(tmp_path):
 def test_subtasks_are_told_of_however_the_task_is_wrapped(tmp_path):
     """The first is done in one state alone, before the episode is over; the last never."""
     trained = driven("navigation", [[1.0, 0.0], [0.0, 0.0]], tmp_path)
-    plain = evaluate.in_distribution(trained, 3)
+    plain = evaluate.in_distribution(trained, 3, expert=False)
     assert "subtasks" not in plain
 
     def done(state):
@@ -172,8 +172,7 @@ def test_subtasks_are_told_of_however_the_task_is_wrapped(tmp_path):
         return jnp.array([inner.time == 7, inner.obs[4] > 0.5, False])
 
     env = trained.env._replace(subtasks=Subtasks(("once", "moves", "never"), done))
-    masked = wrappers.mask(env, (0, 1))
-    for seen in (env, masked):
-        found = evaluate.in_distribution(trained._replace(env=seen), 3, expert=False)
-        assert found["returns"] == plain["returns"]
-        assert found["subtasks"] == {"once": [1, 1], "moves": [1, 0], "never": [0, 0]}
+    masked = trained._replace(env=wrappers.mask(env, (0, 1)))
+    found = evaluate.in_distribution(masked, 3, expert=False)
+    assert found["returns"] == plain["returns"]
+    assert found["subtasks"] == {"once": [1, 1], "moves": [1, 0], "never": [0, 0]}

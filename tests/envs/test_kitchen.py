@@ -77,6 +77,9 @@ def test_the_environment_starts_as_it_says():
     assert 0.02 < off.max() <= 0.1
     np.testing.assert_allclose(states.sim.act, states.obs[:, :7], atol=1e-6)
     assert not np.asarray(kitchen.solved(states.obs)).any()
+    moved = states.replace(obs=states.obs.at[:, -2].set(kitchen.WANTED[1]))
+    assert env.subtasks.names[1] == "cabinet"
+    assert env.subtasks.done(moved).tolist() == [[False, True, False]] * 8
     expert = experiment.make_expert("kitchen", env)
     one = jax.tree.map(lambda leaf: leaf[0], states)
     action, _ = expert.act((), (), one, jax.random.key(0), False)

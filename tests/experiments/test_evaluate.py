@@ -11,7 +11,7 @@ from planil_jax import envs
 from planil_jax.agents import mpail
 from planil_jax.base import Agent, Subtasks, UsageError
 from planil_jax.data import demos
-from planil_jax.envs import wrappers
+from planil_jax.envs import pixels, wrappers
 from planil_jax.models import simulator
 from planil_jax.training import report
 
@@ -172,6 +172,7 @@ def test_subtasks_are_told_of_however_the_task_is_wrapped(tmp_path):
         return jnp.array([inner.time == 7, inner.obs[4] > 0.5, False])
 
     env = trained.env._replace(subtasks=Subtasks(("once", "moves", "never"), done))
+    assert pixels.wrap(env, 16).subtasks is env.subtasks
     masked = trained._replace(env=wrappers.mask(env, (0, 1)))
     found = evaluate.in_distribution(masked, 3, expert=False)
     assert found["returns"] == plain["returns"]

@@ -146,7 +146,7 @@ def trajectories(
 
 @style.styled
 def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """The learned reward of steps against the task's, a panel for each sort of steps.
+    """The learned reward against the task's, a panel for each sort of steps or episodes.
 
     Args:
       pairs: name -> learned rewards `[B]` and the task's `[B]`.
@@ -159,7 +159,7 @@ def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         if min(np.ptp(learned), np.ptp(task)) > 1e-9:
             name += f": r = {np.corrcoef(learned, task)[0, 1]:.2f}"
         axes.set_title(name)
-        axes.set_xlabel("task's reward of a step")
+        axes.set_xlabel("task's reward")
         axes.set_ylabel("learned reward")
     return figure
 

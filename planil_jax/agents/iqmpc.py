@@ -195,24 +195,25 @@ def plan_score(
     pair = latent.choose(params.model["critics"], pair_key, config.core.pick)
     value_keys = jax.random.split(value_key, config.value_samples)
 
-    def advantage(z: jax.Array, action: jax.Array) -> jax.Array:
-        """[Q - V - β log π](z, a); critics take the action and those of V together."""
-        policy = parts.policy.apply(params.policy, z)
-        own, own_log_probs = jax.vmap(parts.policy.sample, (None, 0))(policy, value_keys)
-        each = jax.vmap(functools.partial(value, parts, pair, z))
-        values = each(jnp.concatenate([action[None], own]))
-        soft = jnp.mean(values[1:] - beta * own_log_probs)
-        return values[0] - soft - beta * parts.policy.log_prob(policy, action)
+    def advantages(zs: jax.Array, actions: jax.Array) -> jax.Array:
+        """[Q - V - β log π](z_t, a_t) `[T]`; critics take a_t and V's actions together."""
+        policy = parts.policy.apply(params.policy, zs)
+        sample = jax.vmap(jax.vmap(parts.policy.sample, (0, None)), (None, 0))
+        own, own_log_probs = sample(policy, value_keys)
+        values = value(parts, pair, zs, jnp.concatenate([actions[None], own]))  # [1 + S, T]
+        soft = jnp.mean(values[1:] - beta * own_log_probs, axis=0)
+        return values[0] - soft - beta * parts.policy.log_prob(policy, actions)
 
     def score(actions: jax.Array) -> jax.Array:
         policy = parts.policy.apply(params.policy, z_0)
-        total = value(parts, pair, z_0, actions[0])
-        total -= beta * parts.policy.log_prob(policy, actions[0])
-        z = z_0
-        for t in range(1, len(actions)):
-            z = parts.model.step(params.model, z, actions[t - 1])
-            total += gamma**t * advantage(z, actions[t])
-        return total
+        first = value(parts, pair, z_0, actions[0])
+        first -= beta * parts.policy.log_prob(policy, actions[0])
+        if len(actions) == 1:
+            return first
+        # All later steps at once: fewer products, of larger matrices.
+        zs = parts.model.rollout(params.model, z_0, actions[:-1])[1:]
+        weights = gamma ** jnp.arange(1, len(actions))
+        return first + jnp.sum(weights * advantages(zs, actions[1:]))
 
     return score
 

@@ -79,6 +79,7 @@ class Config:
     ratio: float = 1.0  # gradient steps for each environment step
     batch: int = 256  # sequences of each buffer in a gradient step
     capacity: int = 100_000  # steps of each environment that are kept
+    age_power: float = 1.0  # above 1 what is learned from favours the old, see data.replay
     rate: float = 3e-4  # Adam
     rate_half_life: int = 0  # gradient steps in which all rates halve; 0: they stay
     rate_hold: int = 0  # gradient steps before they begin to
@@ -265,7 +266,7 @@ def own(
 ) -> Sequences:
     """Sequences of the learner's own."""
     if parts.frames:
-        age, column = replay.draw_starts(held, places, key, config.batch)
+        age, column = replay.draw_starts(held, places, key, config.batch, config.age_power)
         ages = age + jnp.arange(config.horizon + 1)[:, None]  # [H + 1, B]
         steps = replay.at(held, ages[:-1], column)
         obs = replay.stacked(
@@ -273,7 +274,9 @@ def own(
         )
         obs = _shifted(obs, jax.random.fold_in(key, 1))
     else:
-        steps = replay.sample_sequences(held, places, key, config.batch, config.horizon)
+        steps = replay.sample_sequences(
+            held, places, key, config.batch, config.horizon, config.age_power
+        )
         obs = jnp.concatenate([steps["obs"][:1], steps["next_obs"]])
     return Sequences(
         obs=obs,

@@ -83,21 +83,29 @@ def sequence_starts(replay: Replay, ended: jax.Array, length: int) -> jax.Array:
 
 
 def sample_sequences(
-    replay: Replay, starts: jax.Array, key: jax.Array, batch: int, length: int
+    replay: Replay,
+    starts: jax.Array,
+    key: jax.Array,
+    batch: int,
+    length: int,
+    age_power: float = 1.0,
 ) -> Any:
-    """Draws sequences `[length, B, ...]` of consecutive steps, uniformly from `starts`.
+    """Draws sequences `[length, B, ...]` of consecutive steps from `starts`, by age as
+    `sample` does.
 
     Where there is none yet, what comes is one sequence, across an end.
     """
-    age, column = draw_starts(replay, starts, key, batch)
+    age, column = draw_starts(replay, starts, key, batch, age_power)
     return at(replay, age + jnp.arange(length)[:, None], column)
 
 
 def draw_starts(
-    replay: Replay, starts: jax.Array, key: jax.Array, batch: int
+    replay: Replay, starts: jax.Array, key: jax.Array, batch: int, age_power: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws ages and columns `[B]` of steps, uniformly from `starts`."""
-    index = jax.random.randint(key, (batch,), 0, jnp.maximum(starts[-1], 1))
+    """Draws ages and columns `[B]` of steps from `starts`, as `sample` does from all."""
+    share = jax.random.uniform(key, (batch,)) ** age_power
+    index = jnp.minimum((share * starts[-1]).astype(jnp.int32), starts[-1] - 1)
+    index = jnp.maximum(index, 0)
     place = jnp.searchsorted(starts, index, side="right")  # [B]
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
     place = jnp.minimum(place, capacity * environments - 1)

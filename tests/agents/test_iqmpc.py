@@ -189,14 +189,14 @@ def test_what_follows_the_last_action_does_not_matter_to_it():
 def test_a_plan_takes_one_step_of_the_model_less_than_it_has_actions():
     steps = []
 
-    def counted(*args):
-        steps.append(1)
-        return PARTS.model.step(*args)
+    def counted(params, z, actions):
+        steps.append(len(actions))
+        return PARTS.model.rollout(params, z, actions)
 
-    parts = PARTS._replace(model=PARTS.model._replace(step=counted))
+    parts = PARTS._replace(model=PARTS.model._replace(rollout=counted, step=None))
     z = PARTS.model.encode(ACTING.model, normal(3))
     iqmpc.plan_score(CONFIG, parts, ACTING, z, KEY)(jnp.zeros((HORIZON, 2)))
-    assert len(steps) == HORIZON - 1
+    assert steps == [HORIZON - 1]
 
 
 # -------------------------------------------------------------------------------- learning

@@ -135,7 +135,7 @@ def test_the_environment_of_a_sample_says_nothing_of_its_age():
 # ------------------------------------------------------------------------------ sequences
 
 _starts = jax.jit(replay.sequence_starts, static_argnums=2)
-_sequences = jax.jit(replay.sample_sequences, static_argnums=(3, 4))
+_sequences = jax.jit(replay.sample_sequences, static_argnums=(3, 4, 5))
 
 
 def episodes(lengths: tuple[int, ...], capacity: int, environments: int):
@@ -190,6 +190,19 @@ def test_sequences_never_cross_an_episode_and_all_that_do_not_are_drawn(length, 
     counts = np.array([firsts.count(start) for start in whole])
     spread = (counts - 20_000 / len(whole)) ** 2 / (20_000 / len(whole))
     assert spread.sum() < len(whole) + 6 * (2 * len(whole)) ** 0.5
+
+
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_starts_of_sequences_are_drawn_by_age_too(power):
+    """Of 30 episodes of 2 steps, in which each sequence of 2 is an episode; within 0.02."""
+    ring = episodes((2,) * 30, 64, 1)
+    starts = _starts(ring, ring.steps["ended"], 2)
+    drawn = _sequences(ring, starts, jax.random.key(0), 20_000, 2, power)
+    number = np.asarray(drawn["episode"][0]) // 10
+    assert set(number) == set(range(30))
+    for q in (0.1, 0.5):
+        share = (number < 30 * q).mean()
+        np.testing.assert_allclose(share, q ** (1 / power), atol=0.02)
 
 
 def test_where_no_sequence_fits_there_is_no_start():

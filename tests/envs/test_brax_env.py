@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from planil_jax import envs
 from planil_jax.base import UsageError
-from planil_jax.envs import mjcf
+from planil_jax.envs import brax_env, mjcf
 
 BRAX, PLAYGROUND = "brax/inverted_pendulum/spring", "playground/PendulumSwingup"
 STEPS, LENGTH = 25, 20
@@ -137,6 +138,19 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
 
 
+def test_a_hopper_s_expert_is_paid_on_the_way_to_what_its_task_pays():
+    def of(height, speed):
+        env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
+        return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
+
+    told = [of(0.0, 2.0), of(0.35, 0.0), of(0.7, 0.0), of(0.35, 1.0), of(0.9, 3.0)]
+    np.testing.assert_allclose(told, [0.0, 0.05, 0.2, 0.15, 1.0], rtol=1e-6)
+    shaped = envs.make("playground/HopperHop:shaped=True")
+    state = jax.eval_shape(shaped.reset, jax.random.key(0))
+    step = jax.eval_shape(shaped.step, state, jnp.zeros((4,)))
+    assert step[1].reward.shape == ()
+
+
 def test_gravity_and_mass_of_a_brax_task_are_scaled():
     options = {}, {"gravity": 0.0}, {"gravity": 0.5}, {"mass": 2.0}
     plain, none, half, heavy = changes(BRAX, lambda state: state, 1.0, *options, steps=5)
@@ -187,6 +201,7 @@ def refusal(name: str, **options) -> str:
         ("playground/CheetaRun", "no task 'CheetaRun'. Did you mean CheetahRun?"),
         ("playground/zzz", "registry.ALL_ENVS"),
         ("playground/CheetahRun:impl=cuda", "impl must be jax or warp, not 'cuda'"),
+        ("playground/CheetahRun:shaped=True", "Tasks that have: HopperHop."),
     ],
 )
 def test_what_there_is_not_is_refused_by_its_name(name, named):

@@ -136,8 +136,8 @@ def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
     )
     trained = runs.Run(tmp_path, settings, env, lambda env, own: still, held, params, {}, 0)
     found = rewards.compare(trained, 3)
-    assert all(len(found[name]) == 2 for name in ("own", "random", "both"))
-    assert all(-1.0 <= value <= 1.0 for value in found["both"])
+    assert all(len(found[sort]) == 2 for sort in rewards.SORTS)
+    assert all(-1.0 <= value <= 1.0 for value in found["both"] + found["sums"])
     assert (tmp_path / rewards.PICTURE).stat().st_size > 1000
     assert "both" in rewards.table(found)
 

@@ -1,5 +1,6 @@
 """Layers whose outputs are known, and the size of the paper's networks."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,43 @@ def test_mish_by_one_exponential_is_mish():
     np.testing.assert_allclose(latent.mish(x), jax.nn.mish(x), rtol=2e-6, atol=1e-7)
     slopes, wanted = (jax.vmap(jax.grad(f))(x) for f in (latent.mish, jax.nn.mish))
     np.testing.assert_allclose(slopes, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(16,), (16, 2), (16, 9)])
+def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
+    """flax.linen.LayerNorm of Σ_i x_i W_i + b, far from mean 0; and slopes of slopes."""
+    inputs = [3 + normal(7, size, seed=size) for size in sizes]
+    kernel, bias = 0.5 + normal(sum(sizes), 12), 2 + normal(12, seed=3)
+    target = normal(7, 12, seed=4)
+    norm = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False)
+
+    def library(kernel, bias, *inputs):
+        return norm.apply({}, jnp.concatenate(inputs, axis=-1) @ kernel + bias)
+
+    def told(layer):
+        def loss(*args):
+            return jnp.sum((layer(*args) - target) ** 2)
+
+        def steepness(*args):
+            return sum(jnp.sum(g**2) for g in jax.grad(loss, every)(*args)[2:])
+
+        every = tuple(range(2 + len(sizes)))
+        return jax.jit(
+            lambda *args: (
+                layer(*args),
+                jax.grad(loss, every)(*args),
+                jax.grad(steepness, every)(*args),
+            )
+        )(kernel, bias, *inputs)
+
+    for found, wanted in zip(
+        jax.tree.leaves(told(latent.normalised)),
+        jax.tree.leaves(told(library)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            found, wanted, rtol=1e-3, atol=2e-4 * np.abs(wanted).max()
+        )
 
 
 def test_each_group_of_a_latent_state_is_a_distribution():

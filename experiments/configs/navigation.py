@@ -37,8 +37,19 @@ SETTINGS = {
     "airl": policy("airl"),
     "irl_mpc": policy("gaifo", deploy="planner", gradient_penalty=0.1, temperature=10.0)
     | {"run": dataclasses.replace(RUN, evaluate_every=10)},  # which is dear
+    # The old favoured, or the learner's own good driving fills the replay and the reward
+    # forgets what is not the expert.
     "mpail2": {
-        "agent": pendulum.SETTINGS["mpail2"],
+        "agent": dataclasses.replace(
+            pendulum.SETTINGS["mpail2"],
+            core=dataclasses.replace(
+                pendulum.SETTINGS["mpail2"].core,
+                encoder_share=0.1,
+                age_power=3.0,
+                rate_hold=3_000,
+                rate_half_life=2_000,
+            ),
+        ),
         "loop": loop.Config(environments=2, steps=50, rounds=5),
         "run": run.Config(total_steps=15_000, evaluate_every=2),
     },

@@ -1,26 +1,29 @@
 """Learning from end to end, as a user would: collect, train, evaluate."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import collect, evaluate, experiment, runs, train
-from planil_jax.training import loop, run
+from experiments.configs import navigation
 
-STEPS = 16_000  # environment steps; more seeds are a slow test's
+STEPS = 800  # environment steps; more seeds are a slow test's
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> runs.Run:
-    """MPAIL after 16,000 steps on 4 observation-only demonstrations of navigation."""
+    """MPAIL after 800 steps on 4 observation-only demonstrations of navigation."""
     directory = tmp_path_factory.mktemp("learning")
     path = str(directory / "navigation.npz")
     collect.collect("navigation", path, 4, seed=1, actions=False)
-    settings = experiment.Experiment(
-        loop=loop.Config(rounds=5),
-        run=run.Config(total_steps=STEPS, evaluation_episodes=0),
+    settings = experiment.freeze(navigation.get_config("mpail"))
+    limits = dataclasses.replace(
+        settings.run, total_steps=STEPS, evaluation_episodes=0, checkpoint_every=100
     )
+    settings = dataclasses.replace(settings, run=limits)
     train.train(settings, path, str(directory / "run"), resume=False)
     return runs.load(directory / "run")
 
@@ -36,9 +39,9 @@ def shares(trained) -> np.ndarray:
     return np.array(found["shares"])
 
 
-def test_mpail_drives_like_the_expert_after_16000_steps(trained, shares):
+def test_mpail_drives_like_the_expert_after_800_steps(trained, shares):
     assert trained.step == STEPS
-    assert shares[1] >= 0.8
+    assert shares[1] >= 0.9
 
 
 def test_the_untrained_planner_does_not(shares):
@@ -46,6 +49,6 @@ def test_the_untrained_planner_does_not(shares):
 
 
 def test_a_trained_run_finds_its_way_from_where_no_demonstration_was(trained):
-    """Half of the starts on 40 × 40 m; the claim, after 50,000 steps, is a slow test's."""
+    """Most starts on 40 × 40 m; the claim, after 50,000 steps, is a slow test's."""
     found = evaluate.on_field(trained, side=40.0, starts=16)
-    assert np.mean(found["successes"]) >= 0.5
+    assert np.mean(found["successes"]) >= 0.75

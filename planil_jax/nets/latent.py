@@ -10,6 +10,7 @@ Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3 and appendi
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -82,24 +83,30 @@ def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Ar
 
     Where no slopes are asked for, as in planning, it passes over the sum as seldom as can
     be: on a CPU such passes are what keeps a layer of a few hundred units from the speed of
-    the product in it. Of centred weights the sum has mean 0 by itself. Of one input, the
-    squares of d + b, d = x W, add up to d·d + 2 d·b + b·b, so that d + b is not written and
-    read again. Of few entries, an input is multiplied where it is added.
+    the products in it. Of centred weights the sum has mean 0 by itself. Beside p, which is
+    products of matrices, it has q = Σ_j y_j R_j: a bias, and inputs of few entries. Then
+
+        Σ (p + q)² = p·p + Σ_j y_j [2 p·R_j + Σ_k y_k R_j·R_k]
+
+    and p + q is written nowhere but normalised.
 
     Args:
       kernel: `[Σ_i I_i, N]`; bias: `[N]`; inputs: `[..., I_i]` each.
     """
     kernel = kernel - jnp.mean(kernel, axis=1, keepdims=True)
     bias = bias - jnp.mean(bias)
-    if len(inputs) == 1:
-        products = _product(inputs[0], kernel)
-        sums = products + bias
-        squares = jnp.sum(products**2, axis=-1, keepdims=True)
-        squares += 2 * _product(products, bias[:, None]) + jnp.sum(bias**2)
-    else:
-        sums = _sum(kernel, bias, *inputs, few=8)
-        squares = jnp.sum(sums**2, axis=-1, keepdims=True)
-    variance = jnp.maximum(squares, 0.0) / kernel.shape[1]
+    parts = list(zip(inputs, _rows(kernel, inputs), strict=True))
+    few = [(x, rows) for x, rows in parts[1:] if len(rows) <= 8]
+    many = parts[:1] + [(x, rows) for x, rows in parts[1:] if len(rows) > 8]
+    products = functools.reduce(jnp.add, (_product(x, rows) for x, rows in many))
+    one = jnp.ones((*(few or many)[0][0].shape[:-1], 1))
+    y = jnp.concatenate([*(x for x, _ in few), one], axis=-1)  # [..., J]
+    r = jnp.concatenate([*(rows for _, rows in few), bias[None]])  # [J, N]
+
+    crossed = 2 * _product(products, r.T) + _product(y, r @ r.T)
+    squares = jnp.sum(products**2, axis=-1) + jnp.sum(y * crossed, axis=-1)
+    variance = jnp.maximum(squares, 0.0)[..., None] / kernel.shape[1]
+    sums = products + sum(y[..., j, None] * row for j, row in enumerate(r))
     return sums * jax.lax.rsqrt(variance + _EPSILON)
 
 
@@ -111,17 +118,18 @@ def _normalised_jvp(primals, tangents):
     return jax.jvp(plain, primals, tangents)
 
 
-def _sum(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array, few: int = 0) -> jax.Array:
-    """Σ_i x_i W_i + b, those of at most `few` entries one entry after another."""
-    total, row = bias, 0
-    for x in inputs:
-        rows = kernel[row : row + x.shape[-1]]
-        if len(rows) <= few:
-            total = total + sum(x[..., i, None] * each for i, each in enumerate(rows))
-        else:
-            total = total + _product(x, rows)
-        row += len(rows)
+def _sum(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
+    """Σ_i x_i W_i + b."""
+    total = bias
+    for x, rows in zip(inputs, _rows(kernel, inputs), strict=True):
+        total = total + _product(x, rows)
     return total
+
+
+def _rows(kernel: jax.Array, inputs: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """The rows of the kernel that belong to each of the inputs."""
+    ends = list(itertools.accumulate(x.shape[-1] for x in inputs))
+    return jnp.split(kernel, ends[:-1])
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:

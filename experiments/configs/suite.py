@@ -5,7 +5,13 @@
     python -m experiments.train --config=experiments/configs/suite.py:CheetahRun/iqmpc \\
         --demos=demos/cheetah100.npz --seeds=3 --logdir=runs/cheetah
 
-`iqmpc` is of a size for a GPU, `iqmpc/small` for two cores.
+`iqmpc` is of a size for a GPU, `iqmpc/small` for two cores. HopperHop's expert learns from
+a reward of its own, since the task's is 0 until a hopper stands, and then shows the task:
+
+    python -m experiments.train --config=experiments/configs/suite.py:HopperHop/sac \\
+        --logdir=runs/hop_expert
+    python -m experiments.collect --run=runs/hop_expert --which=best --episodes=100 \\
+        --env=playground/HopperHop:action_repeat=2 --actions --out=demos/hop100.npz
 """
 
 import dataclasses
@@ -82,9 +88,12 @@ def get_config(what: str = "CheetahRun/iqmpc"):
             f"suite.py:{what}: name one of {', '.join(REPEATS)}, and after a / one of "
             f"{', '.join(SETTINGS)}."
         )
-    settings = {
-        "environment": f"playground/{task}:action_repeat={REPEATS[task]}",
-        **SETTINGS[method or "iqmpc"],
-    }
+    environment = f"playground/{task}:action_repeat={REPEATS[task]}"
+    settings = {"environment": environment, **SETTINGS[method or "iqmpc"]}
+    if (task, method) == ("HopperHop", "sac"):
+        settings |= {
+            "environment": f"{environment},shaped=True",
+            "run": run.Config(total_steps=800_000),
+        }
     name = (method or "iqmpc").partition("/")[0]
     return config.thaw(experiment.of_method(name, **settings))

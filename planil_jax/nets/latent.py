@@ -81,17 +81,35 @@ def _over_group(combine: Callable, x: jax.Array) -> jax.Array:
 def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
     """Σ_i x_i W_i + b, its entries moved and scaled to mean 0 and variance 1.
 
-    Where no slopes are asked for, as in planning, it passes over the sum as seldom as can
-    be: on a CPU such passes are what keeps a layer of a few hundred units from the speed of
-    the products in it. Of centred weights the sum has mean 0 by itself. Beside p, which is
-    products of matrices, it has q = Σ_j y_j R_j: a bias, and inputs of few entries. Then
+    On a CPU, where no slopes are asked for, as in planning, by `_in_one_pass`.
+
+    Args:
+      kernel: `[Σ_i I_i, N]`; bias: `[N]`; inputs: `[..., I_i]` each.
+    """
+    return jax.lax.platform_dependent(
+        kernel, bias, *inputs, cpu=_in_one_pass, default=_plainly
+    )
+
+
+@normalised.defjvp
+def _normalised_jvp(primals, tangents):
+    return jax.jvp(_plainly, primals, tangents)
+
+
+def _plainly(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
+    return jax.nn.standardize(_sum(kernel, bias, *inputs), epsilon=_EPSILON)
+
+
+def _in_one_pass(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
+    """The same, passing over the sum as seldom as can be.
+
+    Such passes are what keeps a layer of a few hundred units from the speed of the products
+    in it. Of centred weights the sum has mean 0 by itself. Beside p, which is products of
+    matrices, it has q = Σ_j y_j R_j: a bias, and inputs of few entries. Then
 
         Σ (p + q)² = p·p + Σ_j y_j [2 p·R_j + Σ_k y_k R_j·R_k]
 
     and p + q is written nowhere but normalised.
-
-    Args:
-      kernel: `[Σ_i I_i, N]`; bias: `[N]`; inputs: `[..., I_i]` each.
     """
     kernel = kernel - jnp.mean(kernel, axis=1, keepdims=True)
     bias = bias - jnp.mean(bias)
@@ -108,14 +126,6 @@ def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Ar
     variance = jnp.maximum(squares, 0.0)[..., None] / kernel.shape[1]
     sums = products + sum(y[..., j, None] * row for j, row in enumerate(r))
     return sums * jax.lax.rsqrt(variance + _EPSILON)
-
-
-@normalised.defjvp
-def _normalised_jvp(primals, tangents):
-    def plain(*args: jax.Array) -> jax.Array:
-        return jax.nn.standardize(_sum(*args), epsilon=_EPSILON)
-
-    return jax.jvp(plain, primals, tangents)
 
 
 def _sum(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:

@@ -65,11 +65,13 @@ def world(**fields: Any) -> cmil.Config:
     return cmil.Config(**settings | fields)
 
 
+# IQ-MPC's replay favours the old, or it soon forgets what is not the expert.
+_IQMPC = core(age_power=3.0)
 SETTINGS: dict[str, Any] = {
     # So much entropy keeps a policy that drives at the bounds from staying there.
     "cmil": world(entropy=0.1),
     "vmail": cmil.vmail(world(entropy=0.1)),
-    "iqmpc": iqmpc.Config(core=core()),
+    "iqmpc": iqmpc.Config(core=_IQMPC),
     "mpail2": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),
@@ -77,12 +79,12 @@ SETTINGS: dict[str, Any] = {
     ),
     "tdmpc2": tdmpc2.Config(core=core()),
     # Variants: what becomes of IQ-MPC without one of its choices, or with another.
-    "iqmpc/value": iqmpc.Config(core=core(), objective="value"),
-    "iqmpc/penalty": iqmpc.Config(core=core(), gradient_penalty=0.1),
-    "iqmpc/alpha=0.1": iqmpc.Config(core=core(), alpha=0.1),
-    "iqmpc/alpha=2": iqmpc.Config(core=core(), alpha=2.0),
-    "iqmpc/policy": iqmpc.Config(core=core(plan=False)),
-    "iqmpc/steady": iqmpc.Config(core=core(), expert_noise=0.1),
+    "iqmpc/value": iqmpc.Config(core=_IQMPC, objective="value"),
+    "iqmpc/penalty": iqmpc.Config(core=_IQMPC, gradient_penalty=0.1),
+    "iqmpc/alpha=0.1": iqmpc.Config(core=_IQMPC, alpha=0.1),
+    "iqmpc/alpha=2": iqmpc.Config(core=_IQMPC, alpha=2.0),
+    "iqmpc/policy": iqmpc.Config(core=core(plan=False, age_power=3.0)),
+    "iqmpc/steady": iqmpc.Config(core=_IQMPC, expert_noise=0.1),
     "mpail2/policy": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, plan=False),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),

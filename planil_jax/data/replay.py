@@ -103,9 +103,12 @@ def draw_starts(
     replay: Replay, starts: jax.Array, key: jax.Array, batch: int, age_power: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
     """Draws ages and columns `[B]` of steps from `starts`, as `sample` does from all."""
-    share = jax.random.uniform(key, (batch,)) ** age_power
-    index = jnp.minimum((share * starts[-1]).astype(jnp.int32), starts[-1] - 1)
-    index = jnp.maximum(index, 0)
+    count = jnp.maximum(starts[-1], 1)
+    if age_power == 1.0:
+        index = jax.random.randint(key, (batch,), 0, count)
+    else:
+        share = jax.random.uniform(key, (batch,)) ** age_power
+        index = jnp.minimum((share * count).astype(jnp.int32), count - 1)
     place = jnp.searchsorted(starts, index, side="right")  # [B]
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
     place = jnp.minimum(place, capacity * environments - 1)

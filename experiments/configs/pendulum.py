@@ -84,7 +84,7 @@ SETTINGS: dict[str, Any] = {
     "iqmpc/alpha=0.1": iqmpc.Config(core=_IQMPC, alpha=0.1),
     "iqmpc/alpha=2": iqmpc.Config(core=_IQMPC, alpha=2.0),
     "iqmpc/policy": iqmpc.Config(core=core(plan=False, age_power=3.0)),
-    "iqmpc/steady": iqmpc.Config(core=core(), expert_noise=0.1),
+    "iqmpc/steady": iqmpc.Config(core=_IQMPC, expert_noise=0.1),
     "mpail2/policy": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, plan=False),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),

@@ -54,8 +54,7 @@ def sample(replay: Replay, key: jax.Array, batch: int, age_power: float = 1.0) -
     """
     row_key, column_key = jax.random.split(key)
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
-    share = jax.random.uniform(row_key, (batch,)) ** age_power
-    age = jnp.minimum((share * replay.size).astype(jnp.int32), replay.size - 1)
+    age = _by_age(row_key, batch, replay.size, age_power)
     rows = (_oldest(replay) + age) % capacity
     columns = jax.random.randint(column_key, (batch,), 0, environments)
     return jax.tree.map(lambda ring: ring[rows, columns], replay.steps)
@@ -107,8 +106,7 @@ def draw_starts(
     if age_power == 1.0:
         index = jax.random.randint(key, (batch,), 0, count)
     else:
-        share = jax.random.uniform(key, (batch,)) ** age_power
-        index = jnp.minimum((share * count).astype(jnp.int32), count - 1)
+        index = _by_age(key, batch, count, age_power)
     place = jnp.searchsorted(starts, index, side="right")  # [B]
     capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
     place = jnp.minimum(place, capacity * environments - 1)
@@ -165,6 +163,12 @@ def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> A
     age = jax.random.randint(age_key, (batch,), 0, starts)
     column = jax.random.randint(column_key, (batch,), 0, environments)
     return at(replay, age + jnp.arange(length)[:, None], column)
+
+
+def _by_age(key: jax.Array, batch: int, count: jax.Array, age_power: float) -> jax.Array:
+    """Places `[batch]` in an order of `count` by age, as `sample` says."""
+    share = jax.random.uniform(key, (batch,)) ** age_power
+    return jnp.minimum((share * count).astype(jnp.int32), count - 1)
 
 
 def _oldest(replay: Replay) -> jax.Array:

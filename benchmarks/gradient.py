@@ -7,7 +7,7 @@ steps of its model. One row a method:
 
     GFLOP       operations of the products of one step of all parts, counted
     ms          median wall clock of one step, compiled
-    of peak     share of the speed of a large product of matrices, measured in the same run
+    of peak     share of the speed of large products of matrices, taken in turn with it
     cpu ms      processor time of all threads, of one step
     eager ms    the same, of the same losses op by op: without compilation
     ratio       of the two
@@ -63,9 +63,9 @@ def agents(batch: int = BATCH, **network: Any) -> dict[str, Agent]:
 
 
 def measure(
-    methods: Sequence[str], seconds: float, units: timing.Units, batch: int = BATCH
+    methods: Sequence[str], seconds: float, batch: int = BATCH
 ) -> list[dict[str, Any]]:
-    """Rows of these methods, taken in turn.
+    """Rows of these methods, taken in turn with large products of matrices.
 
     Raises:
       UsageError: one of them has no learned model.
@@ -76,20 +76,21 @@ def measure(
         raise UsageError(
             f"--methods={foreign[0]}: --gradient is for {', '.join(made)}; leave it out."
         )
-    calls, eager, counted, compile_seconds = {}, {}, {}, {}
+    multiply, multiplications = timing.products()
+    calls, eager, counted, compile_seconds = {"products": multiply}, {}, {}, {}
     for method in methods:
         timing.say(f"compiling {method} …")
         state, args = filled(made[method])
         counted[method] = operations.count(made[method].update, state, *args)
-        calls[method], compile_seconds[method] = timing.compiled(
+        eager[method] = _op_by_op(made[method], *filled(made[method]))
+        calls[method], compile_seconds[method] = timing.threaded(
             made[method].update, state, *args
         )
-        eager[method] = _op_by_op(made[method], state, args)
     timing.say("measuring …")
     durations = timing.in_turn(calls, seconds)
+    peaks = multiplications / durations["products"]  # of each turn
     rows = []
     for method in methods:
-        took = float(np.median(durations[method]))
         own = min(processor_seconds(calls[method]) for _ in range(3))
         eager[method]()  # compiles each operation
         row: dict[str, Any] = {
@@ -97,8 +98,9 @@ def measure(
             "batch": batch,
             "horizon": UNROLL if method == "mail" else HORIZON,
             "operations": counted[method],
-            "seconds": took,
-            "share_of_peak": counted[method] * units.matmul / took,
+            "seconds": float(np.median(durations[method])),
+            "share_of_peak": float(np.median(counted[method] / durations[method] / peaks)),
+            "peak": float(np.median(peaks)),
             "processor_seconds": own,
             "eager_processor_seconds": min(
                 processor_seconds(eager[method]) for _ in range(2)

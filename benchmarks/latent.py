@@ -77,34 +77,46 @@ def operations(name: str, config: latent.Config, environments: int = 1) -> float
     return 2.0 * total * environments
 
 
-def measure(seconds: float, environments: Sequence[int], units: timing.Units) -> list[dict]:
-    """Rows of all planners and numbers of environments, each planner's taken in turn."""
+def measure(seconds: float, environments: Sequence[int]) -> list[dict]:
+    """Rows of all planners and numbers of environments.
+
+    Taken in turn with large products of matrices, whose median speed is the peak that rows
+    tell their share of. Plans side by side come after all others, by themselves: they leave
+    nothing of anybody else's in a processor's cache.
+    """
+    multiply, multiplications = timing.products()
+    in_turn = [(name, count, count > 1) for name in CONFIGS for count in environments]
+    alone = [
+        (name, count, False) for name in CONFIGS for count in environments if count > 1
+    ]
+    calls: dict[tuple, timing.Call] = {}
+    compile_seconds: dict[tuple, float] = {}
+    for name, count, turn in in_turn + alone:
+        timing.say(f"compiling {name}, {count} environments …")
+        module, config = CONFIGS[name]
+        way = name, count, turn
+        calls[way], compile_seconds[way] = _call(module, config, count, turn)
+    timing.say("measuring …")
+    first = {way: calls[way] for way in in_turn}
+    durations = timing.in_turn({(): multiply} | first, seconds)
+    peak = multiplications / np.median(durations.pop(()))
+    durations |= timing.in_turn({way: calls[way] for way in alone}, seconds)
     rows = []
-    ways = [(count, turn) for count in environments for turn in {False, count > 1}]
-    for name, (module, config) in CONFIGS.items():
-        calls, compile_seconds = {}, {}
-        for count, in_turn in ways:
-            timing.say(f"compiling {name}, {count} environments …")
-            way = f"{count} {in_turn}"
-            calls[way], compile_seconds[way] = _call(module, config, count, in_turn)
-        timing.say("measuring …")
-        durations = timing.in_turn(calls, seconds)
-        for count, in_turn in ways:
-            way = f"{count} {in_turn}"
-            took = float(np.median(durations[way]))
-            flops = operations(name, config.core, count)
-            row = {
-                "planner": name,
-                "environments": count,
-                "in_turn": in_turn,
-                "operations": flops,
-                "seconds": took,
-                "share_of_peak": flops * units.matmul / took,
-                "compile_seconds": compile_seconds[way],
-                "calls": len(durations[way]),
-            }
-            print(line(row), flush=True)
-            rows.append(row)
+    for (name, count, turn), each in durations.items():
+        flops, took = operations(name, CONFIGS[name][1].core, count), np.median(each)
+        row = {
+            "planner": name,
+            "environments": count,
+            "in_turn": turn,
+            "operations": flops,
+            "seconds": float(took),
+            "share_of_peak": float(flops / took / peak),
+            "peak": float(peak),
+            "compile_seconds": compile_seconds[name, count, turn],
+            "calls": len(each),
+        }
+        print(line(row), flush=True)
+        rows.append(row)
     return rows
 
 

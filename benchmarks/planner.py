@@ -59,14 +59,13 @@ def main() -> None:
     grid = ("samples", "horizons", "environments")
     sizes = [timing.positive_integers(name, getattr(FLAGS, name)) for name in grid]
     timing.writable(FLAGS.out)
-    timing.say("measuring single operations …")
-    units = timing.measure_units(FLAGS.unit_seconds)
     if FLAGS.model == "latent":
         print(latent.COLUMNS)
-        rows = latent.measure(FLAGS.seconds, sizes[-1], units)
-        told = {"units_seconds": asdict(units), "rows": rows}
-        timing.write(FLAGS.out, {"about": timing.about("planner")} | told)
+        rows = latent.measure(FLAGS.seconds, sizes[-1])
+        timing.write(FLAGS.out, {"about": timing.about("planner"), "rows": rows})
         return
+    timing.say("measuring single operations …")
+    units = timing.measure_units(FLAGS.unit_seconds)
     rows = []
     print(COLUMNS)
     for samples, horizon, environments in itertools.product(*sizes):

@@ -53,6 +53,24 @@ def threaded(fn: Callable, state: Any, *args) -> tuple[Call, float]:
     return call, seconds
 
 
+def products() -> tuple[Call, float]:
+    """A call of large products of float32 matrices, and its operations.
+
+    What matrices are multiplied for cannot be faster than this, the machine's peak. To be
+    taken in turn with it, and of a like duration, since a busy machine slows both.
+    """
+    side, count = 1024, 16
+
+    def multiply(matrix: jax.Array) -> jax.Array:
+        total = matrix
+        for _ in range(count):
+            total = total @ matrix
+        return total
+
+    ones = jnp.full((side, side), 1.0 / side, jnp.float32)  # its powers are itself
+    return compiled(multiply, ones)[0], 2.0 * side**3 * count
+
+
 def in_turn(
     calls: dict[Name, Call], seconds: float, least: int = 5
 ) -> dict[Name, np.ndarray]:

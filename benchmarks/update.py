@@ -20,7 +20,6 @@ are random numbers of the right shape, on which the time does not depend. Agents
 methods' own; the flags of sizes make them smaller.
 """
 
-import dataclasses
 import json
 from typing import Any
 
@@ -81,12 +80,10 @@ def main() -> None:
 def one_gradient_step() -> None:
     """What --gradient measures."""
     timing.writable(FLAGS.out)
-    units = timing.measure_units()
     print(gradient.COLUMNS)
     methods = FLAGS.methods or list(gradient.agents())
-    rows = gradient.measure(methods, FLAGS.seconds, units, FLAGS.batch or gradient.BATCH)
-    about = timing.about("update") | {"units": dataclasses.asdict(units)}
-    timing.write(FLAGS.out, {"about": about, "rows": rows})
+    rows = gradient.measure(methods, FLAGS.seconds, FLAGS.batch or gradient.BATCH)
+    timing.write(FLAGS.out, {"about": timing.about("update"), "rows": rows})
 
 
 def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:

@@ -97,9 +97,10 @@ def measure(seconds: float, environments: Sequence[int]) -> list[dict]:
         way = name, count, turn
         calls[way], compile_seconds[way] = _call(module, config, count, turn)
     timing.say("measuring …")
-    first = {way: calls[way] for way in in_turn}
-    durations = timing.in_turn({(): multiply} | first, seconds)
-    peak = multiplications / np.median(durations.pop(()))
+    products = "products", 0, False
+    first = {products: multiply} | {way: calls[way] for way in in_turn}
+    durations = timing.in_turn(first, seconds)
+    peak = multiplications / np.median(durations.pop(products))
     durations |= timing.in_turn({way: calls[way] for way in alone}, seconds)
     rows = []
     for (name, count, turn), each in durations.items():

@@ -91,9 +91,21 @@ def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Ar
     )
 
 
-@normalised.defjvp
+@functools.partial(normalised.defjvp, symbolic_zeros=True)
 def _normalised_jvp(primals, tangents):
-    return jax.jvp(_plainly, primals, tangents)
+    """The slopes of `_plainly`, by those of the arguments alone that have any.
+
+    Else the kernel of a network that stands still is multiplied by zeros once more.
+    """
+    zero = jax.custom_derivatives.SymbolicZero
+    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, zero)]
+
+    def of_moving(*values: jax.Array) -> jax.Array:
+        filled = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
+        return _plainly(*filled.values())
+
+    chosen = [primals[i] for i in moving], [tangents[i] for i in moving]
+    return jax.jvp(of_moving, *chosen)
 
 
 def _plainly(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:

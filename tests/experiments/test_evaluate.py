@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from planil_jax.base import Agent, Subtasks, UsageError
 from planil_jax.data import demos
 from planil_jax.envs import pixels, wrappers
 from planil_jax.models import simulator
-from planil_jax.training import report
+from planil_jax.training import loop, report
 
 
 def driven(environment: str, actions, tmp_path) -> runs.Run:
@@ -37,7 +38,7 @@ def test_a_run_is_evaluated_elsewhere_with_what_it_learned_here(tmp_path):
     there = evaluate.elsewhere(trained, "navigation:episode_length=9,drive_lag=0")
     assert there.env.spec.episode_length == 9
     paths, _, _ = evaluate._episodes(
-        there, there.env, evaluate.jax.random.split(evaluate.jax.random.key(0), 3)
+        there, there.env, jax.random.split(jax.random.key(0), 3)
     )
     assert paths.shape == (2, 3, 10, 7)
     np.testing.assert_allclose(paths[0, :, -1, 4], 3.0, atol=1e-5)  # full throttle, no lag
@@ -67,7 +68,7 @@ def test_a_model_can_be_another_one_or_several():
     many = dataclasses.replace(one, model=("navigation", "navigation:slip=0.3"))
     for settings, shape in ((one, (7,)), (many, (2, 7))):
         model = experiment.make_model(settings, env)
-        state = env.reset(evaluate.jax.random.key(0))
+        state = env.reset(jax.random.key(0))
         assert model.observe((), model.start((), state)).shape == shape
 
 
@@ -127,8 +128,8 @@ def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
     config = dataclasses.replace(settings.agent, history=1)
     entries = tuple(range(env.spec.observation_size))
     agent = mpail.make(env.spec, simulator.prior_or_physics(env), config, 1, entries)
-    keys = evaluate.jax.random.split(evaluate.jax.random.key(0), 2)
-    params = evaluate.jax.vmap(lambda key: agent.init(key).params)(keys)
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.vmap(lambda key: agent.init(key).params)(keys)
     held = demos.none(env.spec)
     still = agent._replace(
         carry=lambda: (),
@@ -140,6 +141,37 @@ def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
     assert all(-1.0 <= value <= 1.0 for value in found["both"] + found["sums"])
     assert (tmp_path / rewards.PICTURE).stat().st_size > 1000
     assert "both" in rewards.table(found)
+
+
+def test_hands_are_the_agent_s_own_in_so_many_steps_and_random_in_the_rest():
+    """A hand of 0 drives as an evaluation does; one of 1 at no step as the agent would."""
+    env = envs.make("navigation")
+    own = jnp.array([0.25, -0.5])
+    agent = Agent(
+        needs_actions=False,
+        init=lambda key: (),
+        carry=lambda: jnp.zeros(()),
+        act=lambda params, carry, state, key, explore: (params, carry + 1),
+        update=lambda state, *_: (state, {}),
+    )
+    keys = jax.random.split(jax.random.key(0), 16)
+
+    @jax.jit
+    def driven_by(share):
+        return loop.evaluate(rewards._shaky(agent, env, share), env, own, keys)[0]
+
+    plain, _ = jax.jit(lambda: loop.evaluate(agent, env, own, keys))()
+    np.testing.assert_allclose(driven_by(0.0).obs, plain.obs, atol=1e-5)
+    kept = {
+        share: np.mean(np.all(driven_by(share).action == own, -1))
+        for share in rewards.HANDS
+    }
+    assert kept[0.0] == 1.0 and kept[1.0] == 0.0
+    assert kept == pytest.approx({share: 1 - share for share in kept}, abs=0.03)
+    low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
+    random = np.asarray(driven_by(1.0).action).reshape(-1, 2)
+    np.testing.assert_allclose(random.min(0), low, atol=0.02)
+    np.testing.assert_allclose(random.max(0), high, atol=0.02)
 
 
 def test_a_method_without_a_reward_is_refused(tmp_path):

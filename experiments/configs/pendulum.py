@@ -67,6 +67,8 @@ def world(**fields: Any) -> cmil.Config:
 
 # IQ-MPC's replay favours the old, or it soon forgets what is not the expert.
 _IQMPC = core(age_power=3.0)
+# Rates that fall once it drives like the expert, before critics tell the two apart.
+_STEADY = core(age_power=3.0, rate_hold=2_000, rate_half_life=500)
 SETTINGS: dict[str, Any] = {
     # So much entropy keeps a policy that drives at the bounds from staying there.
     "cmil": world(entropy=0.1),
@@ -84,7 +86,7 @@ SETTINGS: dict[str, Any] = {
     "iqmpc/alpha=0.1": iqmpc.Config(core=_IQMPC, alpha=0.1),
     "iqmpc/alpha=2": iqmpc.Config(core=_IQMPC, alpha=2.0),
     "iqmpc/policy": iqmpc.Config(core=core(plan=False, age_power=3.0)),
-    "iqmpc/steady": iqmpc.Config(core=_IQMPC, expert_noise=0.1),
+    "iqmpc/steady": iqmpc.Config(core=_STEADY, expert_noise=0.1),
     "mpail2/policy": mpail2.Config(
         core=core(5, decay=0.95, encoder_share=1.0, plan=False),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),

@@ -66,10 +66,10 @@ def test_every_seed_reaches_the_expert_in_3000_steps(method, pendulum_expert, ra
     assert found.min() > expert - 0.05 * (expert - random)
 
 
-def test_iqmpc_keeps_what_it_reached_where_critics_see_an_expert_with_noise(
+def test_iqmpc_keeps_what_it_reached_with_noise_on_the_expert_and_rates_that_fall(
     pendulum_expert, random
 ):
-    """After twice as many steps; without the noise it is lost by then."""
+    """After twice as many steps; by then it is lost without."""
     demos, expert = pendulum_expert
     found = trained("iqmpc/steady", demos, 6000, seeds=3)
     assert found.min() > expert - 0.05 * (expert - random)

@@ -5,13 +5,10 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compile_cache(tmp_path_factory, worker_id) -> dict[str, str]:
+def compile_cache(tmp_path_factory) -> dict[str, str]:
     """Environment variables that share compiled programs with processes of a test."""
-    directory = tmp_path_factory.getbasetemp()
-    if worker_id != "master":  # that of all workers
-        directory = directory.parent
     cache = {
-        "jax_compilation_cache_dir": str(directory / "xla"),
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
+from benchmarks import operations
 from planil_jax.base import EnvSpec
 from planil_jax.models import latent as models
 from planil_jax.nets import latent
@@ -80,6 +81,21 @@ def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
         np.testing.assert_allclose(
             found, wanted, rtol=1e-3, atol=2e-4 * np.abs(wanted).max()
         )
+
+
+@pytest.mark.parametrize("of, products", [((2,), 2), ((0,), 2), ((0, 2), 3), ((1,), 1)])
+def test_what_stands_still_is_not_multiplied_for_slopes(of, products):
+    """A layer is one product; of its kernel (0) and of its input (2) each slope is one."""
+    args = normal(16, 12), normal(12, seed=2), normal(7, 16, seed=3)
+
+    def loss(kernel, bias, x):
+        return jnp.sum(latent.normalised(kernel, bias, x) ** 3)
+
+    assert operations.count(jax.grad(loss, of), *args) == products * 2 * 7 * 16 * 12
+    slopes = jax.jit(jax.grad(loss, of))(*args)
+    every = jax.jit(jax.grad(loss, (0, 1, 2)))(*args)
+    for found, wanted in zip(slopes, (every[i] for i in of), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_each_group_of_a_latent_state_is_a_distribution():

@@ -37,7 +37,7 @@ def core(size: int, **fields: Any) -> latent.Config:
         "network": networks.Config(latent=size, encoder=(256,), hidden=(size, size)),
         "planner": dataclasses.replace(small.planner, samples=256, iterations=4, elites=32),
         "batch": latent.Config().batch,
-        "average_rate": 0.5,
+        "average_rate": 0.05,
         "warm_up": 2_000,
     }
     return dataclasses.replace(small, **settings | fields)
@@ -64,7 +64,7 @@ SETTINGS: dict[str, Any] = {
         "run": run.Config(total_steps=400_000),
     },
     "iqmpc": {
-        "agent": iqmpc.Config(core=core(256, ratio=0.25), expert_noise=0.1),
+        "agent": iqmpc.Config(core=core(256, ratio=0.5, capacity=25_000), expert_noise=0.1),
         "loop": loop.Config(environments=16, steps=25, rounds=5, resets=16),
         "run": run.Config(total_steps=100_000, evaluation_episodes=8),
     },

@@ -93,6 +93,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
       environments: E of the loop, by which the replay is laid out.
     """
     core = config.core
+    lasting = spec.terminates and config.absorbing
     parts = engine.make(spec, core, steps=core.planner.horizon)
     size = core.network.latent
     reward = mlp.make_scalar(config.reward, (size, size))
@@ -138,10 +139,11 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
             own = engine.own(held, places, parts, core, own_key)
-            if spec.terminates and config.absorbing:
+            ended = own.terminal[-1]
+            if lasting:
                 own = absorbed(own, jax.random.fold_in(own_key, 1))
             pairs = engine.expert_pairs(demos, parts, core, expert_key)
-            return learn(state, own, pairs, key)
+            return learn(state, own, ended, pairs, key)
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)
@@ -150,7 +152,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
-        state: State, own: engine.Sequences, pairs, key: jax.Array
+        state: State, own: engine.Sequences, ended: jax.Array, pairs, key: jax.Array
     ) -> tuple[State, Metrics]:
         reward_key, critic_key, policy_key = jax.random.split(key, 3)
 
@@ -162,9 +164,13 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         model = parts.model_fit.step(state.model, gradients)
         expert = parts.model.encode(state.model.params, pairs)  # [2, B, Z]
 
+        learner = encoded[:2]
+        if lasting:
+            stays = ended * spec.episode_length
+            learner = visited(encoded, stays, jax.random.fold_in(reward_key, 1))
         of_reward = functools.partial(reward_loss, config, reward)
         gradients, told_reward = jax.grad(of_reward, has_aux=True)(
-            state.reward.params, encoded, expert, reward_key
+            state.reward.params, learner, expert, reward_key
         )
         fitted_reward = reward_fit.step(state.reward, gradients)
 
@@ -239,6 +245,26 @@ def absorbed(own: engine.Sequences, key: jax.Array) -> engine.Sequences:
     )
 
 
+def visited(encoded: jax.Array, stays: jax.Array, key: jax.Array) -> jax.Array:
+    """The learner's pairs `[2, B, Z]`, drawn as often as it is there.
+
+    An end for good counts for the steps that are spent in it. Without them a learner that
+    falls at once is, by count, mostly where episodes begin, and seldom where it lies: less
+    like the expert at the start than at the end, it learns to fall the sooner.
+
+    Args:
+      encoded: of sequences `[H + 1, B, Z]`.
+      stays: steps `[B]` spent where a sequence ends, 0 where its episode goes on.
+    """
+    first, second, last = encoded[0], encoded[1], encoded[-1]
+    pairs = jnp.stack([jnp.concatenate([first, last]), jnp.concatenate([second, last])])
+    weights = jnp.concatenate([jnp.ones(len(stays)), stays])
+    chosen = jax.random.choice(
+        key, len(weights), (len(stays),), p=weights / jnp.sum(weights)
+    )
+    return pairs[:, chosen]
+
+
 def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):
     """q: the mean of two critics `[...]`."""
     return jnp.mean(parts.critics.apply(pair, z, actions)[..., 0], axis=0)
@@ -306,18 +332,17 @@ def reward_loss(
     config: Config,
     reward: Network,
     params: Params,
-    encoded: jax.Array,
+    learner: jax.Array,
     expert: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Of r, on the first pairs of the learner's `[H + 1, B, Z]` and the expert's pairs
-    `[2, B, Z]`."""
-    of_learner = reward.apply(params, encoded[0], encoded[1])
+    """Of r, on pairs `[2, B, Z]` of both."""
+    of_learner = reward.apply(params, learner[0], learner[1])
     of_expert = reward.apply(params, expert[0], expert[1])
     penalty = adversarial.gradient_penalty(
         lambda pair: reward.apply(params, *pair),
         (expert[0], expert[1]),
-        (encoded[0], encoded[1]),
+        (learner[0], learner[1]),
         key,
     )
     distance = adversarial.wasserstein(of_expert, of_learner)

@@ -11,7 +11,7 @@ import pytest
 
 from planil_jax.agents import latent as engine
 from planil_jax.agents import mpail2
-from planil_jax.base import EnvSpec, EnvState
+from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition
 from planil_jax.nets import latent, mlp
 from planil_jax.planners import mppi
 
@@ -235,6 +235,78 @@ def test_an_episode_that_ended_for_good_stays_where_it_ended():
             assert (jnp.abs(actions[left:]) < 1).all()
             assert not np.isin(actions[left:], OWN.actions[:, b]).any()
     assert len(seen) == 2 + 3 * (HORIZON + 1)
+
+
+def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
+    """Of 5 sequences two end, for 100 steps each: 200 of 205 pairs stand still there."""
+    ends, stay = jnp.array([False, True, False, True, False]), 100
+
+    def drawn(stays, key):
+        return mpail2.visited(ENCODED, stays, key)  # [2, B, Z]
+
+    def still(stays, seed: int) -> jax.Array:
+        """Which sequence each of the pairs is the end of `[draws × B, B]`."""
+        keys = jax.random.split(jax.random.key(seed), 400)
+        pairs = jit(jax.vmap(drawn, (None, 0)))(stays, keys)  # [draws, 2, B, Z]
+        first, second = jnp.moveaxis(pairs, 1, 0).reshape(2, -1, 1, ENCODED.shape[-1])
+        of_end = (first == ENCODED[-1]) & (second == ENCODED[-1])
+        of_step = (first == ENCODED[0]) & (second == ENCODED[1])
+        np.testing.assert_array_equal(jnp.sum(of_end.all(-1) | of_step.all(-1), axis=-1), 1)
+        return of_end.all(-1)
+
+    shares = jnp.mean(still(stay * ends, 1), axis=0)
+    np.testing.assert_allclose(shares, [0, 100 / 205, 0, 100 / 205, 0], atol=0.03)
+    assert not still(0 * ends, 2).any()
+
+
+@pytest.mark.parametrize("stay", [0, 92])
+def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
+    """All begin at one place. The expert goes on to another, and stays for the rest of 100
+    steps; the learner has fallen after 8. By count of steps alone (0) it is the beginning
+    that it is told to shun."""
+    begin, expert, fallen = jnp.eye(3, 16)
+    of_learner = jnp.where(jnp.arange(64)[:, None] % 8 == 7, fallen, begin)  # ends [B, Z]
+    encoded = jnp.stack([jnp.broadcast_to(begin, (64, 16))] * 2 + [of_learner])
+    shown = jnp.stack([jnp.broadcast_to(expert, (64, 16))] * 2)
+    shown = shown.at[:, 0].set(begin)
+    stays = stay * (jnp.arange(64) % 8 == 7)
+
+    def step(params, key):
+        learner = mpail2.visited(encoded, stays, key)
+        slope = jax.grad(mpail2.reward_loss, argnums=2, has_aux=True)(
+            CONFIG, REWARD, params, learner, shown, key
+        )[0]
+        return jax.tree.map(lambda p, g: p - 0.03 * g, params, slope), None
+
+    keys = jax.random.split(KEY, 300)
+    params = jit(lambda params: jax.lax.scan(step, params, keys)[0])(MODEL["reward"])
+    at = [REWARD.apply(params, z, z) for z in (fallen, begin, expert)]
+    assert (at[0] < at[1]) == (stay > 0)
+    assert max(at[:2]) < at[2]
+
+
+@pytest.mark.parametrize(("terminates", "absorbing"), [(1, 1), (1, 0), (0, 1)])
+def test_ends_are_counted_where_they_last(terminates, absorbing, monkeypatch):
+    spec = SPEC._replace(terminates=bool(terminates))
+    core = dataclasses.replace(CORE, capacity=20)
+    config = dataclasses.replace(CONFIG, core=core, absorbing=bool(absorbing))
+    agent, counted = mpail2.make(spec, config, 1), []
+
+    def visited(encoded, stays, key):
+        counted.append(stays.shape)
+        return encoded[:2]
+
+    monkeypatch.setattr(mpail2, "visited", visited)
+    reals = (3,), (2,), (3,), ()
+    step = Transition(
+        *[jax.ShapeDtypeStruct((20, 1, *shape), jnp.float32) for shape in reals],
+        *[jax.ShapeDtypeStruct((20, 1), bool)] * 2,
+    )
+    demos = Demonstrations(
+        normal(1, 10, 3), None, jnp.array([9]), jnp.zeros(1, bool), (0, 1, 2)
+    )
+    jax.eval_shape(agent.update, jax.eval_shape(agent.init, KEY), step, demos, KEY, 1)
+    assert bool(counted) == (terminates and absorbing)
 
 
 @pytest.mark.parametrize("half_life", [0, 100])

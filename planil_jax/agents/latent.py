@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -211,16 +212,33 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
     def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
         key, random_key = jax.random.split(key)
         z = parts.model.encode(params.model, state.obs)
-        decide = functools.partial(planned if config.plan else followed, explore=explore)
-        if config.in_turn:
-            decide = jax.custom_batching.sequential_vmap(decide)
-        action, carry = decide(params, carry, z, key)
+        now = params, carry, z, key
+        decide: Callable = planned if config.plan else followed
+        decide = functools.partial(decide, explore=explore)
+        action, carry = in_turn(decide, *now)(*now) if config.in_turn else decide(*now)
         if explore:
             random = jax.random.uniform(random_key, action.shape, minval=-1.0)
             action = jnp.where(params.random, random, action)
         return parts.full(action), carry
 
     return (planner.init if config.plan else tuple), act
+
+
+def in_turn(function: Callable, *args: Any) -> Callable:
+    """The function of such arguments; under `vmap` it is called on one after another.
+
+    `sequential_vmap` lets a function close over nothing that is traced, which all is that
+    an agent made inside a compiled program has of its own.
+    """
+    traced, out = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    @jax.custom_batching.sequential_vmap
+    def one(held: list[jax.Array], *args: Any):
+        closed = jax.extend.core.ClosedJaxpr(traced.jaxpr, held)
+        leaves = jax.extend.core.jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(out), leaves)
+
+    return functools.partial(one, traced.consts)
 
 
 # ------------------------------------------------------------------------------- learning

@@ -381,15 +381,21 @@ def test_the_discount_looks_a_fifth_of_an_episode_ahead():
 
 
 def test_planning_in_turn_is_planning_side_by_side():
+    """Also of an agent that is made in the program, as those of a finished run are."""
+
     def plans(core: engine.Config):
-        made = iqmpc.make(SPEC, dataclasses.replace(CONFIG, core=core), 1)
         params = ACTING.replace(random=jnp.zeros((), bool))
 
-        def act(obs, key):
+        def driven(obs, key):
+            made = iqmpc.make(SPEC, dataclasses.replace(CONFIG, core=core), 1)
             state = EnvState((), obs, jnp.zeros((), jnp.int32))
-            return made.act(params, made.carry(), state, key, True)
 
-        return jit(jax.vmap(act))(normal(3, 3), jax.random.split(KEY, 3))
+            def step(carry, key):
+                return made.act(params, carry, state, key, True)[::-1]
+
+            return jax.lax.scan(step, made.carry(), jax.random.split(key, 2))
+
+        return jit(jax.vmap(driven))(normal(3, 3), jax.random.split(KEY, 3))
 
     beside, in_turn = plans(CORE), plans(dataclasses.replace(CORE, in_turn=True))
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):

@@ -225,10 +225,10 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
 
 
 def in_turn(function: Callable, *args: Any) -> Callable:
-    """The function of such arguments; under `vmap` it is called on one after another.
+    """The function of such arguments; under `vmap` it takes them one after another.
 
-    `sequential_vmap` lets a function close over nothing that is traced, which all is that
-    an agent made inside a compiled program has of its own.
+    `sequential_vmap` alone refuses a function that closes over something traced, as one of
+    an agent that is made inside a compiled program does; here that is an argument too.
     """
     traced, out = jax.make_jaxpr(function, return_shape=True)(*args)
 

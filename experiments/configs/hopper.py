@@ -8,8 +8,9 @@
 GAIL's reward pays for staying alive, since a hopper that falls ends its episode; with the
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
-cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU; `mpail2/small`, for
-two cores, has not learned to hop. So on `gym/Ant`, by --config.environment and --demos.
+cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, also on `gym/Ant`
+and others, by --config.environment and --demos; `mpail2/small`, for two cores, has not
+learned to hop.
 """
 
 import dataclasses

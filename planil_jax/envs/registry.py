@@ -16,10 +16,13 @@ something only beside it: "pendulum:pixels=64,frames=2".
 """
 
 import ast
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from planil_jax.base import Environment, UsageError, did_you_mean
 from planil_jax.envs import pixels, wrappers
@@ -100,7 +103,23 @@ def make(name: str, **options: Any) -> Environment:
         for option, value in written.items()
     } | options
     env = make_fn(*task, **{o: v for o, v in given.items() if o not in offered})
-    return _wrapped(name, env, {o: v for o, v in given.items() if o in offered})
+    return _wrapped(name, _precise(env), {o: v for o, v in given.items() if o in offered})
+
+
+def _precise(env: Environment) -> Environment:
+    """Its physics in products of whole float32 numbers, of which a GPU by itself keeps ten
+    bits; networks are not concerned."""
+
+    def whole(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def precise(*args: Any) -> Any:
+            with jax.default_matmul_precision("highest"):
+                return function(*args)
+
+        return precise
+
+    prior = env.prior and env.prior._replace(step=whole(env.prior.step))
+    return env._replace(reset=whole(env.reset), step=whole(env.step), prior=prior)
 
 
 def _wrapped(name: str, env: Environment, given: dict[str, Any]) -> Environment:

@@ -1,6 +1,7 @@
 import runpy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,6 +151,28 @@ def test_a_maker_can_be_imported_when_it_is_first_used():
 
 def test_an_option_arrives():
     assert envs.make("point_mass", episode_length=7).spec.episode_length == 7
+
+
+def test_physics_are_in_products_of_whole_floats():
+    """A GPU rounds factors to ten bits where it is not told otherwise."""
+
+    def outside():
+        env = point_mass.make()
+
+        def turned(state, action):
+            following, transition = env.step(state, action)
+            obs = following.obs
+            return following.replace(obs=jnp.outer(obs, obs) @ obs), transition
+
+        return env._replace(step=turned)
+
+    envs.register("outside/turned", outside)
+    for env, precise in (outside(), False), (envs.make("outside/turned"), True):
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        action = jnp.zeros(env.spec.action_size)
+        program = str(jax.make_jaxpr(env.step)(state, action))
+        assert "dot_general" in program
+        assert ("Precision.HIGHEST" in program) == precise
 
 
 def test_an_outside_package_can_register_and_make_its_own():

@@ -16,7 +16,8 @@ first action of π(·|z_H); plans of the policy compete in every iteration.
 
 An episode that ended for good stays where it ended, whatever is done there: a learner that
 falls then meets, step after step, what no demonstrator ever showed, where a value of 0
-would be worth more than a negative reward. Demonstrations hold observations only.
+would be worth more than a negative reward; and E_π counts it there for as long as an
+episode lasts. Demonstrations hold observations only.
 
 Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
 arXiv 2310.16828; of ends, Kostrikov et al. 2019, Discriminator-Actor-Critic, arXiv

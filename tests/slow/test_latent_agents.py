@@ -6,6 +6,7 @@ what the expert does better than random actions. Episodes never end early.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import experiment
@@ -17,6 +18,7 @@ from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
 EPISODES = 20
+HALVES = ("expert", "learner")
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 
 
@@ -46,13 +48,21 @@ def random() -> float:
 
 
 def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
-    """Returns `[S]` after so many environment steps of each seed."""
+    """Returns `[S]` after so many environment steps of each seed.
+
+    All the way, IQ-MPC's decoded rewards stay within ±4α, on average over the expert's and
+    over the learner's steps.
+    """
     settings = experiment.freeze(pendulum.get_config(method))
     agent = experiment.make_agent(settings, ENV, demos)
     config = run.Config(total_steps=steps, evaluate_every=0, evaluation_episodes=EPISODES)
-    *_, last = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
-    print(method, last.metrics["eval/return"])
-    return last.metrics["eval/return"]
+    epochs = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
+    told = [epoch.metrics for epoch in epochs]
+    if method.startswith("iqmpc"):
+        rewards = [epoch[f"reward/{half}"] for epoch in told for half in HALVES]
+        assert np.abs(rewards).max() <= 4 * settings.agent.alpha
+    print(method, told[-1]["eval/return"])
+    return told[-1]["eval/return"]
 
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2"])

@@ -1,4 +1,4 @@
-"""What takes long to compile is compiled once a session, by whichever test comes first."""
+"""What takes long to compile is compiled once a session, and as quickly as can be."""
 
 import jax
 import pytest
@@ -6,12 +6,23 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory) -> dict[str, str]:
-    """Environment variables that share compiled programs with processes of a test."""
-    cache = {
+    """Environment variables by which processes of a test compile alike, and share it."""
+    options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
     }
-    for name, value in cache.items():
+    for name, value in options.items():
         jax.config.update(name, value)
-    return {name.upper(): str(value) for name, value in cache.items()}
+    return {name.upper(): str(value) for name, value in options.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimised(request, compile_cache) -> bool:
+    """Whether programs are optimised: in modules marked so. Most run for less time than
+    that takes.
+    """
+    wanted = request.node.get_closest_marker("optimised") is not None
+    jax.config.update("jax_disable_most_optimizations", not wanted)
+    return wanted

@@ -37,7 +37,6 @@ from planil_jax.training import loop
 BOUND = 0.3  # of actions; below the planners' noise, so that it is met
 LOOP = loop.Config(environments=3, steps=6, rounds=2, resets=2)
 ENTRIES = (0, 1, 2, 3)
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 _PLANNER = mppi.Config(samples=8, horizon=3, iterations=2)
 _NETWORK = mlp.Config(hidden=(8, 8))
 _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
@@ -242,9 +241,8 @@ def bench(name: str) -> Bench:
 
     init = functools.partial(loop.init, agent, env, LOOP)
     demos = demonstrations(0, agent.needs_actions)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    act = jit(agent.act, static_argnums=4)
-    return Bench(agent, env, demos, jit(init), jit(epoch), act, traces)
+    act = jax.jit(agent.act, static_argnums=4)
+    return Bench(agent, env, demos, jax.jit(init), jax.jit(epoch), act, traces)
 
 
 def train(name: str, seed: int = 0, demos=None, scale=1.0, shift=0.0, epochs: int = 2):
@@ -331,7 +329,7 @@ def test_a_seed_in_a_sweep_equals_that_seed_alone(name):
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     reward = (jnp.float32(1.0), jnp.float32(0.0))
     over_seeds = jax.vmap(made.epoch.__wrapped__, (None, None, None, 0))
-    epoch = jax.jit(over_seeds, compiler_options=QUICK)
+    epoch = jax.jit(over_seeds)
     sweep, told = epoch(made.demos, jnp.int32(0), reward, states)
     for i, seed in enumerate((5, 6)):
         alone, metrics = train(name, seed, epochs=1)

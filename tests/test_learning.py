@@ -10,6 +10,7 @@ import pytest
 from experiments import collect, evaluate, experiment, runs, train
 from experiments.configs import navigation
 
+pytestmark = pytest.mark.optimised
 STEPS = 800  # environment steps; more seeds are a slow test's
 
 

@@ -17,6 +17,7 @@ from planil_jax.data import demos as demonstrations
 from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
+pytestmark = pytest.mark.optimised
 ENV = envs.make("pendulum")
 EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)

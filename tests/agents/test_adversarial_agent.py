@@ -25,7 +25,6 @@ from planil_jax.base import (
 from planil_jax.nets import heads, mlp, normalise
 from planil_jax.planners import mppi
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0,), (2.0,), 5, 0.1)
 ENTRIES = (0, 1)
 FORMS = list(adversarial.FORMS)
@@ -73,8 +72,7 @@ REWARD, POTENTIAL = [0.5, -1.0], [0.7, 0.2]  # of AIRL's g and h
 def compiled(form: str):
     """`init` and `update`, one environment."""
     agent = adversarial.make(SPEC, CONFIGS[form], ENTRIES, MOVED)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(agent.init), jit(agent.update)
+    return jax.jit(agent.init), jax.jit(agent.update)
 
 
 def linear(weights, bias: float = 0.0):
@@ -337,7 +335,7 @@ def test_what_acts_is_what_was_learnt():
 def test_the_discriminator_is_spectrally_normalised_where_it_is_said(normed):
     config = dataclasses.replace(CONFIGS["gail"], spectral_norm=normed)
     agent = adversarial.make(SPEC, config, ENTRIES, MOVED)
-    state = jax.jit(agent.init, compiler_options=QUICK)(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     raw, acting = (
         np.linalg.norm(weights_and_bias(params)[0])
         for params in (state.discriminator.params, state.params.discriminator)
@@ -360,7 +358,7 @@ PLANNED = dataclasses.replace(
 @functools.cache
 def acting(config: adversarial.Config):
     agent = adversarial.make(SPEC, config, ENTRIES, MOVED)
-    return agent, jax.jit(agent.act, static_argnums=4, compiler_options=QUICK)
+    return agent, jax.jit(agent.act, static_argnums=4)
 
 
 def start() -> EnvState:

@@ -12,7 +12,6 @@ from planil_jax.agents import bc
 from planil_jax.base import Demonstrations, EnvSpec, EnvState, UsageError
 from planil_jax.nets import heads, mlp
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 SPEC = EnvSpec("plane", ("a", "b", "c"), (0.0, -4.0), (2.0, 4.0), 5, 0.1)
 ENTRIES = (0, 2)
 SMALL = bc.Config(
@@ -29,8 +28,7 @@ LIKELIHOOD = dataclasses.replace(SMALL, loss="likelihood", rate=3e-3)
 def compiled(config: bc.Config):
     """`init`, `update` and `act`; the last with `explore` static."""
     agent = bc.make(SPEC, config, ENTRIES)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(agent.init), jit(agent.update), jit(agent.act, static_argnums=4)
+    return jax.jit(agent.init), jax.jit(agent.update), jax.jit(agent.act, static_argnums=4)
 
 
 def expert(obs: np.ndarray) -> np.ndarray:
@@ -145,9 +143,8 @@ def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
     agent = bc.make(choices, SMALL, ENTRIES)
     demos = demonstrate()
     right = jax.nn.one_hot((demos.obs[:, :-1, 0] > 0).astype(int), 2)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    state, told = jit(agent.update)(
-        jit(agent.init)(jax.random.key(0)),
+    state, told = jax.jit(agent.update)(
+        jax.jit(agent.init)(jax.random.key(0)),
         None,
         demos.replace(actions=right),
         jax.random.key(1),
@@ -159,7 +156,7 @@ def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
         start = EnvState((), row, jnp.zeros((), jnp.int32))
         return agent.act(state.params, (), start, jax.random.key(0), False)[0]
 
-    actions = jit(jax.vmap(one))(jnp.asarray(obs, jnp.float32))
+    actions = jax.jit(jax.vmap(one))(jnp.asarray(obs, jnp.float32))
     clear = np.abs(obs[:, 0]) > 0.3
     np.testing.assert_array_equal(actions[clear], np.eye(2)[(obs[clear, 0] > 0) * 1])
     assert told["policy/error"] < 0.1 and told["policy/likelihood"] < 0.2

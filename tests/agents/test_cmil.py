@@ -23,7 +23,6 @@ from planil_jax.models import rssm
 from planil_jax.nets import conv, heads, mlp, normalise
 from planil_jax.nets import rssm as networks
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEY = jax.random.key(0)
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 SMALL = mlp.Config(hidden=(5,), activation="elu")
@@ -52,7 +51,7 @@ CONFIG = cmil.Config(
 
 
 PARTS = cmil.make_parts(SPEC, CONFIG)
-judged, valued = jit(PARTS.judge.apply), jit(PARTS.critics.apply)
+judged, valued = jax.jit(PARTS.judge.apply), jax.jit(PARTS.critics.apply)
 HEADLESS = dataclasses.replace(CONFIG.model, network=networks.Config(heads=0))
 
 
@@ -111,7 +110,7 @@ def setting(config: cmil.Config = CONFIG) -> Setting:
 @functools.cache
 def compiled(function, config: cmil.Config = CONFIG):
     """A loss, or what else takes config and parts first."""
-    return jit(functools.partial(function, config, setting(config).parts))
+    return jax.jit(functools.partial(function, config, setting(config).parts))
 
 
 def imagined(made: Setting, cloning: bool = False):
@@ -154,7 +153,7 @@ def disagreement(made: Setting, rollout: cmil.Rollout) -> np.ndarray:
     """Of the steps before the last, `[H, L, B]`, asked step by step."""
     features = rollout.features[:-1]
     beliefs = rssm.Belief(features[..., :6], features[..., 6:])
-    return jit(made.parts.model.disagreement)(made.model, beliefs, rollout.action[:-1])
+    return jax.jit(made.parts.model.disagreement)(made.model, beliefs, rollout.action[:-1])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -351,7 +350,7 @@ def test_a_logit_of_slope_three_pays_a_penalty_of_four_and_noise_spares_actions(
     direction = np.zeros(9, np.float32)
     direction[0] = 3.0
     parts = made.parts._replace(judge=Network(None, lambda params, x, a: x @ direction))
-    loss = jit(functools.partial(cmil.discriminator_loss, config, parts))
+    loss = jax.jit(functools.partial(cmil.discriminator_loss, config, parts))
     found, metrics = loss((), expert, rollout, KEY)
     np.testing.assert_allclose(metrics["discriminator/penalty"], 4.0, rtol=1e-4)
     np.testing.assert_allclose(found, metrics["discriminator/loss"] + 8.0, rtol=1e-4)
@@ -362,7 +361,7 @@ def test_a_logit_of_slope_three_pays_a_penalty_of_four_and_noise_spares_actions(
 
     parts = made.parts._replace(judge=Network(None, shared))
     quiet, noisy = (
-        jit(functools.partial(cmil.discriminator_loss, config, parts))
+        jax.jit(functools.partial(cmil.discriminator_loss, config, parts))
         for config in (CONFIG, options(instance_noise=2.5))
     )
     for shares, moves in (((1.0, 0.0), True), ((0.0, 1.0), False)):
@@ -390,7 +389,7 @@ def learned():
         ended=jnp.ones((1,), bool),
         replay=None,
     )
-    step = jit(functools.partial(cmil.learn, config, parts))
+    step = jax.jit(functools.partial(cmil.learn, config, parts))
 
     def learn(state, cloning=False):
         return step(state, made.batch, jnp.array(cloning), KEY)[0]
@@ -452,7 +451,7 @@ def test_what_was_imagined_carries_no_gradient_to_what_imagined_it():
         arguments = made.critics, made.critics, rollout, features, made.batch, rewards
         return told + cmil.critic_loss(CONFIG, made.parts, *arguments)[0]
 
-    for leaf in jax.tree.leaves(jit(jax.grad(losses, (0, 1)))(made.model, made.policy)):
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(losses, (0, 1)))(made.model, made.policy)):
         assert not np.asarray(leaf).any()
 
 
@@ -494,7 +493,7 @@ def test_a_batch_is_learned_by_heart():
     moments = normalise.init(3)
     losses = functools.partial(cmil.model_loss, made.config, made.parts)
 
-    @jit
+    @jax.jit
     def fitted(key):
         def step(fit, key):
             (loss, _), slope = jax.value_and_grad(losses, has_aux=True)(
@@ -575,9 +574,9 @@ def test_acting_follows_the_posterior_s_mean_and_samples_when_it_explores():
     agent = cmil.make(SPEC, CONFIG, 1)
     moments = normalise.Moments(jnp.float32(5), jnp.full(3, 0.2), jnp.full(3, 4.0))
     params = cmil.Acting(made.model, made.policy, moments)
-    act, model = jit(agent.act, static_argnums=4), made.parts.model
+    act, model = jax.jit(agent.act, static_argnums=4), made.parts.model
     seen, carry = normal(3, 3, seed=4), agent.carry()
-    belief, led, step = model.start(), jnp.zeros(2), jit(model.observe_step)
+    belief, led, step = model.start(), jnp.zeros(2), jax.jit(model.observe_step)
     for obs in seen:
         action, carry = act(params, carry, states(obs), KEY, False)
         encoded = model.encode(params.model, (obs - 0.2) / 2.0)
@@ -603,7 +602,7 @@ def test_of_a_stack_of_frames_the_newest_is_seen_and_held():
     frames = jnp.asarray(
         np.random.default_rng(0).integers(0, 256, (64, 64, 9), dtype=np.uint8)
     )
-    act = jit(agent.act, static_argnums=4)
+    act = jax.jit(agent.act, static_argnums=4)
 
     def acted(frames):
         return act(params, agent.carry(), states(frames), KEY, False)[0]

@@ -14,7 +14,6 @@ from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition, Usage
 from planil_jax.nets import latent
 from planil_jax.planners import mppi
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON = 4
 CORE = engine.Config(
@@ -96,7 +95,7 @@ def literal(config, acting, z, key, actions):
 def test_the_telescoped_score_is_the_paper_s(samples):
     config = dataclasses.replace(CONFIG, value_samples=samples)
 
-    @jit
+    @jax.jit
     def both(z, actions):
         score = iqmpc.plan_score(config, PARTS, ACTING, z, KEY)
         return score(actions), literal(config, ACTING, z, KEY, actions)
@@ -116,7 +115,7 @@ def test_the_published_score_telescopes_but_for_its_noise():
     one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), critics)
     same = ACTING.replace(model=ACTING.model | {"critics": one})
 
-    @jit
+    @jax.jit
     def both(acting, z, actions):
         scores = iqmpc.published_score, iqmpc.plan_score
         return [score(config, parts, acting, z, KEY)(actions) for score in scores]
@@ -166,7 +165,7 @@ def test_what_follows_the_last_action_does_not_matter_to_it():
     z = PARTS.model.encode(ACTING.model, normal(3))
     actions = jnp.tanh(normal(HORIZON, 2))
 
-    @jit
+    @jax.jit
     def slopes(last):
         def of_score(last):
             score = iqmpc.plan_score(CONFIG, PARTS, ACTING, z, KEY)
@@ -207,7 +206,7 @@ def gradients(objective: str, terminal: bool = False):
     """Of the model's loss: in its own parameters, the policy's and the target's."""
     config = dataclasses.replace(CONFIG, objective=objective, gradient_penalty=1.0)
 
-    @jit
+    @jax.jit
     def all_three(own, expert):
         def loss(params, policy, target):
             arguments = config, PARTS, params, policy, target, own, expert, KEY
@@ -240,7 +239,7 @@ def test_the_policy_s_step_moves_the_policy_and_pulls_on_no_latent_state():
         fitted, metrics = engine.fit_policy(PARTS, CORE, fitted, value, zs, KEY)
         return metrics["policy/loss"], fitted.params
 
-    slope, after = jit(jax.grad(stepped, has_aux=True))(normal(4, 5, 16))
+    slope, after = jax.jit(jax.grad(stepped, has_aux=True))(normal(4, 5, 16))
     assert moved(jax.tree.map(jnp.subtract, after, ACTING.policy))
     assert not moved(slope)
 
@@ -250,7 +249,7 @@ def test_encodings_that_are_predicted_pull_on_nothing():
     config = dataclasses.replace(CONFIG, critic=0.0)
     own, expert = sequences(3), sequences(7)
 
-    @jit
+    @jax.jit
     def slope(later):
         def moved_by(later):
             changed = own.replace(obs=own.obs.at[1:].set(later))
@@ -266,7 +265,7 @@ def test_nothing_is_bootstrapped_from_an_end_for_good():
     """After an end the target is not read; in the middle of an episode it is."""
     target = params(1).model["critics"]
 
-    @functools.partial(jit, static_argnums=1)
+    @functools.partial(jax.jit, static_argnums=1)
     def rewards(target, ended: bool):
         arguments = CONFIG, PARTS, ACTING.model, ACTING.policy, target
         own, expert = sequences(3, ended), sequences(7, ended)
@@ -290,7 +289,7 @@ def test_decoded_rewards_are_those_of_the_critics_and_the_target():
     target["params"]["_Dense_1"] = dict(last, bias=last["bias"] + 3.0)  # Q̄ = 3
     own, expert = sequences(3), sequences(7)
     arguments = config, parts, ACTING.model, ACTING.policy, target, own, expert, KEY
-    _, (zs, metrics) = jit(functools.partial(iqmpc.model_loss, *arguments))()
+    _, (zs, metrics) = jax.jit(functools.partial(iqmpc.model_loss, *arguments))()
     values = parts.critics.apply(
         ACTING.model["critics"], zs[:-1], jnp.concatenate([expert.actions, own.actions], 1)
     )
@@ -327,7 +326,7 @@ DEMOS = Demonstrations(
 @functools.cache
 def agent():
     made = iqmpc.make(SPEC, CONFIG, 1)
-    return jit(made.init), jit(made.update), made
+    return jax.jit(made.init), jax.jit(made.update), made
 
 
 def steps_taken(state) -> int:
@@ -356,8 +355,8 @@ def test_while_warming_up_exploring_actions_are_uniform_and_others_are_not():
     def drawn(state, explore):
         keys = jax.random.split(KEY, 400)
         carry = made.carry()
-        every = jit(jax.vmap(lambda key: made.act(state, carry, start, key, explore)[0]))
-        return np.asarray(every(keys))
+        act = jax.vmap(lambda key: made.act(state, carry, start, key, explore)[0])
+        return np.asarray(jax.jit(act)(keys))
 
     actions = drawn(state, True)
     low, high = np.array(SPEC.action_low), np.array(SPEC.action_high)
@@ -395,7 +394,7 @@ def test_planning_in_turn_is_planning_side_by_side():
 
             return jax.lax.scan(step, made.carry(), jax.random.split(key, 2))
 
-        return jit(jax.vmap(driven))(normal(3, 3), jax.random.split(KEY, 3))
+        return jax.jit(jax.vmap(driven))(normal(3, 3), jax.random.split(KEY, 3))
 
     beside, in_turn = plans(CORE), plans(dataclasses.replace(CORE, in_turn=True))
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):

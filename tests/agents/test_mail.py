@@ -24,7 +24,6 @@ from planil_jax.envs import pendulum, point_mass, wrappers
 from planil_jax.models import ensemble, simulator, unroll
 from planil_jax.nets import forward, heads, mlp, normalise
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 SMALL = mlp.Config(hidden=(8,), activation="tanh")
 BARE = mlp.Config(hidden=())
@@ -151,7 +150,7 @@ def visited(theta, model, start, noise, real=None):
 def test_the_gradient_of_the_unrolled_cost_is_the_paper_s_recursion(seed):
     with jax.enable_x64(True):
         theta, model, cost, start, noise = toy(seed)
-        found = jit(jax.grad(total))(theta, model, cost, start, noise)
+        found = jax.jit(jax.grad(total))(theta, model, cost, start, noise)
         wanted = recursion(theta, model, cost, *visited(theta, model, start, noise))
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
 
@@ -159,14 +158,14 @@ def test_the_gradient_of_the_unrolled_cost_is_the_paper_s_recursion(seed):
 def test_it_is_that_of_central_finite_differences():
     with jax.enable_x64(True):
         theta, *rest = toy(2)
-        value, step = jit(total), 1e-5
+        value, step = jax.jit(total), 1e-5
         wanted = np.zeros_like(theta)
         for place in np.ndindex(theta.shape):
             nudge = np.zeros_like(theta)
             nudge[place] = step
             gain = value(theta + nudge, *rest) - value(theta - nudge, *rest)
             wanted[place] = gain / (2 * step)
-        found = jit(jax.grad(total))(theta, *rest)
+        found = jax.jit(jax.grad(total))(theta, *rest)
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
 
 
@@ -174,7 +173,7 @@ def test_as_algorithm_1_prints_it_the_recursion_is_another():
     """With one number each for state, action and θ the typo has a value: a wrong one."""
     with jax.enable_x64(True):
         theta, model, cost, start, noise = toy(3, obs=1, actions=1)
-        found = jit(jax.grad(total))(theta, model, cost, start, noise)
+        found = jax.jit(jax.grad(total))(theta, model, cost, start, noise)
         path = visited(theta, model, start, noise)
         np.testing.assert_allclose(found, recursion(theta, model, cost, *path), rtol=1e-9)
         printed = recursion(theta, model, cost, *path, typo=True)
@@ -196,7 +195,7 @@ def test_corrected_costs_are_the_real_ones_with_the_model_s_slopes_there():
             observe=lambda params, obs: obs,
             recover=lambda params, obs: obs,
         )
-        both = jit(jax.value_and_grad(functools.partial(total, dynamics=dynamics)))
+        both = jax.jit(jax.value_and_grad(functools.partial(total, dynamics=dynamics)))
         value, found = both(theta, model, cost, start, noise)
         states, actions = visited(theta, model, start, noise, real)
         costs = [
@@ -215,14 +214,14 @@ def test_corrected_costs_are_the_real_ones_with_the_model_s_slopes_there():
 def setting(config: mail.Config = CONFIG):
     """Parts, and parameters of policy, discriminator and model, none of which is 0."""
     parts = mail.make_parts(SPEC, config)
-    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
+    model = shifted(jax.jit(parts.model.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.Moments(
             jnp.float32(5), jnp.array([0.3, -0.2, 1.0]), jnp.full(3, 2.0)
         ),
         change=normalise.Moments(jnp.float32(5), jnp.full(3, 0.1), jnp.full(3, 0.25)),
     )
-    policy, judge = jit(parts.policy.init)(KEY), jit(parts.judge.init)(KEY)
+    policy, judge = jax.jit(parts.policy.init)(KEY), jax.jit(parts.judge.init)(KEY)
     return parts, shifted(policy), shifted(judge), model
 
 
@@ -268,7 +267,7 @@ def test_the_loss_and_its_gradient_are_those_of_a_loop_over_starts_and_steps(rew
         return mail.policy_loss(config, parts, policy, judge, model, obs, actions, KEY)[0]
 
     (found, slope), (wanted, steps) = (
-        jit(jax.value_and_grad(each))(policy) for each in (loss, by_hand)
+        jax.jit(jax.value_and_grad(each))(policy) for each in (loss, by_hand)
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(slope), jax.tree.leaves(steps), strict=True):
@@ -281,7 +280,7 @@ def test_along_records_the_loss_is_the_cost_of_what_was_done():
     parts, policy, judge, model = setting(config)
     obs, actions = records()
 
-    @jit
+    @jax.jit
     def both(policy):
         def loss(policy):
             arguments = policy, judge, model, obs, actions, KEY
@@ -321,7 +320,7 @@ def line(cost_of: str) -> tuple[mail.Parts, mail.Config, ensemble.Learned]:
     member = parts.model.ensemble.member._replace(step=step)
     models = parts.model.ensemble._replace(member=member)
     parts = parts._replace(judge=judge, model=parts.model._replace(ensemble=models))
-    model = jit(parts.model.ensemble.dynamics.init)(KEY)
+    model = jax.jit(parts.model.ensemble.dynamics.init)(KEY)
     return parts, config, model
 
 
@@ -333,7 +332,7 @@ def test_what_comes_later_than_the_horizon_teaches_nothing(horizon, wanted):
     so twice, and the second one once: 3 γ³. The bound of 2 doubles them all."""
     parts, config, model = line("state")
     config = dataclasses.replace(config, horizon=horizon)
-    policy = jax.tree.map(jnp.zeros_like, jit(parts.policy.init)(KEY))
+    policy = jax.tree.map(jnp.zeros_like, jax.jit(parts.policy.init)(KEY))
     policy["params"]["raw_std"] = jnp.full(2, -30.0)  # next to no noise
 
     def loss(bias):
@@ -349,7 +348,7 @@ def test_what_comes_later_than_the_horizon_teaches_nothing(horizon, wanted):
         )
         return mail.policy_loss(config, parts, *arguments)[0]
 
-    found = -jit(jax.grad(loss))(jnp.float32(0.0)) / 2
+    found = -jax.jit(jax.grad(loss))(jnp.float32(0.0)) / 2
     np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=1e-6)
 
 
@@ -362,7 +361,7 @@ def test_the_deviation_is_learned_only_if_told_to(learn_std):
     def loss(policy):
         return mail.policy_loss(config, parts, policy, judge, model, obs, actions, KEY)[0]
 
-    slope = jit(jax.grad(loss))(policy)["params"]["raw_std"]
+    slope = jax.jit(jax.grad(loss))(policy)["params"]["raw_std"]
     assert bool(jnp.any(slope != 0)) == learn_std
 
 
@@ -386,21 +385,21 @@ def through_physics(**changed):
         return jnp.sum(obs**2, axis=-1)
 
     parts = parts._replace(judge=Network(lambda key: (), logit))
-    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
+    model = shifted(jax.jit(parts.model.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.init(4), change=model.change.replace(variance=jnp.full(4, 0.01))
     )
-    policy = shifted(jit(parts.policy.init)(KEY))
+    policy = shifted(jax.jit(parts.policy.init)(KEY))
     obs = normal(2, 4, 4)
 
     def loss(policy):
         arguments = policy, (), model, obs, jnp.zeros((1, 4, 2)), KEY
         return mail.policy_loss(config, parts, *arguments)[0], told[-1]
 
-    (_, seen), slope = jit(jax.value_and_grad(loss, has_aux=True))(policy)
+    (_, seen), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(policy)
     noise = jax.random.normal(jax.random.split(KEY)[0], (6, 4, 2))
 
-    @jit
+    @jax.jit
     def drive(start, noise):
         def one(obs, drawn):
             chosen = parts.policy.apply(policy, obs)
@@ -468,7 +467,7 @@ def test_the_best_logit_is_the_log_ratio_of_the_noisy_expert_s_density_and_the_l
         moments = normalise.init(3)
         return mail.discriminator_loss(config, parts, w, moments, experts, own, KEY)[0]
 
-    @jit
+    @jax.jit
     def newton(w):
         return w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w))
 
@@ -578,13 +577,13 @@ def program(expert_starts: float):
         made = mail.make(SPEC, config, 1)
         return made.update(state, rollout(1), demos, KEY, jnp.int32(0))
 
-    return jit(update)
+    return jax.jit(update)
 
 
 @functools.cache
 def updated(moving: tuple[str, ...], seed: int = 9, expert_starts: float = 0.0):
     """The State before and after an update in which only some parts have a rate."""
-    before = jit(mail.make(SPEC, CONFIG, 1).init)(KEY)
+    before = jax.jit(mail.make(SPEC, CONFIG, 1).init)(KEY)
     before = before.replace(  # a discriminator and a model that say something
         discriminator=before.discriminator.replace(
             params=shifted(before.discriminator.params)
@@ -637,7 +636,7 @@ def test_what_acts_is_the_fitted_policy_and_the_moments_of_all_that_was_seen():
 def test_a_descent_of_each_loss_lowers_it():
     config = options(expert_noise=0.0, gradient_penalty=0.0, correct="recorded")
     parts = mail.make_parts(SPEC, config)
-    state = jit(mail.make(SPEC, config, 1).init)(KEY)
+    state = jax.jit(mail.make(SPEC, config, 1).init)(KEY)
     state = state.replace(change=state.change.replace(variance=jnp.full(3, 0.5)))
     obs, actions = records(8)
     expert, own = (obs[0], actions[0]), (obs[1] - 1.0, actions[1])
@@ -647,7 +646,7 @@ def test_a_descent_of_each_loss_lowers_it():
         state, told = mail.fit_discriminator(config, parts, state, expert, own, KEY)
         return state, of_model | told
 
-    state, told = jit(lambda state: jax.lax.scan(step, state, None, length=200))(state)
+    state, told = jax.jit(lambda state: jax.lax.scan(step, state, None, length=200))(state)
     assert told["model/loss"][-1] < 0.5 * told["model/loss"][0]
     assert told["discriminator/loss"][-1] < 0.3 < told["discriminator/loss"][0]
 
@@ -657,7 +656,7 @@ def test_a_descent_of_each_loss_lowers_it():
         return mail.fit_policy(free, parts, state, obs, actions, key)
 
     keys = jax.random.split(KEY, 100)
-    told = jit(lambda state: jax.lax.scan(better, state, keys)[1])(state)
+    told = jax.jit(lambda state: jax.lax.scan(better, state, keys)[1])(state)
     costs = told["policy/cost"]
     assert costs[-10:].mean() < costs[:10].mean() - 0.05
 
@@ -666,7 +665,7 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
     config = options(max_grad_norm=1e-3)
     parts, policy, judge, model = setting(config)
     obs, actions = records()
-    state = jit(mail.make(SPEC, config, 1).init)(KEY)
+    state = jax.jit(mail.make(SPEC, config, 1).init)(KEY)
     state = state.replace(
         params=state.params.replace(moments=model.obs),
         policy=state.policy.replace(params=policy),
@@ -675,12 +674,12 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
         change=model.change,
     )
     fit = functools.partial(mail.fit_policy, config, parts)
-    _, told = jit(fit)(state, obs, actions, KEY)
+    _, told = jax.jit(fit)(state, obs, actions, KEY)
 
     def loss(policy):
         return mail.policy_loss(config, parts, policy, judge, model, obs, actions, KEY)[0]
 
-    wanted = optax.tree.norm(jit(jax.grad(loss))(policy))
+    wanted = optax.tree.norm(jax.jit(jax.grad(loss))(policy))
     np.testing.assert_allclose(told["policy/gradient_norm"], wanted, rtol=1e-4)
     assert wanted > 1e-2
 
@@ -701,8 +700,9 @@ def test_a_part_s_rate_halves_if_told_to(part, half_life):
 
 def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     """A new model foresees the mean change: 0 before anything was seen, in units of 1."""
-    parts, model = setting()[0], mail.model_of(jit(mail.make(SPEC, CONFIG, 1).init)(KEY))
-    told = jit(functools.partial(engine.fresh_errors, parts.model))(model, rollout(1))
+    parts, init = setting()[0], jax.jit(mail.make(SPEC, CONFIG, 1).init)
+    model = mail.model_of(init(KEY))
+    told = jax.jit(functools.partial(engine.fresh_errors, parts.model))(model, rollout(1))
     change = np.asarray(rollout(1).next_obs - rollout(1).obs).reshape(-1, 3)
     each = np.sqrt(np.mean(change**2, axis=0))
     np.testing.assert_allclose(told["model/fresh_error"], each.mean(), rtol=1e-4)
@@ -765,11 +765,11 @@ def choosing(**changed):
     """The loss of a policy over choices, its parameters, and those that it leaves alone."""
     config = of_choices(**changed)
     parts = mail.make_parts(CHOICES.spec, config, simulator.make(CHOICES))
-    model = shifted(jit(parts.model.ensemble.dynamics.init)(KEY))
+    model = shifted(jax.jit(parts.model.ensemble.dynamics.init)(KEY))
     model = model.replace(
         obs=normalise.init(3), change=model.change.replace(variance=jnp.full(3, 0.01))
     )
-    policy, judge = jit(parts.policy.init)(KEY), jit(parts.judge.init)(KEY)
+    policy, judge = jax.jit(parts.policy.init)(KEY), jax.jit(parts.judge.init)(KEY)
     obs, actions = normal(4, 4, 3), choices_made(3, 4)
 
     def loss(policy, judge, model):
@@ -788,15 +788,15 @@ def test_the_first_choice_moves_the_policy_by_the_slope_of_the_softmax(temperatu
     parts = mail.make_parts(CHOICES.spec, config)
     weights = normal(5, seed=8)
     parts = parts._replace(judge=Network(lambda key: (), lambda _, obs, a: a @ weights))
-    model = jit(parts.model.ensemble.dynamics.init)(KEY)
-    policy = shifted(jit(parts.policy.init)(KEY))
+    model = jax.jit(parts.model.ensemble.dynamics.init)(KEY)
+    policy = shifted(jax.jit(parts.policy.init)(KEY))
     obs = normal(1, 4, 3)
 
     def loss(policy):
         arguments = policy, (), model, obs, choices_made(1, 4), KEY
         return mail.policy_loss(config, parts, *arguments)[0]
 
-    value, slope = jit(jax.value_and_grad(loss))(policy)
+    value, slope = jax.jit(jax.value_and_grad(loss))(policy)
     dense, seen = policy["params"]["Dense_0"], np.asarray(obs[0], float)  # no moments yet
     noise = np.asarray(jax.random.gumbel(jax.random.split(KEY)[0], (1, 4, 5))[0], float)
     costs, of_bias = [], np.zeros(5)
@@ -824,12 +824,12 @@ def test_choices_have_a_slope_through_the_model_and_through_physics(changed):
         arguments = policy, (), params[2], obs, actions, KEY
         return mail.policy_loss(config, parts, *arguments)[0]
 
-    assert optax.tree.norm(jit(jax.grad(loss))(params[0])) > 1e-3
+    assert optax.tree.norm(jax.jit(jax.grad(loss))(params[0])) > 1e-3
 
 
 def test_along_records_the_loss_is_the_cost_of_the_choices_that_were_made():
     parts, loss, (policy, judge, model), (obs, actions) = choosing(correct="recorded")
-    value, slope = jit(jax.value_and_grad(loss))(policy, judge, model)
+    value, slope = jax.jit(jax.value_and_grad(loss))(policy, judge, model)
     logits = parts.judge.apply(judge, normalise.apply(model.obs, obs[:-1]), 2 * actions - 1)
     wanted = np.mean(0.9 ** np.arange(3) @ np.log1p(np.exp(-np.asarray(logits))))
     np.testing.assert_allclose(value, wanted, rtol=1e-4)
@@ -856,7 +856,7 @@ def chosen_update():
         made = mail.make(environment, of_choices(**changed), 1)
         return made.update(state, rollout, demos, KEY, jnp.int32(0))
 
-    return jit(update), jit(mail.make(environment, of_choices(), 1).init)(KEY)
+    return jax.jit(update), jax.jit(mail.make(environment, of_choices(), 1).init)(KEY)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -879,5 +879,5 @@ def test_after_an_update_it_acts_by_choices(explore):
     def one(key):
         return agent.act(after.params, (), CHOICES.reset(key), key, explore)[0]
 
-    actions = np.asarray(jit(jax.vmap(one))(keys))
+    actions = np.asarray(jax.jit(jax.vmap(one))(keys))
     assert set(actions.ravel()) == {0.0, 1.0} and (actions.sum(1) == 1).all()

@@ -29,7 +29,6 @@ from planil_jax.nets import mlp
 from planil_jax.planners import mppi
 from planil_jax.training import loop
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 SPEC = EnvSpec("chain", tuple("abcdef"), (-1.0,), (1.0,), 5, 0.1)
 STILL = Dynamics(
     init=lambda key: (),
@@ -81,8 +80,7 @@ ONLY_VALUE = dataclasses.replace(
 def compiled(config: mpail.Config):
     """`init` and `update` on the chain, one environment."""
     agent = mpail.make(SPEC, STILL, config, 1, ENTRIES)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(agent.init), jit(agent.update)
+    return jax.jit(agent.init), jax.jit(agent.update)
 
 
 def begin(config: mpail.Config = BOTH, seed: int = 0) -> mpail.State:
@@ -361,7 +359,7 @@ def updated(**changes) -> tuple[mpail.State, dict[str, jax.Array]]:
     """The same update with a model that recovers, and so may imagine."""
     config = dataclasses.replace(BOTH, **changes)
     agent = mpail.make(SPEC, RECOVERS, config, 1, ENTRIES)
-    jitted = jax.jit(agent.update, compiler_options=QUICK)
+    jitted = jax.jit(agent.update)
     return jitted(begin(), ROUND, DEMOS, jax.random.key(7), jnp.int32(0))
 
 
@@ -391,7 +389,7 @@ def test_imagined_values_come_to_the_discounted_sum_of_the_logit():
     state = agent.init(jax.random.key(0))
     judge = dataclasses.replace(state.discriminator, params=table(np.zeros(10), 1.0))
     state = dataclasses.replace(state, discriminator=judge)
-    jitted = jax.jit(agent.update, compiler_options=QUICK)
+    jitted = jax.jit(agent.update)
     rollout = drive([0, 1, 2], [1, 2, 3])
     for round_ in range(3):
         state, _ = jitted(state, rollout, DEMOS, jax.random.key(round_), jnp.int32(0))
@@ -498,8 +496,7 @@ def watched():
     model = simulator.prior_or_physics(ENV)
     act = mpail.make(ENV.spec, model, PLANNING, 1, SEEN).act
     look = mpail.inspect(ENV.spec, model, PLANNING, SEEN)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(functools.partial(act, explore=False)), jit(look)
+    return jax.jit(functools.partial(act, explore=False)), jax.jit(look)
 
 
 def looked(seed: int):
@@ -605,7 +602,7 @@ def ends_where_its_own_demonstrators_do(online: bool):
         steps, _ = loop.evaluate(agent, env, state.agent.params, starts)
         return jnp.mean(steps.next_obs[:, -1, :2], axis=0), told
 
-    run = jax.jit(learnt, compiler_options=QUICK)
+    run = jax.jit(learnt)
     for own, other in ((0.0, 1.0), (1.0, 0.0)):
         end, told = run(drives_to(own), jax.random.key(0))
         if online:  # of steps not seen before, in deviations of a change; all rounds

@@ -15,7 +15,6 @@ from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition
 from planil_jax.nets import latent, mlp
 from planil_jax.planners import mppi
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON, BATCH = 3, 5
 CORE = engine.Config(
@@ -68,7 +67,7 @@ def moved(tree) -> bool:
 def test_the_score_of_a_plan_is_its_rewards_and_the_value_of_its_end():
     actions, gamma = jnp.tanh(normal(HORIZON, 2)), PARTS.discount
 
-    @jit
+    @jax.jit
     def both(z):
         found = mpail2.plan_score(PARTS, REWARD, ACTING, z, KEY)(actions)
         pair_key, last_key = jax.random.split(KEY)
@@ -103,7 +102,7 @@ def test_a_plan_can_reach_the_bounds():
         SPEC, core, PARTS, lambda params, z, key: lambda actions: jnp.sum(actions)
     )
     state, plan = EnvState((), normal(3), jnp.zeros((), jnp.int32)), carry()
-    decide = jit(functools.partial(act, explore=False))
+    decide = jax.jit(functools.partial(act, explore=False))
     for seed in range(12):
         action, plan = decide(ACTING, plan, state, jax.random.key(seed))
     assert (np.asarray(action) > np.array([3.9, 1.9])).all()
@@ -123,7 +122,7 @@ def test_the_policy_climbs_the_mixture_of_all_foreseen_returns(trace):
     pair_key, plan_key, last_key = jax.random.split(KEY, 3)
     z, temperature = ENCODED[0], 0.3
 
-    @jit
+    @jax.jit
     def both():
         loss, (log_probs, _) = mpail2.policy_loss(
             config, PARTS, REWARD, POLICY, MODEL, temperature, z, KEY
@@ -152,7 +151,7 @@ def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
         own = OWN.replace(obs=OWN.obs.at[1:].set(obs))
         return mpail2.model_loss(CORE, PARTS, params, own)[0]
 
-    slopes, later = jit(jax.grad(loss, (0, 1)))(MODEL, OWN.obs[1:])
+    slopes, later = jax.jit(jax.grad(loss, (0, 1)))(MODEL, OWN.obs[1:])
     assert moved(slopes["encoder"]) and moved(slopes["step"]) and not moved(later)
     assert not moved(slopes["critics"]) and not moved(slopes["reward"])
 
@@ -161,7 +160,7 @@ def test_no_loss_but_the_model_s_reaches_an_encoding_that_it_gives_on():
     def encoded(params):
         return mpail2.model_loss(CORE, PARTS, params, OWN)[1][0].sum()
 
-    assert not moved(jit(jax.grad(encoded))(MODEL))
+    assert not moved(jax.jit(jax.grad(encoded))(MODEL))
 
 
 def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
@@ -171,7 +170,7 @@ def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
         arguments = PARTS, REWARD, critics, target, reward, policy, OWN, ENCODED, KEY
         return mpail2.critic_loss(*arguments)[0]
 
-    slopes = jit(jax.grad(loss, (0, 1, 2, 3)))(
+    slopes = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(
         MODEL["critics"], target, MODEL["reward"], POLICY
     )
     assert [moved(slope) for slope in slopes] == [True, False, False, False]
@@ -180,7 +179,7 @@ def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
 def test_nothing_is_bootstrapped_from_an_end_for_good():
     ended = OWN.replace(terminal=jnp.ones_like(OWN.terminal))
 
-    @jit
+    @jax.jit
     def losses(target):
         def loss(own):
             arguments = MODEL["critics"], target, MODEL["reward"], POLICY, own, ENCODED
@@ -196,14 +195,15 @@ def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
     def loss(params):
         return mpail2.reward_loss(CONFIG, REWARD, params, ENCODED, EXPERT, KEY)[0]
 
-    slope = jit(jax.grad(loss))(MODEL["reward"])
+    slope = jax.jit(jax.grad(loss))(MODEL["reward"])
     last = slope["params"][f"Dense_{len(CONFIG.reward.hidden)}"]
     np.testing.assert_allclose(last["bias"], 0.0, atol=1e-6)
 
     def stepped(params, _):
         return jax.tree.map(lambda p, g: p - 0.03 * g, params, jax.grad(loss)(params)), None
 
-    params = jit(lambda p: jax.lax.scan(stepped, p, None, length=200)[0])(MODEL["reward"])
+    descend = jax.jit(lambda params: jax.lax.scan(stepped, params, None, length=200)[0])
+    params = descend(MODEL["reward"])
     metrics = mpail2.reward_loss(CONFIG, REWARD, params, ENCODED, EXPERT, KEY)[1]
     assert metrics["reward/expert"] > metrics["reward/learner"]
 
@@ -214,7 +214,7 @@ def test_an_episode_that_ended_for_good_stays_where_it_ended():
     own = dataclasses.replace(OWN, terminal=OWN.terminal.at[-1].set(ends))
     seen = set()
     for seed in range(20):
-        absorbed = jit(mpail2.absorbed)(own, jax.random.key(seed))
+        absorbed = jax.jit(mpail2.absorbed)(own, jax.random.key(seed))
         assert not absorbed.terminal.any()
         for b in range(BATCH):
             before, after = OWN.obs[:, b], absorbed.obs[:, b]
@@ -247,7 +247,7 @@ def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
     def still(stays, seed: int) -> jax.Array:
         """Which sequence each of the pairs is the end of `[draws × B, B]`."""
         keys = jax.random.split(jax.random.key(seed), 400)
-        pairs = jit(jax.vmap(drawn, (None, 0)))(stays, keys)  # [draws, 2, B, Z]
+        pairs = jax.jit(jax.vmap(drawn, (None, 0)))(stays, keys)  # [draws, 2, B, Z]
         first, second = jnp.moveaxis(pairs, 1, 0).reshape(2, -1, 1, ENCODED.shape[-1])
         of_end = (first == ENCODED[-1]) & (second == ENCODED[-1])
         of_step = (first == ENCODED[0]) & (second == ENCODED[1])
@@ -279,7 +279,7 @@ def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
         return jax.tree.map(lambda p, g: p - 0.03 * g, params, slope), None
 
     keys = jax.random.split(KEY, 300)
-    params = jit(lambda params: jax.lax.scan(step, params, keys)[0])(MODEL["reward"])
+    params = jax.jit(lambda params: jax.lax.scan(step, params, keys)[0])(MODEL["reward"])
     at = [REWARD.apply(params, z, z) for z in (fallen, begin, expert)]
     assert (at[0] < at[1]) == (stay > 0)
     assert max(at[:2]) < at[2]

@@ -18,7 +18,6 @@ from planil_jax.agents import ppo
 from planil_jax.base import EnvSpec, EnvState, Fit, Transition, UsageError
 from planil_jax.nets import heads, mlp
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 SPEC = EnvSpec("chain", tuple("abcd"), (0.0,), (2.0,), 5, 0.1)
 LINEAR = mlp.Config(hidden=())
 CHAIN = ppo.Config(
@@ -42,8 +41,7 @@ REWARDS = np.float32([1.0, -2.0, 0.5, 3.0, -1.0, 0.0, 2.0, -0.5])[:, None]
 def compiled(config: ppo.Config):
     """The engine, and its `init` and `improve` compiled."""
     engine = ppo.engine(SPEC, config)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return engine, jit(engine.init), jit(engine.improve)
+    return engine, jax.jit(engine.init), jax.jit(engine.improve)
 
 
 def begin(config: ppo.Config = CHAIN, seed: int = 0) -> ppo.State:
@@ -139,7 +137,7 @@ def test_rewards_are_those_that_the_caller_brings():
 def test_the_agent_of_the_task_s_reward_brings_that():
     agent, state = ppo.make(SPEC, CHAIN), begin()
     rollout = dataclasses.replace(drive(), reward=jnp.asarray(REWARDS))
-    update = jax.jit(agent.update, compiler_options=QUICK)
+    update = jax.jit(agent.update)
     found, _ = update(state, rollout, None, jax.random.key(7), jnp.int32(0))
     for one, other in zip(
         jax.tree.leaves(found),
@@ -228,14 +226,14 @@ def test_it_finds_the_best_action_of_a_bandit():
         return engine.act(state.params, (), start, key, False)[0]
 
     for seed in (0, 1):
-        found = jax.jit(learnt, compiler_options=QUICK)(jax.random.key(seed))
+        found = jax.jit(learnt)(jax.random.key(seed))
         np.testing.assert_allclose(found, [1.5], atol=0.1)
 
 
 def test_an_evaluated_action_is_the_mode_and_an_explored_one_is_drawn():
     engine, state = compiled(CHAIN)[0], with_policy(begin(), [0.5, 0.0, 0.0, 0.0])
     start = EnvState((), jnp.eye(4)[0], jnp.zeros((), jnp.int32))
-    act = jax.jit(engine.act, static_argnums=4, compiler_options=QUICK)
+    act = jax.jit(engine.act, static_argnums=4)
     keys = [jax.random.key(i) for i in range(2)]
     modes = [act(state.params, (), start, key, False)[0] for key in keys]
     np.testing.assert_allclose(modes, [[1 + math.tanh(0.5)]] * 2, rtol=1e-5)

@@ -13,7 +13,6 @@ from planil_jax.agents import sac
 from planil_jax.base import EnvSpec, EnvState, Fit, Transition
 from planil_jax.nets import heads, mlp
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 SPEC = EnvSpec("line", ("a", "b"), (0.0,), (4.0,), 5, 0.1)
 LINEAR = mlp.Config(hidden=())
 STD, TEMPERATURE = 0.5, 0.3
@@ -39,8 +38,7 @@ MEAN = 0.4  # of the policy, before squashing, whatever it sees
 def compiled(config: sac.Config):
     """`init` and `update`, one environment."""
     agent = sac.make(SPEC, config, 1)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(agent.init), jit(agent.update)
+    return jax.jit(agent.init), jax.jit(agent.update)
 
 
 def linear(weights):
@@ -217,7 +215,7 @@ def test_it_finds_the_best_action_of_a_bandit_from_actions_drawn_at_random():
         start = EnvState((), obs[0, 0], jnp.zeros((), jnp.int32))
         return agent.act(state.params, (), start, key, False)[0]
 
-    found = jax.jit(learnt, compiler_options=QUICK)(jax.random.key(0))
+    found = jax.jit(learnt)(jax.random.key(0))
     np.testing.assert_allclose(found, [3.0], atol=0.25)
 
 

@@ -67,9 +67,14 @@ def test_its_actions_are_within_their_bounds(name, length):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_plan_that_is_kept_is_followed_where_all_noise_is_worse(kept):
-    """The cost wants 0.3 of each action; the plan so far is that, and noise is not."""
+    """The cost wants 0.3 of each action; the plan so far is that, and noise is not.
+
+    More costs twice as much as less, else noise and its opposite come to what is wanted.
+    """
     env = envs.make("point_mass")._replace(
-        expert_cost=lambda obs, action, after: jnp.sum((action - 0.3) ** 2)
+        expert_cost=lambda obs, action, after: jnp.sum(
+            jnp.maximum(0.3 - action, 2 * (action - 0.3))
+        )
     )
     settings = dataclasses.replace(CONFIG, temperature=1e-6, keep_plan=kept)
     agent = scripted.make(env, simulator.make(env), settings)

@@ -17,9 +17,7 @@ STEPS, LENGTH = 25, 20
 
 
 def compiled(function, *examples):
-    """Compiled with little optimisation, since each program here runs once."""
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*examples).compile(compiler_options=options)
+    return jax.jit(function).lower(*examples).compile()
 
 
 def library(name: str):

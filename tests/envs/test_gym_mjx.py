@@ -18,9 +18,7 @@ pytest.importorskip("gymnasium")
 
 
 def compiled(function, *examples):
-    """Compiled with little optimisation, since each program here runs a few times."""
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*examples).compile(compiler_options=options)
+    return jax.jit(function).lower(*examples).compile()
 
 
 @pytest.fixture(scope="module")

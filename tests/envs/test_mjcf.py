@@ -47,7 +47,6 @@ ARM = """
   <keyframe><key qpos=".5 -1" qvel="0 1" act=".2" ctrl="0 0"/></keyframe>
 </mujoco>
 """
-QUICK = {"xla_backend_optimization_level": 0}  # compiling costs more than these few steps
 
 
 def block_observe(data):
@@ -82,7 +81,7 @@ def thrown():
         return start, jax.lax.scan(env.step, start, actions)[1]
 
     actions = jnp.array([[1.0], [-2.0], [9.0], [0.5], [0.0]])
-    told = jax.jit(roll, compiler_options=QUICK)(jax.random.key(0), actions)
+    told = jax.jit(roll)(jax.random.key(0), actions)
     return jax.tree.map(np.array, told)
 
 
@@ -125,7 +124,7 @@ def test_terminal_is_what_the_function_says_and_truncated_is_the_clock():
 
 def test_reset_draws_a_start_and_reset_and_step_agree_in_type():
     env = block(reset=throw)
-    draw = jax.jit(jax.vmap(env.reset), compiler_options=QUICK)
+    draw = jax.jit(jax.vmap(env.reset))
     starts = draw(jax.random.split(jax.random.key(0), 20)).obs
     assert 1.0 <= starts[:, 2].min() < 1.2 and 1.8 < starts[:, 2].max() <= 2.0
     reset = jax.eval_shape(env.reset, jax.random.key(0))
@@ -144,10 +143,10 @@ def test_the_arm_moves_as_mujoco_moves_it_from_its_keyframe():
         ("shoulder", "elbow", "shoulder rate", "elbow rate", "elbow torque"),
         control_period=0.03,
     )
-    start = jax.jit(env.reset, compiler_options=QUICK)(jax.random.key(0))
+    start = jax.jit(env.reset)(jax.random.key(0))
     np.testing.assert_allclose(start.obs, [0.5, -1.0, 0.0, 1.0, 0.2])
     actions = np.random.default_rng(0).uniform(-1.5, 1.5, (10, 2)).astype(np.float32)
-    roll = jax.jit(lambda s, a: jax.lax.scan(env.step, s, a)[1], compiler_options=QUICK)
+    roll = jax.jit(lambda s, a: jax.lax.scan(env.step, s, a)[1])
     data, rows = mujoco.MjData(model), []
     mujoco.mj_resetDataKeyframe(model, data, 0)
     for action in actions:

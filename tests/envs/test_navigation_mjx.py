@@ -17,7 +17,6 @@ STEPS = 40
 # Action held by each car of the batch; the last one's is beyond the bounds.
 HELD = ((0.0, 0.5), (1.0, 0.0), (0.67, 1.0), (0.67, -1.0), (1.0, 1.0), (1.8, 0.0))
 REST, STRAIGHT, LEFT, RIGHT, HARD, BEYOND = range(6)
-QUICK = {"xla_backend_optimization_level": 0}  # compiling costs more than these steps
 SUSPENSIONS = slice(None), slice(None), np.array([7, 9, 11, 14])
 
 
@@ -47,7 +46,7 @@ def drive() -> Drive:
         return states.obs, jax.lax.scan(step, states, length=STEPS)[1]
 
     keys = jnp.stack([jax.random.key(3)] * len(HELD))  # one start for all
-    start, told = jax.jit(roll, compiler_options=QUICK)(keys)
+    start, told = jax.jit(roll)(keys)
     return Drive(*jax.tree.map(np.array, told), env, start)
 
 
@@ -137,7 +136,7 @@ def test_a_start_is_that_of_navigation_with_the_same_key(drive):
     box = navigation.make().reset(jax.random.key(3))
     np.testing.assert_allclose(drive.start[0], box.obs, atol=1e-5)
     field = {"start": "field", "field": 30.0}
-    reset = jax.jit(envs.make("navigation_mjx", **field).reset, compiler_options=QUICK)
+    reset = jax.jit(envs.make("navigation_mjx", **field).reset)
     anywhere = navigation.make(**field).reset(jax.random.key(5))
     np.testing.assert_allclose(reset(jax.random.key(5)).obs, anywhere.obs, atol=1e-5)
 

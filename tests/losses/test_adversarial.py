@@ -1,4 +1,3 @@
-import functools
 import math
 from statistics import NormalDist
 
@@ -10,8 +9,6 @@ import pytest
 from scipy import stats
 
 from planil_jax.losses import adversarial
-
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 
 # -------------------------------------------------------------------------- cross-entropy
 
@@ -224,9 +221,7 @@ def test_descent_finds_the_log_ratio_of_densities():
 # ------------------------------------------------------------------------ gradient penalty
 
 
-penalty = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)(
-    adversarial.gradient_penalty
-)
+penalty = jax.jit(adversarial.gradient_penalty, static_argnums=0)
 
 
 def linear(x: jax.Array) -> jax.Array:
@@ -291,7 +286,7 @@ def test_descent_on_the_penalty_brings_the_slope_to_its_norm():
             lambda x: weight * x[0], ones, -ones, jax.random.key(0), 2.0
         )
 
-    slope = jax.jit(jax.grad(loss), compiler_options=QUICK)
+    slope = jax.jit(jax.grad(loss))
     slopes = [float(slope(jnp.float32(weight))) for weight in (1.0, 2.0, 3.0)]
     np.testing.assert_allclose(slopes, [-2.0, 0.0, 2.0], atol=1e-5)
     assert np.isfinite(slope(jnp.float32(0.0)))  # a root stands there

@@ -18,7 +18,6 @@ from planil_jax.models import ensemble, foresight, unroll
 from planil_jax.nets import forward, mlp, normalise
 from planil_jax.planners import mppi
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 NETWORK = forward.Config(network=mlp.Config(hidden=(16,), activation="silu"))
 CONFIG = ensemble.Config(network=NETWORK, members=3)
@@ -29,7 +28,7 @@ def config(members: int = 1, **options) -> ensemble.Config:
     return ensemble.Config(network=dataclasses.replace(NETWORK, **options), members=members)
 
 
-acquainted = jit(ensemble.acquainted)
+acquainted = jax.jit(ensemble.acquainted)
 
 
 def normal(*shape, seed: int = 1) -> jax.Array:
@@ -71,7 +70,7 @@ def member_of(params: ensemble.Learned, i: int) -> ensemble.Learned:
 def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
     """By numpy, layer by layer."""
     model = ensemble.make(SPEC, config())
-    params = moved(jit(model.member.init)(KEY))
+    params = moved(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), jnp.array([3.0, -0.5])
     z = model.member.recover(params, obs)
     found = model.member.observe(params, model.member.step(params, z, action, KEY))
@@ -89,7 +88,7 @@ def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
 def test_a_new_model_foresees_the_mean_change_whatever_is_done():
     model = ensemble.make(SPEC, CONFIG)
     obs, next_obs = normal(50, 3), normal(50, 3, seed=5) + 3.0
-    params = acquainted(jit(model.dynamics.init)(KEY), obs, next_obs)
+    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs, next_obs)
     z = model.dynamics.recover(params, obs[0])
     seen = model.dynamics.observe(
         params, model.dynamics.step(params, z, actions_within(), KEY)
@@ -100,9 +99,9 @@ def test_a_new_model_foresees_the_mean_change_whatever_is_done():
 
 def test_steps_foreseen_are_steps_taken():
     model = ensemble.make(SPEC, config(memory=5))
-    params = moved(jit(model.member.init)(KEY))
+    params = moved(jax.jit(model.member.init)(KEY))
     obs, actions = normal(5, 3), actions_within(4)
-    found, _ = jit(model.foresee)(params, obs, actions)
+    found, _ = jax.jit(model.foresee)(params, obs, actions)
     z = model.member.recover(params, obs[0])
     for action, wanted in zip(actions, found, strict=True):
         z = model.member.step(params, z, action, KEY)
@@ -113,7 +112,7 @@ def test_steps_foreseen_are_steps_taken():
 def test_only_a_memory_remembers(memory):
     """The second of two equal steps differs from the first, from the same observation."""
     model = ensemble.make(SPEC, config(memory=memory))
-    params = moved(jit(model.member.init)(KEY))
+    params = moved(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     first = model.member.step(params, model.member.recover(params, obs), action, KEY)
     again = model.member.step(params, first.replace(obs=obs), action, KEY)
@@ -123,12 +122,14 @@ def test_only_a_memory_remembers(memory):
 
 def test_a_probabilistic_step_is_drawn_with_the_deviation_foreseen():
     model = ensemble.make(SPEC, config(probabilistic=True))
-    params = moved(jit(model.member.init)(KEY))
+    params = moved(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     mean, std = model.foresee(params, jnp.stack([obs, obs]), action[None])
     z = model.member.recover(params, obs)
     keys = jax.random.split(KEY, 4000)
-    drawn = jit(jax.vmap(lambda key: model.member.step(params, z, action, key).obs))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: model.member.step(params, z, action, key).obs))(
+        keys
+    )
     np.testing.assert_allclose((drawn.mean(0) - mean[0]) / std[0], 0.0, atol=0.06)
     np.testing.assert_allclose(drawn.std(0) / std[0], 1.0, atol=0.05)
 
@@ -181,7 +182,7 @@ def fitted(model, params, obs, actions, steps: int = 400):
         updates, opt_state = tx.update(jax.grad(loss)(networks), opt_state)
         return (optax.apply_updates(networks, updates), opt_state), None
 
-    @jit
+    @jax.jit
     def run(networks):
         start = (networks, tx.init(networks))
         return jax.lax.scan(step, start, None, length=steps)[0][0]
@@ -219,7 +220,7 @@ def experience(count: int, length: int, seed: int, noise: float = 1.0):
 def trained(probabilistic: bool):
     model = ensemble.make(SPEC, config(members=2, probabilistic=probabilistic))
     obs, actions = experience(512, 1, seed=10)
-    params = acquainted(jit(model.dynamics.init)(KEY), obs[:1], obs[1:])
+    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs[:1], obs[1:])
     return model, fitted(model, params, obs, actions)
 
 
@@ -227,7 +228,7 @@ def trained(probabilistic: bool):
 def test_held_out_errors_come_down_to_the_noise_in_every_entry(probabilistic):
     model, params = trained(probabilistic)
     obs, actions = experience(1000, 1, seed=20)
-    found = jit(functools.partial(ensemble.errors, model))(params, obs, actions)[0]
+    found = jax.jit(functools.partial(ensemble.errors, model))(params, obs, actions)[0]
     assert np.all(found < 1.25 * NOISE + 0.02 * np.std(obs[1] - obs[0], axis=0))
     assert np.all(found > 0.9 * NOISE)
 
@@ -236,7 +237,7 @@ def test_the_deviation_foreseen_is_that_of_the_noise():
     model, params = trained(True)
     obs, actions = experience(200, 1, seed=20)
     one = jax.vmap(jax.vmap(model.foresee, (None, 1, 1), 1), (ensemble.EACH, None, None))
-    _, std = jit(one)(params, obs, actions)
+    _, std = jax.jit(one)(params, obs, actions)
     found = np.sqrt(np.mean(np.square(std), axis=(0, 1, 2)))
     np.testing.assert_allclose(found, NOISE, rtol=0.15)
 
@@ -250,7 +251,7 @@ def test_members_agree_where_they_were_trained_and_not_far_from_it():
             seen = model.dynamics.step(params, z, action, KEY).obs  # [2, 3]
             return jnp.abs(seen[0] - seen[1]) / ensemble.deviation(params.change)
 
-        return jnp.mean(jit(jax.vmap(one))(obs, actions_within(100)))
+        return jnp.mean(jax.jit(jax.vmap(one))(obs, actions_within(100)))
 
     near = normal(100, 3) * jnp.array([1.0, 1.0, 10.0])
     assert gap(3 * near) > 3 * gap(near)
@@ -259,7 +260,7 @@ def test_members_agree_where_they_were_trained_and_not_far_from_it():
 def test_errors_are_those_of_the_mean_of_the_members_step_by_step():
     """Members that move by 1 and by 3 a step; everything really stands still."""
     model = ensemble.make(SPEC, config(members=2))
-    params = jit(model.dynamics.init)(KEY)
+    params = jax.jit(model.dynamics.init)(KEY)
     networks = jax.tree.map(jnp.zeros_like, params.networks)
     networks["params"]["mean"]["bias"] = jnp.array([[1.0] * 3, [3.0, 1.0, -1.0]])
     params = params.replace(networks=networks)  # changes of 2, 1 and 0 on average
@@ -270,13 +271,13 @@ def test_errors_are_those_of_the_mean_of_the_members_step_by_step():
 
 def test_a_member_s_loss_moves_that_member_alone():
     model = ensemble.make(SPEC, CONFIG)
-    params = jit(model.dynamics.init)(KEY)
+    params = jax.jit(model.dynamics.init)(KEY)
 
     def second(networks):
         one = member_of(params.replace(networks=networks), 1)
         return jnp.sum(model.foresee(one, normal(3, 3), actions_within(2))[0])
 
-    for leaf in jax.tree.leaves(jit(jax.grad(second))(params.networks)):
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(second))(params.networks)):
         assert not np.any(leaf[0]) and not np.any(leaf[2])
     members = [jax.tree.leaves(member_of(params, i).networks) for i in (0, 1)]
     assert any(bool(jnp.any(a != b)) for a, b in zip(*members, strict=True))
@@ -289,7 +290,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
     )
     model = ensemble.make(SPEC, ensemble.Config(network=narrow))
     obs, actions = experience(256, 8, seed=30, noise=0.0)
-    new = acquainted(jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
+    new = acquainted(jax.jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
     singles = obs[:-1].reshape(1, -1, 3), obs[1:].reshape(1, -1, 3)
     of_one = fitted(model, new, jnp.concatenate(singles), actions.reshape(1, -1, 2))
     of_many = fitted(model, new, obs, actions)
@@ -308,7 +309,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
 def test_planners_see_every_member_and_average_their_scores():
     """Members that move the first entry by 1, 2 and 6 a step: scores of 3 and 6."""
     model = ensemble.make(SPEC, CONFIG)
-    params = jit(model.dynamics.init)(KEY)
+    params = jax.jit(model.dynamics.init)(KEY)
     networks = jax.tree.map(jnp.zeros_like, params.networks)
     bias = jnp.zeros((3, 3)).at[:, 0].set(jnp.array([1.0, 2.0, 6.0]))
     networks["params"]["mean"]["bias"] = bias
@@ -336,8 +337,8 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
         state = EnvState(point_mass.Point(*obs), obs, jnp.zeros((), jnp.int32))
         return env.step(state, action)[0].obs
 
-    following = jit(jax.vmap(real))(obs, actions)
-    params = acquainted(jit(model.dynamics.init)(KEY), obs, following)
+    following = jax.jit(jax.vmap(real))(obs, actions)
+    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs, following)
     params = fitted(model, params, jnp.stack([obs, following]), actions[None])
     planner = mppi.make(
         mppi.Config(samples=64, horizon=15, iterations=2), (-1.0,) * 2, (1.0,) * 2
@@ -346,7 +347,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
     def cost(obs, action, next_obs):
         return -jnp.sum(next_obs[..., :2] ** 2, axis=-1)
 
-    @jit
+    @jax.jit
     def drive(state):
         def one(running, key):
             state, plan = running
@@ -369,7 +370,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
 def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_itself():
     """Slopes after two steps: f_s f_s, f_s f_a and f_a, each at its real state."""
     model = ensemble.make(SPEC, config())
-    params = moved(jit(model.member.init)(KEY))
+    params = moved(jax.jit(model.member.init)(KEY))
     real = Dynamics(
         init=lambda key: (),
         start=lambda params, state: state.obs,
@@ -389,13 +390,15 @@ def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_it
     def foreseen(obs, action):
         return model.member.step(params, model.member.recover(params, obs), action, KEY).obs
 
-    step, states = jit(world), [start]
+    step, states = jax.jit(world), [start]
     for action in actions:
         states.append(step(states[-1], action, jnp.zeros(3)))
-    np.testing.assert_array_equal(jit(last)(start, actions), states[-1])
+    np.testing.assert_array_equal(jax.jit(last)(start, actions), states[-1])
 
-    of_start, of_actions = jit(jax.jacobian(last, (0, 1)))(start, actions)
-    slopes = jit(jax.vmap(jax.jacobian(foreseen, (0, 1))))(jnp.stack(states[:2]), actions)
+    of_start, of_actions = jax.jit(jax.jacobian(last, (0, 1)))(start, actions)
+    slopes = jax.jit(jax.vmap(jax.jacobian(foreseen, (0, 1))))(
+        jnp.stack(states[:2]), actions
+    )
     (f_s, f_a) = np.asarray(slopes[0]), np.asarray(slopes[1])
     np.testing.assert_allclose(of_start, f_s[1] @ f_s[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(of_actions[:, 0], f_s[1] @ f_a[0], rtol=1e-4, atol=1e-6)

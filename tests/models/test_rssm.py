@@ -13,7 +13,6 @@ from planil_jax.models import rssm
 from planil_jax.nets import conv, mlp
 from planil_jax.nets import rssm as networks
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEY = jax.random.key(0)
 HEADS = 4
 CONFIG = rssm.Config(
@@ -44,7 +43,7 @@ def program(model=MODEL):
     def observe(params, obs, actions, first, key):
         return model.observe(params, actions, model.encode(params, obs), first, key)
 
-    return jit(observe)
+    return jax.jit(observe)
 
 
 def sequence(length: int = 6, batch: int = 2, seed: int = 0):
@@ -82,7 +81,7 @@ def gru(params, deter, stoch, action):
 def test_the_memory_is_a_normalised_gru_and_the_deviation_has_bounds():
     belief = rssm.Belief(np.tanh(normal(6)), normal(3, seed=2))
     action, encoded, no = normal(2, seed=3), normal(5, seed=4), jnp.zeros((), bool)
-    step = jit(MODEL.observe_step)
+    step = jax.jit(MODEL.observe_step)
     head = jnp.int32(2)
     found = step(params(), belief, action, encoded, no, head, KEY)
     wanted = gru(params(), belief.deter, belief.stoch, action)
@@ -105,8 +104,8 @@ def test_observe_is_a_loop_of_observe_step():
     found = program()(params(), obs, actions, first, KEY)
     head_key, key = jax.random.split(KEY)
     heads = jax.random.randint(head_key, (6,), 0, HEADS)
-    keys, step = jax.random.split(key, 6), jit(MODEL.observe_step)
-    encoded = jit(MODEL.encode)(params(), obs)
+    keys, step = jax.random.split(key, 6), jax.jit(MODEL.observe_step)
+    encoded = jax.jit(MODEL.encode)(params(), obs)
     belief = rssm.Belief(normal(2, 6, seed=8), normal(2, 3, seed=9))  # which is forgotten
     for t in range(6):
         steps = actions[t], encoded[t], first[t], heads[t], keys[t]
@@ -149,7 +148,7 @@ def policy(features, key):
 @functools.cache
 def imagined(batch: int = 2):
     belief = rssm.Belief(np.tanh(normal(batch, 6)), normal(batch, 3, seed=2))
-    run = jit(functools.partial(MODEL.imagine, policy=policy, horizon=5))
+    run = jax.jit(functools.partial(MODEL.imagine, policy=policy, horizon=5))
     return belief, run(params(), belief, key=KEY)
 
 
@@ -173,7 +172,7 @@ def test_one_head_draws_for_the_whole_batch_and_another_at_other_steps():
     bias = bias.at[:, 3:].set(-100.0)
     apart["priors"]["params"]["Dense_1"]["bias"] = bias
     belief = rssm.Belief(jnp.zeros((5, 6)), jnp.zeros((5, 3)))
-    run = jit(functools.partial(MODEL.imagine, policy=policy, horizon=40))
+    run = jax.jit(functools.partial(MODEL.imagine, policy=policy, horizon=40))
     latents = np.asarray(run(apart, belief, key=KEY).belief.stoch)[1:]  # [H, B, Z]
     heads = np.round(latents / 10)
     assert (heads == heads[:, :1, :1]).all()
@@ -186,7 +185,7 @@ def test_one_head_draws_for_the_whole_batch_and_another_at_other_steps():
 
 def test_disagreement_is_the_deviation_of_the_heads_means():
     belief, action = rssm.Belief(normal(6), normal(3, seed=2)), normal(2, seed=3)
-    found = jit(MODEL.disagreement)(params(), belief, action)
+    found = jax.jit(MODEL.disagreement)(params(), belief, action)
     deter = gru(params(), belief.deter, belief.stoch, action)
     means = []
     for k in range(HEADS):
@@ -203,7 +202,7 @@ def test_heads_that_are_one_agree_to_the_last_bit_and_with_a_finite_slope():
         lambda leaf: jnp.repeat(leaf[:1], HEADS, axis=0), alike["priors"]
     )
     deter = normal(50, 6)
-    both = jit(jax.value_and_grad(lambda deter: jnp.sum(MODEL.spread(alike, deter))))
+    both = jax.jit(jax.value_and_grad(lambda deter: jnp.sum(MODEL.spread(alike, deter))))
     value, slope = both(deter)
     assert value == 0.0
     assert not np.asarray(slope).any()
@@ -230,8 +229,8 @@ def test_an_error_is_half_the_squared_distance_of_what_is_decoded(tile):
     weights = jax.tree.map(lambda leaf: 0.3 * normal(*leaf.shape), shapes)
     features = normal(2, 3, 9)
     seen = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
-    distance = jit(model.decode)(weights, features) - (seen / 255 - 0.5)
-    found = jit(model.error)(weights, features, seen)
+    distance = jax.jit(model.decode)(weights, features) - (seen / 255 - 0.5)
+    found = jax.jit(model.error)(weights, features, seen)
     assert found.shape == (2, 3)
     np.testing.assert_allclose(found, 0.5 * (distance**2).sum((2, 3, 4)), rtol=1e-4)
 

@@ -12,7 +12,6 @@ import pytest
 from planil_jax.base import EnvSpec
 from planil_jax.nets import heads, mlp
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 BOUNDS = [(-2.0, 2.0), (0.0, 1.0), (-0.5, 3.0)]
 SMALL = heads.Config(network=mlp.Config(hidden=(4,), activation="tanh"))
 DISCRETE = EnvSpec("choices", ("a",), (0.0,) * 4, (1.0,) * 4, 5, 0.1, discrete=True)
@@ -22,8 +21,7 @@ DISCRETE = EnvSpec("choices", ("a",), (0.0,) * 4, (1.0,) * 4, 5, 0.1, discrete=T
 def made(low: tuple[float, ...], high: tuple[float, ...]):
     """`sample`, `log_prob` and `mode` of a policy within these bounds, compiled."""
     policy = heads.make(SMALL, (3,), low, high)
-    jit = functools.partial(jax.jit, compiler_options=QUICK)
-    return jit(policy.sample), jit(policy.log_prob), jit(policy.mode)
+    return jax.jit(policy.sample), jax.jit(policy.log_prob), jax.jit(policy.mode)
 
 
 def squashed(mean, std) -> heads.Squashed:
@@ -107,7 +105,7 @@ def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
     """At the bounds themselves, too, where tanh saturates."""
     policy = heads.make(SMALL, (3,), (0.0,), (1.0,))
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def both(mean, edge):
         def value(mean):
             one = heads.Squashed(mean, jnp.full((1,), 0.6))
@@ -136,7 +134,7 @@ def test_the_mode_is_the_squashed_mean(low, high):
 def test_a_new_policy_has_the_std_of_its_config_and_acts_about_the_centre(of_state):
     config = heads.Config(network=SMALL.network, std=0.35, std_of_state=of_state)
     policy = heads.make(config, (3, 2), (0.0, -2.0), (1.0, 2.0))
-    params = jax.jit(policy.init, compiler_options=QUICK)(jax.random.key(0))
+    params = jax.jit(policy.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     inputs = [jnp.asarray(rng.normal(size=(6, size)), jnp.float32) for size in (3, 2)]
     told = policy.apply(params, *inputs)
@@ -160,8 +158,8 @@ def test_the_std_depends_on_the_input_only_if_it_shall(of_state):
 def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
     config = heads.Config(network=SMALL.network, std=0.6, std_low=0.05, std_high=2.0)
     policy = heads.make(config, (3,), (-1.0,), (1.0,))
-    apply = jax.jit(policy.apply, compiler_options=QUICK)
-    params = jax.jit(policy.init, compiler_options=QUICK)(jax.random.key(0))
+    apply = jax.jit(policy.apply)
+    params = jax.jit(policy.init)(jax.random.key(0))
     stds = []
     for raw in (-1e3, -3.0, 0.0, 3.0, 1e3):
         params["params"]["raw_std"] = jnp.full((1,), raw)
@@ -240,6 +238,6 @@ def test_inferred_noise_leads_to_an_action_within_bounds():
 
 def test_a_new_policy_of_choices_prefers_none():
     policy = heads.of(DISCRETE, SMALL, (3, 2))
-    params = jax.jit(policy.init, compiler_options=QUICK)(jax.random.key(0))
+    params = jax.jit(policy.init)(jax.random.key(0))
     told = policy.apply(params, jnp.ones((6, 3)), jnp.ones((6, 2)))
     np.testing.assert_allclose(told.logits, np.zeros((6, 4)), atol=0.05)

@@ -13,7 +13,6 @@ from planil_jax.planners import mppi
 
 LOW, HIGH = (0.0, -1.0), (1.0, 2.0)
 # Compiling is most of the time of these tests.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PEAK = np.array([0.3, 1.2], np.float32)
 
 
@@ -30,7 +29,7 @@ def config(**settings) -> mppi.Config:
 def compiled(settings: mppi.Config, score_fn, explore: bool):
     planner = mppi.make(settings, LOW, HIGH)
 
-    @jit
+    @jax.jit
     def once(plan, key, temperature, proposals):
         return planner.plan(score_fn, plan, key, temperature, explore, proposals)
 
@@ -60,7 +59,7 @@ def plan_of(mean, std=0.5) -> Plan:
 @functools.cache
 def tracer(settings: mppi.Config, score_fn):
     planner = mppi.make(settings, LOW, HIGH)
-    return planner, jit(functools.partial(planner.trace, score_fn))
+    return planner, jax.jit(functools.partial(planner.trace, score_fn))
 
 
 def traced(settings: mppi.Config, seed=0, plan=None, temperature=1.0, score_fn=hill):
@@ -129,7 +128,7 @@ def test_the_first_action_comes_near_the_riccati_solution_on_a_double_integrator
         adapt_spread=True,
     )
     planner = mppi.make(settings, (-3.0,), (3.0,))
-    once = jit(lambda key: planner.plan(score, planner.init(), key, 0.1, False)[0])
+    once = jax.jit(lambda key: planner.plan(score, planner.init(), key, 0.1, False)[0])
     assert abs(best[0]) > 0.4  # a planner that does nothing would fail
     for seed in range(3):
         np.testing.assert_allclose(once(jax.random.key(seed)), best, atol=0.01)

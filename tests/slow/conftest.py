@@ -1,4 +1,4 @@
-"""Demonstrations of a trained expert, made once a session."""
+"""Optimised programs, and demonstrations of a trained expert, made once a session."""
 
 import jax
 import pytest
@@ -10,6 +10,13 @@ from planil_jax.data import demos as demonstrations
 from planil_jax.training import run
 
 EPISODES = 20  # of an evaluation
+
+
+@pytest.fixture(scope="session", autouse=True)
+def optimised(compile_cache) -> bool:
+    """Here all programs are: they run for long."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    return True
 
 
 @pytest.fixture(scope="session")

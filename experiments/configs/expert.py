@@ -29,8 +29,12 @@ EXPERTS = {
             "run": run.Config(total_steps=500_000),
         },
     ),
-    # From one evaluation to the next it can fall: demonstrate by --which=best.
+    # From one evaluation to the next these can fall: demonstrate by --which=best.
     "gym/Walker2d": ("sac", suite.SETTINGS["sac"]),
+    "gym/Ant:contact_forces=False": (
+        "sac",
+        suite.SETTINGS["sac"] | {"run": run.Config(total_steps=480_000)},
+    ),
 }
 USUAL = (
     "ppo",

@@ -19,10 +19,7 @@ def compile_cache(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def optimised(request, compile_cache) -> bool:
-    """Whether programs are optimised: in modules marked so. Most run for less time than
-    that takes.
-    """
+def optimised(request, compile_cache) -> None:
+    """Programs are optimised in modules marked so; others run for less time than that."""
     wanted = request.node.get_closest_marker("optimised") is not None
     jax.config.update("jax_disable_most_optimizations", not wanted)
-    return wanted

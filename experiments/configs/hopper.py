@@ -27,11 +27,15 @@ _LATENT = mpail2.Config()
 
 
 def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
-    """Latent states and layers of so many units, and plans of so many samples."""
+    """Layers of so many units, and plans of so many samples.
+
+    Latent states keep their size: the reward's slope is held at 1, so that how far it can
+    tell two states apart is how far apart these can be.
+    """
     planner = dataclasses.replace(
         _LATENT.core.planner, samples=samples, elites=samples // 8, horizon=5, iterations=3
     )
-    network = networks.Config(latent=size, encoder=(256,), hidden=(size, size))
+    network = networks.Config(latent=256, encoder=(256,), hidden=(size, size))
     return mpail2.Config(
         core=dataclasses.replace(
             _LATENT.core,
@@ -80,7 +84,7 @@ SETTINGS = {
         "run": run.Config(total_steps=200_000, evaluation_episodes=8),
     },
     "mpail2/small": {
-        "agent": _mpail2(64, 64, batch=128),
+        "agent": _mpail2(128, 64, batch=128),
         "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
         "run": run.Config(total_steps=50_000, evaluation_episodes=4),
     },

@@ -13,10 +13,9 @@ EPISODES = 20  # of an evaluation
 
 
 @pytest.fixture(scope="session", autouse=True)
-def optimised(compile_cache) -> bool:
+def optimised(compile_cache) -> None:
     """Here all programs are: they run for long."""
     jax.config.update("jax_disable_most_optimizations", False)
-    return True
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@
 GAIL's reward pays for staying alive, since a hopper that falls ends its episode; with the
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
-cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, also on `gym/Ant`
-and others, by --config.environment and --demos; `mpail2/small`, for two cores, has not
-learned to hop.
+cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
+two cores. With --config.environment=gym/Ant:contact_forces=False both are for an ant, of
+which `expert.py:gym/Ant:contact_forces=False` is an expert.
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ SETTINGS = {
     "mpail2/small": {
         "agent": _mpail2(128, 64, batch=128),
         "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
-        "run": run.Config(total_steps=50_000, evaluation_episodes=4),
+        "run": run.Config(total_steps=100_000, evaluation_episodes=4),
     },
     "mail": {
         "agent": mail.Config(ratio=0.1),

@@ -314,6 +314,15 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
     assert list(toy.train(directory=tmp_path)) == []
 
 
+@pytest.fixture
+def interruptible():
+    """What a shell started in the background ignores SIGINT, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
     kept = Kept(at=72, do=lambda: signal.raise_signal(number))
@@ -329,6 +338,7 @@ def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
     assert_bitwise_equal(resumed, straight)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_at_once(tmp_path):
     def twice():
         signal.raise_signal(signal.SIGINT)

@@ -20,6 +20,6 @@ def compile_cache(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def optimised(request, compile_cache) -> None:
-    """Programs are optimised in modules marked so; others run for less time than that."""
+    """Optimises programs of modules marked so; others run for less time than it takes."""
     wanted = request.node.get_closest_marker("optimised") is not None
     jax.config.update("jax_disable_most_optimizations", not wanted)

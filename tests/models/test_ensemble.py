@@ -127,9 +127,8 @@ def test_a_probabilistic_step_is_drawn_with_the_deviation_foreseen():
     mean, std = model.foresee(params, jnp.stack([obs, obs]), action[None])
     z = model.member.recover(params, obs)
     keys = jax.random.split(KEY, 4000)
-    drawn = jax.jit(jax.vmap(lambda key: model.member.step(params, z, action, key).obs))(
-        keys
-    )
+    step = jax.vmap(lambda key: model.member.step(params, z, action, key).obs)
+    drawn = jax.jit(step)(keys)
     np.testing.assert_allclose((drawn.mean(0) - mean[0]) / std[0], 0.0, atol=0.06)
     np.testing.assert_allclose(drawn.std(0) / std[0], 1.0, atol=0.05)
 
@@ -396,9 +395,8 @@ def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_it
     np.testing.assert_array_equal(jax.jit(last)(start, actions), states[-1])
 
     of_start, of_actions = jax.jit(jax.jacobian(last, (0, 1)))(start, actions)
-    slopes = jax.jit(jax.vmap(jax.jacobian(foreseen, (0, 1))))(
-        jnp.stack(states[:2]), actions
-    )
+    of_each = jax.vmap(jax.jacobian(foreseen, (0, 1)))
+    slopes = jax.jit(of_each)(jnp.stack(states[:2]), actions)
     (f_s, f_a) = np.asarray(slopes[0]), np.asarray(slopes[1])
     np.testing.assert_allclose(of_start, f_s[1] @ f_s[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(of_actions[:, 0], f_s[1] @ f_a[0], rtol=1e-4, atol=1e-6)

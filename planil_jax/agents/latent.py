@@ -105,7 +105,7 @@ class Sequences:
 
     obs: jax.Array  # [H + 1, B, O]; or pictures [H + 1, B, H, W, C]
     actions: jax.Array  # [H, B, U]
-    terminal: jax.Array  # [H, B] bool; only a last step can be
+    terminal: jax.Array  # [H, B] bool; only last steps can be
     rewards: jax.Array | None = None  # [H, B] the task's, where it is what is learned from
 
 
@@ -272,11 +272,18 @@ def remember(held: replay.Replay, parts: Parts, rollout: Transition) -> replay.R
     return replay.insert(held, {name: getattr(scaled, name) for name in held.steps})
 
 
-def starts(held: replay.Replay, parts: Parts, config: Config) -> jax.Array:
-    """Where sequences start, for `own`; once a round."""
+def starts(
+    held: replay.Replay, parts: Parts, config: Config, past_ends: bool = False
+) -> jax.Array:
+    """Where sequences start, for `own`; once a round.
+
+    Args:
+      past_ends: whether they go on where an episode ended for good, see `staying`.
+    """
     # Of pictures, the step after a sequence holds what its last one led to.
     length = config.horizon + (1 if parts.frames else 0)
-    return replay.sequence_starts(held, _ended(held), length)
+    ended = held.steps["truncated"] if past_ends else _ended(held)
+    return replay.sequence_starts(held, ended, length)
 
 
 def own(
@@ -302,6 +309,22 @@ def own(
         terminal=steps["terminal"],
         rewards=steps.get("reward"),
     )
+
+
+def staying(own: Sequences) -> Sequences:
+    """The sequences, which stay where an episode ended for good.
+
+    What follows an end in the replay is another episode. Of that the actions are kept, as
+    anything may be done there. All steps from an end on are terminal.
+
+    Drawn past ends, a last step is learned from as often as another. Were sequences to end
+    there, it would be in one of them, and a step before in H.
+    """
+    over = jnp.cumsum(own.terminal, axis=0) > 0  # [H, B]
+    steps = jnp.sum(~over, axis=0) + 1  # up to an end
+    at = jnp.minimum(jnp.arange(len(own.obs))[:, None], steps)
+    obs = jnp.take_along_axis(own.obs, at[..., None], axis=0)
+    return dataclasses.replace(own, obs=obs, terminal=over)
 
 
 def expert(

@@ -5,7 +5,9 @@ A gradient step, on sequences of H steps of the learner's and pairs of the exper
     z_0 = h(s_0),  z_{t+1} = d(z_t, a_t),   ẑ_t = sg h(s_t)
     min_{h,d}  Σ_t ρ^t E(z_{t+1} - ẑ_{t+1})² / H
     min_r      E_π[r(ẑ, ẑ')] - E_E[r(ẑ, ẑ')] + c_p E(‖∇r‖ - 1)²
-    min_Q      E(Q(ẑ_t, a_t) - y_t)²,   y_t = r(ẑ_t, ẑ_{t+1}) + γ min_2 Q̄(ẑ_{t+1}, a')
+    min_Q      E(Q(ẑ_t, a_t) - y_t)²,
+               y_t = r(ẑ_t, ẑ_{t+1}) + γ [(1 - μ) v_{t+1} + μ y_{t+1}],   y_H = v_H,
+               v_t = min_2 Q̄(ẑ_t, a'),   a' ~ π(·|ẑ_t)
     max_π      E[G_0],  a_{0:H} ~ π(·|ẑ_0) all at once, rolled through d:
                G_t = λ q_t + (1 - λ) [r_t + γ G_{t+1}] - α log π(a_t|z),   G_H = q_H
     α:         the policy's entropy is steered to -U a step;   Q̄ ← Q̄ + τ (Q - Q̄)
@@ -16,15 +18,22 @@ first action of π(·|z_H); plans of the policy compete in every iteration.
 
 An episode that ended for good stays where it ended, whatever is done there: a learner that
 falls then meets, step after step, what no demonstrator ever showed, where a value of 0
-would be worth more than a negative reward; and E_π counts it there for as long as an
-episode lasts. Demonstrations hold observations only.
+would be worth more than a negative reward. Nothing of that needs to be estimated: an end ẑ
+is worth r(ẑ, ẑ) / (1 - γ), and E_π counts it there 1 / (1 - γ) times. Demonstrations hold
+observations only.
+
+What v asks for is an action of the policy, which, where plans act, may be one that is never
+tried; what critics hope of it nothing then corrects, and step by step they hope for more.
+With μ > 0 what was done counts as well. Critics tell values in `value_unit`s, as those of
+γ = 0.99 are a hundred times as large as rewards, and a network is slow to grow to them.
 
 Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
 arXiv 2310.16828; of ends, Kostrikov et al. 2019, Discriminator-Actor-Critic, arXiv
 1809.02925, whose absorbing state is one of its own; here it is the last that was seen.
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
-end of time is no end; the replay is a ring; only the critics that are used are evaluated.
+end of time is no end; the replay is a ring; only the critics that are used are evaluated;
+μ, which is 0 there, and `value_unit`, 1.
 """
 
 import dataclasses
@@ -70,6 +79,8 @@ class Config:
     )
     gradient_penalty: float = 0.1  # c_p
     trace: float = 0.95  # λ
+    critic_trace: float = 0.0  # μ
+    value_unit: float = 1.0  # what a critic's output of 1 stands for
     absorbing: bool = True  # whether an end for good lasts, or else is worth 0
     critic_grad_norm: float = 5.0
     policy_grad_norm: float = 1.0
@@ -106,7 +117,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     critics_fit = clipped(config.critic_grad_norm)
     policy_fit = clipped(config.policy_grad_norm)
     carry, act = engine.acting(
-        spec, core, parts, functools.partial(plan_score, parts, reward)
+        spec, core, parts, functools.partial(plan_score, config, parts, reward)
     )
 
     def init(key: jax.Array) -> State:
@@ -134,17 +145,16 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     ) -> tuple[State, Metrics]:
         assert state.replay is not None
         held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, parts, core)
+        places = engine.starts(held, parts, core, past_ends=lasting)
         warming, count = engine.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
             own = engine.own(held, places, parts, core, own_key)
-            ended = own.terminal[-1]
             if lasting:
-                own = absorbed(own, jax.random.fold_in(own_key, 1))
+                own = engine.staying(own)
             pairs = engine.expert_pairs(demos, parts, core, expert_key)
-            return learn(state, own, ended, pairs, key)
+            return learn(state, own, pairs, key)
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)
@@ -153,7 +163,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
-        state: State, own: engine.Sequences, ended: jax.Array, pairs, key: jax.Array
+        state: State, own: engine.Sequences, pairs: jax.Array, key: jax.Array
     ) -> tuple[State, Metrics]:
         reward_key, critic_key, policy_key = jax.random.split(key, 3)
 
@@ -167,7 +177,8 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 
         learner = encoded[:2]
         if lasting:
-            stays = ended * spec.episode_length
+            # Each end is in H sequences.
+            stays = own.terminal[-1] / (1 - parts.discount) / core.horizon
             learner = visited(encoded, stays, jax.random.fold_in(reward_key, 1))
         of_reward = functools.partial(reward_loss, config, reward)
         gradients, told_reward = jax.grad(of_reward, has_aux=True)(
@@ -175,7 +186,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         )
         fitted_reward = reward_fit.step(state.reward, gradients)
 
-        of_critics = functools.partial(critic_loss, parts, reward)
+        of_critics = functools.partial(critic_loss, config, parts, reward, lasting)
         gradients, told_critic = jax.grad(of_critics, has_aux=True)(
             state.critics.params,
             state.target,
@@ -220,32 +231,6 @@ def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
     return model.params | {"reward": reward.params, "critics": critics.params}
 
 
-def absorbed(own: engine.Sequences, key: jax.Array) -> engine.Sequences:
-    """The sequences, those that end for good moved on by 0 to H steps, at random.
-
-    In the steps that follow an end nothing changes, and actions are random; none of them is
-    terminal.
-    """
-    horizon, batch = own.terminal.shape
-    shift_key, action_key = jax.random.split(key)
-    shift = jax.random.randint(shift_key, (batch,), 0, horizon + 1) * own.terminal[-1]
-    random = jax.random.uniform(action_key, own.actions.shape, minval=-1.0)
-
-    def moved(steps: jax.Array, following: jax.Array) -> jax.Array:
-        """Both `[T, B, ...]`; from the one into the other."""
-        whole = jnp.concatenate([steps, following])
-        at = jnp.arange(len(steps))[:, None] + shift
-        return jnp.take_along_axis(whole, at[..., None], axis=0)
-
-    still = jnp.broadcast_to(own.obs[-1:], own.obs.shape)
-    return dataclasses.replace(
-        own,
-        obs=moved(own.obs, still),
-        actions=moved(own.actions, random),
-        terminal=jnp.zeros_like(own.terminal),
-    )
-
-
 def visited(encoded: jax.Array, stays: jax.Array, key: jax.Array) -> jax.Array:
     """The learner's pairs `[2, B, Z]`, drawn as often as it is there.
 
@@ -266,9 +251,12 @@ def visited(encoded: jax.Array, stays: jax.Array, key: jax.Array) -> jax.Array:
     return pairs[:, chosen]
 
 
-def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):
+def value(
+    config: Config, parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array
+) -> jax.Array:
     """q: the mean of two critics `[...]`."""
-    return jnp.mean(parts.critics.apply(pair, z, actions)[..., 0], axis=0)
+    told = parts.critics.apply(pair, z, actions)[..., 0]
+    return config.value_unit * jnp.mean(told, axis=0)
 
 
 def first_action(parts: engine.Parts, policy_params: Params, z: jax.Array, key: jax.Array):
@@ -279,6 +267,7 @@ def first_action(parts: engine.Parts, policy_params: Params, z: jax.Array, key: 
 
 
 def plan_score(
+    config: Config,
     parts: engine.Parts,
     reward: Network,
     params: engine.Acting,
@@ -296,7 +285,7 @@ def plan_score(
             gain = reward.apply(params.model["reward"], z, following)
             total, z = total + parts.discount**t * gain, following
         last = first_action(parts, params.policy, z, last_key)
-        return total + parts.discount ** len(actions) * value(parts, pair, z, last)
+        return total + parts.discount ** len(actions) * value(config, parts, pair, z, last)
 
     return score
 
@@ -356,8 +345,10 @@ def reward_loss(
 
 
 def critic_loss(
+    config: Config,
     parts: engine.Parts,
     reward: Network,
+    lasting: bool,
     params: Params,
     target: Params,
     reward_params: Params,
@@ -366,18 +357,30 @@ def critic_loss(
     encoded: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Of the critics, on all steps of sequences whose ẑ are `encoded` `[H + 1, B, Z]`."""
+    """Of the critics, on all steps of sequences whose ẑ are `encoded` `[H + 1, B, Z]`.
+
+    Args:
+      lasting: whether an end for good lasts, or else is worth 0.
+    """
     pair_key, action_key, dropout_key = jax.random.split(key, 3)
+    gamma, mu, unit = parts.discount, config.critic_trace, config.value_unit
     z, following = encoded[:-1], encoded[1:]
     rewards = reward.apply(reward_params, z, following)  # [H, B]
     actions = first_action(parts, policy_params, following, action_key)
-    pair = latent.choose(target, pair_key)
-    next_values = jnp.min(parts.critics.apply(pair, following, actions)[..., 0], axis=0)
-    targets = rewards + parts.discount * ~own.terminal * next_values
-    targets = jax.lax.stop_gradient(targets)
+    told = parts.critics.apply(latent.choose(target, pair_key), following, actions)
+    next_values = unit * jnp.min(told[..., 0], axis=0)
+    stays = reward.apply(reward_params, following, following) / (1 - gamma)
+    next_values = jnp.where(own.terminal, stays if lasting else 0.0, next_values)
+
+    foreseen, ahead = [], next_values[-1]
+    for t in reversed(range(len(rewards))):
+        mixed = (1 - mu) * next_values[t] + mu * ahead
+        ahead = rewards[t] + gamma * jnp.where(own.terminal[t], next_values[t], mixed)
+        foreseen.append(ahead)
+    targets = jax.lax.stop_gradient(jnp.stack(foreseen[::-1]) / unit)
     values = parts.critics.apply(params, z, own.actions, key=dropout_key)[..., 0]
     loss = jnp.mean((values - targets) ** 2)
-    return loss, {"critic/loss": loss, "critic/mean": jnp.mean(values)}
+    return loss, {"critic/loss": loss, "critic/mean": unit * jnp.mean(values)}
 
 
 def policy_loss(
@@ -398,7 +401,8 @@ def policy_loss(
     zs = parts.model.rollout(model, z, actions)
     rewards = reward.apply(model["reward"], zs[:-1], zs[1:])  # [H, B]
     last = first_action(parts, params, zs[-1], last_key)
-    values = value(parts, pair, zs, jnp.concatenate([actions, last[None]]))  # [H + 1, B]
+    done = jnp.concatenate([actions, last[None]])
+    values = value(config, parts, pair, zs, done)  # [H + 1, B]
     gain = values[-1]
     for t in reversed(range(len(actions))):
         foreseen = rewards[t] + gamma * gain

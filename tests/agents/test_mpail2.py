@@ -69,7 +69,7 @@ def test_the_score_of_a_plan_is_its_rewards_and_the_value_of_its_end():
 
     @jax.jit
     def both(z):
-        found = mpail2.plan_score(PARTS, REWARD, ACTING, z, KEY)(actions)
+        found = mpail2.plan_score(CONFIG, PARTS, REWARD, ACTING, z, KEY)(actions)
         pair_key, last_key = jax.random.split(KEY)
         zs = PARTS.model.rollout(MODEL, z, actions)
         rewards = REWARD.apply(MODEL["reward"], zs[:-1], zs[1:])
@@ -84,7 +84,7 @@ def test_the_score_of_a_plan_is_its_rewards_and_the_value_of_its_end():
 def test_the_policy_tells_several_actions_at_once_and_is_followed_from_the_first():
     plan, log_probs = PARTS.policy.sample(PARTS.policy.apply(POLICY, ENCODED[0]), KEY)
     assert plan.shape == (BATCH, HORIZON, 2) and log_probs.shape == (BATCH, HORIZON)
-    score = functools.partial(mpail2.plan_score, PARTS, REWARD)
+    score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
     core = dataclasses.replace(CORE, plan=False)
     _, act = engine.acting(SPEC, core, PARTS, score)
     state = EnvState((), normal(3), jnp.zeros((), jnp.int32))
@@ -133,7 +133,9 @@ def test_the_policy_climbs_the_mixture_of_all_foreseen_returns(trace):
         rewards = REWARD.apply(MODEL["reward"], zs[:-1], zs[1:])
         last = mpail2.first_action(PARTS, POLICY, zs[-1], last_key)
         pair = latent.choose(MODEL["critics"], pair_key)
-        values = mpail2.value(PARTS, pair, zs, jnp.concatenate([actions, last[None]]))
+        values = mpail2.value(
+            config, PARTS, pair, zs, jnp.concatenate([actions, last[None]])
+        )
         total = 0.0
         for n in range(HORIZON + 1):
             weight = (1 - trace) ** n * (trace if n < HORIZON else 1.0)
@@ -167,8 +169,8 @@ def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
     target = shaken(MODEL["critics"])
 
     def loss(critics, target, reward, policy):
-        arguments = PARTS, REWARD, critics, target, reward, policy, OWN, ENCODED, KEY
-        return mpail2.critic_loss(*arguments)[0]
+        arguments = True, critics, target, reward, policy, OWN, ENCODED, KEY
+        return mpail2.critic_loss(CONFIG, PARTS, REWARD, *arguments)[0]
 
     slopes = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(
         MODEL["critics"], target, MODEL["reward"], POLICY
@@ -176,19 +178,82 @@ def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
     assert [moved(slope) for slope in slopes] == [True, False, False, False]
 
 
-def test_nothing_is_bootstrapped_from_an_end_for_good():
-    ended = OWN.replace(terminal=jnp.ones_like(OWN.terminal))
+@pytest.mark.parametrize("lasting", [False, True])
+def test_an_end_for_good_is_worth_what_staying_there_is(lasting):
+    """Σ_k γ^k r(ẑ', ẑ') where it lasts, or else 0; nothing is bootstrapped from it."""
+    config = dataclasses.replace(CONFIG, critic_trace=0.7)
+    some = jnp.arange(BATCH) == jnp.arange(HORIZON)[:, None]
 
     @jax.jit
     def losses(target):
-        def loss(own):
-            arguments = MODEL["critics"], target, MODEL["reward"], POLICY, own, ENCODED
-            return mpail2.critic_loss(PARTS, REWARD, *arguments, KEY)[0]
+        def loss(terminal):
+            own, arguments = OWN.replace(terminal=terminal), (MODEL["reward"], POLICY)
+            return mpail2.critic_loss(
+                *(config, PARTS, REWARD, lasting, MODEL["critics"], target),
+                *(*arguments, own, ENCODED, KEY),
+            )[0]
 
-        return loss(OWN), loss(ended)
+        return jnp.stack([loss(OWN.terminal), loss(some), loss(~OWN.terminal)])
 
-    first, other = losses(MODEL["critics"]), losses(shaken(MODEL["critics"]))
-    assert first[0] != other[0] and first[1] == other[1]
+    target = shaken(MODEL["critics"])
+    found, other = losses(target), losses(shaken(target))
+    np.testing.assert_array_equal(found == other, [False, False, True])
+
+    z, following = ENCODED[:-1], ENCODED[1:]
+    stays = REWARD.apply(MODEL["reward"], following, following)[..., None]
+    after = jnp.sum(PARTS.discount ** jnp.arange(1000) * stays, axis=-1) * lasting
+    wanted = REWARD.apply(MODEL["reward"], z, following) + PARTS.discount * after
+    values = PARTS.critics.apply(MODEL["critics"], z, OWN.actions)[..., 0]
+    np.testing.assert_allclose(found[2], jnp.mean((values - wanted) ** 2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("unit", [1.0, 10.0])
+def test_critics_foresee_what_was_done_next_and_what_the_policy_would_do(mu, unit):
+    """y_t = Σ_n w_n R_n of n steps as they were taken,
+    R_n = Σ_{k<n} γ^k r_{t+k} + γ^n v_{t+n}, w_n = (1 - μ) μ^(n - 1), the last μ^(n - 1);
+    at an end, where the last one is, v is what staying is worth.
+    """
+    config = dataclasses.replace(CONFIG, critic_trace=mu, value_unit=unit)
+    ends = jnp.array([HORIZON, 0, 1, HORIZON, 2])  # the step that ends for good, [B]
+    own = OWN.replace(terminal=jnp.arange(HORIZON)[:, None] >= ends)
+    gamma, (pair_key, action_key, _) = PARTS.discount, jax.random.split(KEY, 3)
+    target = shaken(MODEL["critics"])
+    found = mpail2.critic_loss(
+        *(config, PARTS, REWARD, True, MODEL["critics"], target),
+        *(MODEL["reward"], POLICY, own, ENCODED, KEY),
+    )[0]
+
+    z, following = ENCODED[:-1], ENCODED[1:]
+    rewards = REWARD.apply(MODEL["reward"], z, following)
+    stays = REWARD.apply(MODEL["reward"], following, following) / (1 - gamma)
+    actions = mpail2.first_action(PARTS, POLICY, following, action_key)
+    pair = latent.choose(target, pair_key)
+    v = unit * jnp.min(PARTS.critics.apply(pair, following, actions)[..., 0], axis=0)
+    wanted = np.zeros((HORIZON, BATCH))
+    for t in range(HORIZON):
+        for b in range(BATCH):
+            # Steps that count, at most up to the end; past it all returns are that one.
+            most = min(HORIZON, max(int(ends[b]), t) + 1) - t
+            for n in range(1, most + 1):
+                weight = mu ** (n - 1) * (1 - mu if n < most else 1)
+                last = t + n - 1
+                worth = stays[last, b] if own.terminal[last, b] else v[last, b]
+                gained = sum(gamma**k * rewards[t + k, b] for k in range(n))
+                wanted[t, b] += weight * (gained + gamma**n * worth)
+    values = PARTS.critics.apply(MODEL["critics"], z, OWN.actions)[..., 0]
+    np.testing.assert_allclose(found, jnp.mean((values - wanted / unit) ** 2), rtol=1e-4)
+
+
+def test_a_plan_is_scored_in_the_units_of_its_rewards():
+    """However large the unit in which critics tell values."""
+    actions, pair = jnp.tanh(normal(HORIZON, 2)), latent.choose(MODEL["critics"], KEY)
+    large = dataclasses.replace(CONFIG, value_unit=10.0)
+    once, tenfold = (
+        mpail2.value(config, PARTS, pair, ENCODED[0, :HORIZON], actions)
+        for config in (CONFIG, large)
+    )
+    np.testing.assert_allclose(tenfold, 10 * once, rtol=1e-6)
 
 
 def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
@@ -209,32 +274,41 @@ def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
 
 
 def test_an_episode_that_ended_for_good_stays_where_it_ended():
-    """Each is moved on by so many steps, at random; sequences that go on are left alone."""
-    ends = jnp.array([False, True, False, True, True])  # [B]
-    own = dataclasses.replace(OWN, terminal=OWN.terminal.at[-1].set(ends))
-    seen = set()
-    for seed in range(20):
-        absorbed = jax.jit(mpail2.absorbed)(own, jax.random.key(seed))
-        assert not absorbed.terminal.any()
-        for b in range(BATCH):
-            before, after = OWN.obs[:, b], absorbed.obs[:, b]
-            shift = next(
-                k
-                for k in range(HORIZON + 1)
-                if np.array_equal(after[0], before[k])  # all observations differ
-            )
-            assert shift == 0 or ends[b]
-            seen.add((b, shift))
-            left = HORIZON - shift
-            np.testing.assert_array_equal(after[: left + 1], before[shift:])
-            np.testing.assert_array_equal(
-                after[left:], jnp.tile(before[-1], (shift + 1, 1))
-            )
-            actions = absorbed.actions[:, b]
-            np.testing.assert_array_equal(actions[:left], OWN.actions[shift:, b])
-            assert (jnp.abs(actions[left:]) < 1).all()
-            assert not np.isin(actions[left:], OWN.actions[:, b]).any()
-    assert len(seen) == 2 + 3 * (HORIZON + 1)
+    """From any step on; sequences that go on are left alone."""
+    ends = [HORIZON, 0, 1, HORIZON, 2]  # the step that ends, of each sequence
+    terminal = jnp.arange(HORIZON)[:, None] == jnp.array(ends)
+    terminal = terminal.at[2, 1].set(True)  # of the episode that came next
+    staying = jax.jit(engine.staying)(OWN.replace(terminal=terminal))
+    np.testing.assert_array_equal(staying.actions, OWN.actions)
+    for b, end in enumerate(ends):
+        obs = np.asarray(OWN.obs[:, b]).copy()
+        obs[end + 1 :] = obs[min(end + 1, HORIZON)]
+        np.testing.assert_array_equal(staying.obs[:, b], obs)
+        np.testing.assert_array_equal(staying.terminal[:, b], np.arange(HORIZON) >= end)
+
+
+def test_a_last_step_is_learned_from_as_often_as_another():
+    """Of an episode of 4 steps, which ended for good, and one that goes on; H = 3."""
+    core = dataclasses.replace(CORE, capacity=20)
+    steps, none = jnp.arange(9), jnp.zeros((9, 1), bool)
+    rollout = Transition(
+        obs=jnp.broadcast_to(steps[:, None, None], (9, 1, 3)).astype(jnp.float32),
+        action=jnp.ones((9, 1, 2)),
+        next_obs=jnp.broadcast_to(steps[:, None, None], (9, 1, 3)) + 0.5,
+        reward=jnp.zeros((9, 1)),
+        terminal=none.at[3].set(True),
+        truncated=none,
+    )
+    held = engine.remember(engine.empty_replay(SPEC, core, 1), PARTS, rollout)
+
+    def drawn(past_ends: bool) -> set[int]:
+        """Where sequences start; those that hold step 3 start at 1, 2 and 3."""
+        places = engine.starts(held, PARTS, core, past_ends)
+        own = jax.vmap(lambda key: engine.own(held, places, PARTS, core, key))
+        return set(own(jax.random.split(KEY, 40)).obs[:, 0, :, 0].ravel().tolist())
+
+    assert drawn(past_ends=True) == {0, 1, 2, 3, 4, 5, 6}
+    assert drawn(past_ends=False) == {0, 1, 4, 5, 6}
 
 
 def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():

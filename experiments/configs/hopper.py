@@ -34,8 +34,8 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     tell two states apart is how far apart these can be. With a penalty of 1 that slope is
     2.5 to 3 while the hopper falls, and the reward's scale goes with it.
 
-    All plans but one follow the policy: of plans that do anything, some are found that model
-    and critics are wrong about, and the hopper falls where the policy alone hops on.
+    All plans but one follow the policy: of plans that do anything, some are found that the
+    model and critics are wrong about, and the hopper falls where the policy alone hops on.
     """
     planner = dataclasses.replace(
         _LATENT.core.planner, samples=samples, elites=samples // 8, horizon=5, iterations=3

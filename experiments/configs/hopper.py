@@ -34,8 +34,9 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     tell two states apart is how far apart these can be. With a penalty of 1 that slope is
     2.5 to 3 while the hopper falls, and the reward's scale goes with it.
 
-    All plans but one follow the policy: of plans that do anything, some are found that the
-    model and critics are wrong about, and the hopper falls where the policy alone hops on.
+    All plans but one follow the policy when it does not explore: of plans that do anything,
+    some are found that the model and critics are wrong about, and the hopper falls where the
+    policy alone hops on. To explore, they are what finds something.
     """
     planner = dataclasses.replace(
         _LATENT.core.planner, samples=samples, elites=samples // 8, horizon=5, iterations=3
@@ -50,6 +51,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
             encoder_share=1.0,
             temperature=0.5,
             proposals=samples - 1,
+            exploring_proposals=24,
             entropy=0.1,
             discount=0.99,
             ratio=0.5,

@@ -68,6 +68,7 @@ class Config:
     )
     temperature: float = 2.0  # of the planner, in units of its score
     proposals: int = 24  # P, plans that follow the policy
+    exploring_proposals: int = 0  # P while it explores; 0: as many as otherwise
     plan: bool = True  # whether the planner acts, or else the policy alone
     in_turn: bool = False  # whether environments and seeds plan one after another: large
     # plans of one stay in a processor's cache, those of all together do not
@@ -194,8 +195,9 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
     def planned(params: Acting, carry: Plan, z: jax.Array, key: jax.Array, explore: bool):
         propose_key, score_key, plan_key = jax.random.split(key, 3)
         proposals = None
-        if config.proposals:
-            keys = jax.random.split(propose_key, config.proposals)
+        count = (config.exploring_proposals if explore else 0) or config.proposals
+        if count:
+            keys = jax.random.split(propose_key, count)
             proposals = jax.vmap(propose, (None, None, 0))(params, z, keys)
         score_fn = score(params, z, score_key)
         return planner.plan(

@@ -108,6 +108,24 @@ def test_a_plan_can_reach_the_bounds():
     assert (np.asarray(action) > np.array([3.9, 1.9])).all()
 
 
+@pytest.mark.parametrize(("exploring", "wanted"), [(0, [5, 5]), (2, [5, 2])])
+def test_fewer_plans_may_follow_the_policy_to_explore(exploring, wanted, monkeypatch):
+    core = dataclasses.replace(CORE, proposals=5, exploring_proposals=exploring)
+    planner, counts = mppi.make(core.planner, (-1.0, -1.0), (1.0, 1.0)), []
+
+    def plan(*arguments):
+        counts.append(len(arguments[-1]))
+        return planner.plan(*arguments)
+
+    monkeypatch.setattr(mppi, "make", lambda *_: planner._replace(plan=plan))
+    score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
+    carry, act = engine.acting(SPEC, core, PARTS, score)
+    state = EnvState((), normal(3), jnp.zeros((), jnp.int32))
+    for explore in (False, True):
+        jax.eval_shape(functools.partial(act, explore=explore), ACTING, carry(), state, KEY)
+    assert counts == wanted
+
+
 # ------------------------------------------------------------------------------- learning
 
 

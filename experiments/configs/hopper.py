@@ -35,7 +35,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     2.5 to 3 while the hopper falls, and the reward's scale goes with it.
 
     All plans but one follow the policy when it does not explore: of plans that do anything,
-    some are found that the model and critics are wrong about, and the hopper falls where the
+    some are found that model and critics are wrong about, and the hopper falls where the
     policy alone hops on. To explore, they are what finds something.
     """
     planner = dataclasses.replace(

@@ -177,7 +177,18 @@ def discount(episode_length: int) -> float:
 
 
 def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
-    """`carry` and `act` of an agent."""
+    """`carry` and `act` of an agent.
+
+    Raises:
+      UsageError: more plans are to follow the policy than there are.
+    """
+    most = max(config.proposals, config.exploring_proposals)
+    if config.plan and most > config.planner.samples:
+        raise UsageError(
+            f"{most} plans are to follow the policy (proposals, exploring_proposals), but "
+            f"planner.samples is {config.planner.samples}, them included: raise it, or "
+            "lower them."
+        )
     bounds = (-1.0,) * spec.action_size, (1.0,) * spec.action_size
     planner = mppi.make(config.planner, *bounds)
 

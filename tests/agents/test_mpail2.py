@@ -11,7 +11,7 @@ import pytest
 
 from planil_jax.agents import latent as engine
 from planil_jax.agents import mpail2
-from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition
+from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition, UsageError
 from planil_jax.nets import latent, mlp
 from planil_jax.planners import mppi
 
@@ -124,6 +124,15 @@ def test_fewer_plans_may_follow_the_policy_to_explore(exploring, wanted, monkeyp
     for explore in (False, True):
         jax.eval_shape(functools.partial(act, explore=explore), ACTING, carry(), state, KEY)
     assert counts == wanted
+
+
+def test_more_plans_that_follow_the_policy_than_plans_are_refused():
+    score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
+    for name in ("proposals", "exploring_proposals"):
+        core = dataclasses.replace(CORE, **{name: 7})
+        with pytest.raises(UsageError, match=r"7 plans .* planner\.samples is 6"):
+            engine.acting(SPEC, core, PARTS, score)
+        engine.acting(SPEC, dataclasses.replace(core, plan=False), PARTS, score)
 
 
 # ------------------------------------------------------------------------------- learning

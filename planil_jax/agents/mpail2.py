@@ -58,7 +58,7 @@ from planil_jax.base import (
     Transition,
 )
 from planil_jax.data import replay
-from planil_jax.losses import adversarial, world_model
+from planil_jax.losses import adversarial, returns, world_model
 from planil_jax.losses import policy as losses
 from planil_jax.nets import fit, latent, mlp
 
@@ -371,13 +371,10 @@ def critic_loss(
     next_values = unit * jnp.min(told[..., 0], axis=0)
     stays = reward.apply(reward_params, following, following) / (1 - gamma)
     next_values = jnp.where(own.terminal, stays if lasting else 0.0, next_values)
-
-    foreseen, ahead = [], next_values[-1]
-    for t in reversed(range(len(rewards))):
-        mixed = (1 - mu) * next_values[t] + mu * ahead
-        ahead = rewards[t] + gamma * jnp.where(own.terminal[t], next_values[t], mixed)
-        foreseen.append(ahead)
-    targets = jax.lax.stop_gradient(jnp.stack(foreseen[::-1]) / unit)
+    foreseen = jax.vmap(returns.lambda_returns, (1, 1, None, 1, None), 1)(
+        rewards, next_values, jnp.full(len(rewards), gamma), own.terminal, mu
+    )
+    targets = jax.lax.stop_gradient(foreseen / unit)
     values = parts.critics.apply(params, z, own.actions, key=dropout_key)[..., 0]
     loss = jnp.mean((values - targets) ** 2)
     return loss, {"critic/loss": loss, "critic/mean": unit * jnp.mean(values)}

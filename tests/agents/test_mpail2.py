@@ -328,14 +328,16 @@ def test_a_last_step_is_learned_from_as_often_as_another():
     )
     held = engine.remember(engine.empty_replay(SPEC, core, 1), PARTS, rollout)
 
-    def drawn(past_ends: bool) -> set[int]:
-        """Where sequences start; those that hold step 3 start at 1, 2 and 3."""
+    def drawn(past_ends: bool) -> tuple[set[int], set[int]]:
+        """Where sequences start, and where those do that end for good."""
         places = engine.starts(held, PARTS, core, past_ends)
         own = jax.vmap(lambda key: engine.own(held, places, PARTS, core, key))
-        return set(own(jax.random.split(KEY, 40)).obs[:, 0, :, 0].ravel().tolist())
+        found = jax.vmap(engine.staying)(own(jax.random.split(KEY, 40)))
+        first, ended = found.obs[:, 0, :, 0], found.terminal[:, -1]
+        return set(first.ravel().tolist()), set(first[ended].tolist())
 
-    assert drawn(past_ends=True) == {0, 1, 2, 3, 4, 5, 6}
-    assert drawn(past_ends=False) == {0, 1, 4, 5, 6}
+    assert drawn(past_ends=True) == ({0, 1, 2, 3, 4, 5, 6}, {1, 2, 3})  # H of them
+    assert drawn(past_ends=False) == ({0, 1, 4, 5, 6}, {1})
 
 
 def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():

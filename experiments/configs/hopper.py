@@ -9,7 +9,7 @@ GAIL's reward pays for staying alive, since a hopper that falls ends its episode
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
 cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
-two cores, with rates that fall in the run's second half: what it finds at rates that stay
+two cores, with rates that fall in the run's last third: what it finds at rates that stay
 it can lose again. With --config.environment=gym/Ant:contact_forces=False both are for an
 ant, of which `expert.py:gym/Ant:contact_forces=False` is an expert.
 """
@@ -34,9 +34,9 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     tell two states apart is how far apart these can be. With a penalty of 1 that slope is
     2.5 to 3 while the hopper falls, and the reward's scale goes with it.
 
-    All plans but one follow the policy when it does not explore: of plans that do anything,
-    some are found that model and critics are wrong about, and the hopper falls where the
-    policy alone hops on. To explore, they are what finds something.
+    Half of a plan's score is what critics tell of its first action: by the model alone the
+    planner finds plans that the model is wrong about, and the hopper falls within a dozen
+    steps where its policy alone hops on.
     """
     planner = dataclasses.replace(
         _LATENT.core.planner, samples=samples, elites=samples // 8, horizon=5, iterations=3
@@ -50,8 +50,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
             horizon=5,
             encoder_share=1.0,
             temperature=0.5,
-            proposals=samples - 1,
-            exploring_proposals=24,
+            proposals=24,
             entropy=0.1,
             discount=0.99,
             ratio=0.5,
@@ -64,6 +63,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
         reward=mlp.Config(hidden=(size, size), activation="silu"),
         gradient_penalty=5.0,
         critic_trace=0.8,
+        critic_share=0.5,
         value_unit=10.0,
     )
 
@@ -95,9 +95,9 @@ SETTINGS = {
         "run": run.Config(total_steps=200_000, evaluation_episodes=8),
     },
     "mpail2/small": {
-        "agent": _mpail2(128, 64, batch=128, rate_hold=25_000, rate_half_life=12_500),
+        "agent": _mpail2(128, 64, batch=128, rate_hold=50_000, rate_half_life=12_500),
         "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
-        "run": run.Config(total_steps=100_000, evaluation_episodes=4),
+        "run": run.Config(total_steps=150_000, evaluation_episodes=4),
     },
     "mail": {
         "agent": mail.Config(ratio=0.1),

@@ -68,7 +68,6 @@ class Config:
     )
     temperature: float = 2.0  # of the planner, in units of its score
     proposals: int = 24  # P, plans that follow the policy
-    exploring_proposals: int = 0  # P while it explores; 0: as many as otherwise
     plan: bool = True  # whether the planner acts, or else the policy alone
     in_turn: bool = False  # whether environments and seeds plan one after another: large
     # plans of one stay in a processor's cache, those of all together do not
@@ -182,10 +181,9 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
     Raises:
       UsageError: more plans are to follow the policy than there are.
     """
-    most = max(config.proposals, config.exploring_proposals)
-    if config.plan and most > config.planner.samples:
+    if config.plan and config.proposals > config.planner.samples:
         raise UsageError(
-            f"{most} plans are to follow the policy (proposals, exploring_proposals), but "
+            f"{config.proposals} plans are to follow the policy (proposals), but "
             f"planner.samples is {config.planner.samples}, them included: raise it, or "
             "lower them."
         )
@@ -206,9 +204,8 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
     def planned(params: Acting, carry: Plan, z: jax.Array, key: jax.Array, explore: bool):
         propose_key, score_key, plan_key = jax.random.split(key, 3)
         proposals = None
-        count = (config.exploring_proposals if explore else 0) or config.proposals
-        if count:
-            keys = jax.random.split(propose_key, count)
+        if config.proposals:
+            keys = jax.random.split(propose_key, config.proposals)
             proposals = jax.vmap(propose, (None, None, 0))(params, z, keys)
         score_fn = score(params, z, score_key)
         return planner.plan(

@@ -13,8 +13,13 @@ A gradient step, on sequences of H steps of the learner's and pairs of the exper
     α:         the policy's entropy is steered to -U a step;   Q̄ ← Q̄ + τ (Q - Q̄)
 
 with q the mean of two critics drawn at random. The encoder learns from its prediction
-alone. The planner's score of a plan is  Σ_{t<H} γ^t r(z_t, z_{t+1}) + γ^H q(z_H, a),  a the
-first action of π(·|z_H); plans of the policy compete in every iteration.
+alone. The planner's score of a plan is
+
+    ω q(z_0, a_0) + (1 - ω) [Σ_{t<H} γ^t r(z_t, z_{t+1}) + γ^H q(z_H, a)],
+
+a the first action of π(·|z_H); plans of the policy compete in every iteration. The bracket
+is what the model tells, and the planner finds the plans that the model is wrong about. What
+critics tell of the first action takes no model: it is asked about a state that was seen.
 
 An episode that ended for good stays where it ended, whatever is done there: a learner that
 falls then meets, step after step, what no demonstrator ever showed, where a value of 0
@@ -33,7 +38,7 @@ arXiv 2310.16828; of ends, Kostrikov et al. 2019, Discriminator-Actor-Critic, ar
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated;
-μ, which is 0 there, and `value_unit`, 1.
+μ and ω, which are 0 there, and `value_unit`, 1.
 """
 
 import dataclasses
@@ -81,6 +86,7 @@ class Config:
     trace: float = 0.95  # λ
     critic_trace: float = 0.0  # μ
     value_unit: float = 1.0  # what a critic's output of 1 stands for
+    critic_share: float = 0.0  # ω, of a plan's score
     absorbing: bool = True  # whether an end for good lasts, or else is worth 0
     critic_grad_norm: float = 5.0
     policy_grad_norm: float = 1.0
@@ -277,6 +283,7 @@ def plan_score(
     """The score of plans from z_0 `[Z]`: `(actions [H, U]) -> []`."""
     pair_key, last_key = jax.random.split(key)
     pair = latent.choose(params.model["critics"], pair_key)
+    share = config.critic_share  # where it is 0, critics are not asked
 
     def score(actions: jax.Array) -> jax.Array:
         total, z = jnp.zeros(()), z_0
@@ -285,7 +292,11 @@ def plan_score(
             gain = reward.apply(params.model["reward"], z, following)
             total, z = total + parts.discount**t * gain, following
         last = first_action(parts, params.policy, z, last_key)
-        return total + parts.discount ** len(actions) * value(config, parts, pair, z, last)
+        total += parts.discount ** len(actions) * value(config, parts, pair, z, last)
+        if share:
+            told = value(config, parts, pair, z_0, actions[0])
+            total = share * told + (1 - share) * total
+        return total
 
     return score
 

@@ -64,19 +64,23 @@ def moved(tree) -> bool:
 # ---------------------------------------------------------------------------------- acting
 
 
-def test_the_score_of_a_plan_is_its_rewards_and_the_value_of_its_end():
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_score_of_a_plan_is_its_return_and_what_critics_tell_of_its_start(share):
     actions, gamma = jnp.tanh(normal(HORIZON, 2)), PARTS.discount
+    config = dataclasses.replace(CONFIG, critic_share=share, value_unit=3.0)
 
     @jax.jit
     def both(z):
-        found = mpail2.plan_score(CONFIG, PARTS, REWARD, ACTING, z, KEY)(actions)
+        found = mpail2.plan_score(config, PARTS, REWARD, ACTING, z, KEY)(actions)
         pair_key, last_key = jax.random.split(KEY)
         zs = PARTS.model.rollout(MODEL, z, actions)
         rewards = REWARD.apply(MODEL["reward"], zs[:-1], zs[1:])
         pair = latent.choose(MODEL["critics"], pair_key)
         last = mpail2.first_action(PARTS, POLICY, zs[-1], last_key)
-        end = jnp.mean(PARTS.critics.apply(pair, zs[-1], last))
-        return found, rewards @ gamma ** jnp.arange(HORIZON) + gamma**HORIZON * end
+        end = 3 * jnp.mean(PARTS.critics.apply(pair, zs[-1], last))
+        start = 3 * jnp.mean(PARTS.critics.apply(pair, z, actions[0]))
+        along = rewards @ gamma ** jnp.arange(HORIZON) + gamma**HORIZON * end
+        return found, share * start + (1 - share) * along
 
     np.testing.assert_allclose(*both(ENCODED[0, 0]), rtol=1e-5)
 
@@ -108,31 +112,12 @@ def test_a_plan_can_reach_the_bounds():
     assert (np.asarray(action) > np.array([3.9, 1.9])).all()
 
 
-@pytest.mark.parametrize(("exploring", "wanted"), [(0, [5, 5]), (2, [5, 2])])
-def test_fewer_plans_may_follow_the_policy_to_explore(exploring, wanted, monkeypatch):
-    core = dataclasses.replace(CORE, proposals=5, exploring_proposals=exploring)
-    planner, counts = mppi.make(core.planner, (-1.0, -1.0), (1.0, 1.0)), []
-
-    def plan(*arguments):
-        counts.append(len(arguments[-1]))
-        return planner.plan(*arguments)
-
-    monkeypatch.setattr(mppi, "make", lambda *_: planner._replace(plan=plan))
-    score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
-    carry, act = engine.acting(SPEC, core, PARTS, score)
-    state = EnvState((), normal(3), jnp.zeros((), jnp.int32))
-    for explore in (False, True):
-        jax.eval_shape(functools.partial(act, explore=explore), ACTING, carry(), state, KEY)
-    assert counts == wanted
-
-
 def test_more_plans_that_follow_the_policy_than_plans_are_refused():
     score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
-    for name in ("proposals", "exploring_proposals"):
-        core = dataclasses.replace(CORE, **{name: 7})
-        with pytest.raises(UsageError, match=r"7 plans .* planner\.samples is 6"):
-            engine.acting(SPEC, core, PARTS, score)
-        engine.acting(SPEC, dataclasses.replace(core, plan=False), PARTS, score)
+    core = dataclasses.replace(CORE, proposals=7)
+    with pytest.raises(UsageError, match=r"7 plans .* planner\.samples is 6"):
+        engine.acting(SPEC, core, PARTS, score)
+    engine.acting(SPEC, dataclasses.replace(core, plan=False), PARTS, score)
 
 
 # ------------------------------------------------------------------------------- learning

@@ -322,19 +322,16 @@ def own(
 
 
 def staying(own: Sequences) -> Sequences:
-    """The sequences, which stay where an episode ended for good.
+    """The sequences, of which all steps from an end for good on are terminal.
 
     What follows an end in the replay is another episode. Of that the actions are kept, as
-    anything may be done there. All steps from an end on are terminal.
+    anything may be done there; what was seen in it is not to be looked at.
 
     Drawn past ends, a last step is learned from as often as another. Were sequences to end
     there, it would be in one of them, and a step before in H.
     """
     over = jnp.cumsum(own.terminal, axis=0) > 0  # [H, B]
-    steps = jnp.sum(~over, axis=0) + 1  # up to an end
-    at = jnp.minimum(jnp.arange(len(own.obs))[:, None], steps)
-    obs = jnp.take_along_axis(own.obs, at[..., None], axis=0)
-    return dataclasses.replace(own, obs=obs, terminal=over)
+    return dataclasses.replace(own, terminal=over)
 
 
 def expert(
@@ -352,11 +349,15 @@ def expert(
 
 def expert_pairs(
     demos: Demonstrations, parts: Parts, config: Config, key: jax.Array
-) -> jax.Array:
-    """What the demonstrator saw before and after a step, `[2, B, O]`."""
+) -> tuple[jax.Array, jax.Array]:
+    """What the demonstrator saw before and after a step, `[2, B, O]`, and `[B]` bool:
+    whether its episode ended there for good."""
     frames = max(parts.frames, 1)
-    pairs = jnp.stack(demonstrations.sample_pairs(demos, key, config.batch, frames))
-    return _shifted(pairs, jax.random.fold_in(key, 1)) if parts.frames else pairs
+    obs, _, next_obs, terminal = demonstrations.sample(demos, key, config.batch, frames)
+    pairs = jnp.stack([obs, next_obs])
+    if parts.frames:
+        pairs = _shifted(pairs, jax.random.fold_in(key, 1))
+    return pairs, terminal
 
 
 def _ended(held: replay.Replay) -> jax.Array:

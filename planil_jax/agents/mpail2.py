@@ -21,11 +21,13 @@ a the first action of π(·|z_H); plans of the policy compete in every iteration
 is what the model tells, and the planner finds the plans that the model is wrong about. What
 critics tell of the first action takes no model: it is asked about a state that was seen.
 
-An episode that ended for good stays where it ended, whatever is done there: a learner that
-falls then meets, step after step, what no demonstrator ever showed, where a value of 0
-would be worth more than a negative reward. Nothing of that needs to be estimated: an end ẑ
-is worth r(ẑ, ẑ) / (1 - γ), and E_π counts it there 1 / (1 - γ) times. Demonstrations hold
-observations only.
+An end for good is a latent state e of its own, from which no action leads elsewhere: z_t+1
+and ẑ_t+1 are e where a step ends its episode, and from there on. A learner that falls then
+is, step after step, where no demonstrator ever was; a value of 0 would be worth more than a
+negative reward. E_π counts e 1 / (1 - γ) times, and E_E too, of a demonstrator that ends.
+Nothing of it is estimated: e is worth r(e, e) / (1 - γ). Were each end told by what was
+seen last, one that is new would be worth whatever the reward makes of it, and the learner
+would find the one that looks best. Demonstrations hold observations only.
 
 What v asks for is an action of the policy, which, where plans act, may be one that is never
 tried; what critics hope of it nothing then corrects, and step by step they hope for more.
@@ -33,8 +35,8 @@ With μ > 0 what was done counts as well. Critics tell values in `value_unit`s, 
 γ = 0.99 are a hundred times as large as rewards, and a network is slow to grow to them.
 
 Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
-arXiv 2310.16828; of ends, Kostrikov et al. 2019, Discriminator-Actor-Critic, arXiv
-1809.02925, whose absorbing state is one of its own; here it is the last that was seen.
+arXiv 2310.16828; of e, Kostrikov et al. 2019, Discriminator-Actor-Critic, arXiv 1809.02925,
+whose absorbing state comes after what was seen last; here it takes that one's place.
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated;
@@ -113,7 +115,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     core = config.core
     lasting = spec.terminates and config.absorbing
     parts = engine.make(spec, core, steps=core.planner.horizon)
-    size = core.network.latent
+    size, end = core.network.latent, latent.corner(core.network)
     reward = mlp.make_scalar(config.reward, (size, size))
     reward_fit = fit.make(engine.adam(core))
 
@@ -159,8 +161,8 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             own = engine.own(held, places, parts, core, own_key)
             if lasting:
                 own = engine.staying(own)
-            pairs = engine.expert_pairs(demos, parts, core, expert_key)
-            return learn(state, own, pairs, key)
+            shown = engine.expert_pairs(demos, parts, core, expert_key)
+            return learn(state, own, *shown, key)
 
         slim = dataclasses.replace(state, replay=None)
         slim, metrics = engine.repeat(improve, slim, key, count)
@@ -169,12 +171,16 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
-        state: State, own: engine.Sequences, pairs: jax.Array, key: jax.Array
+        state: State,
+        own: engine.Sequences,
+        pairs: jax.Array,
+        expert_ends: jax.Array,
+        key: jax.Array,
     ) -> tuple[State, Metrics]:
-        reward_key, critic_key, policy_key = jax.random.split(key, 3)
+        visit_key, reward_key, critic_key, policy_key = jax.random.split(key, 4)
 
         # The model; what it encoded serves all that follows.
-        of_model = functools.partial(model_loss, core, parts)
+        of_model = functools.partial(model_loss, core, parts, end if lasting else None)
         gradients, (encoded, told) = jax.grad(of_model, has_aux=True)(
             state.model.params, own
         )  # encoded [H + 1, B, Z]
@@ -183,9 +189,12 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 
         learner = encoded[:2]
         if lasting:
-            # Each end is in H sequences.
-            stays = own.terminal[-1] / (1 - parts.discount) / core.horizon
-            learner = visited(encoded, stays, jax.random.fold_in(reward_key, 1))
+            stay, keys = 1 / (1 - parts.discount), jax.random.split(visit_key)
+            expert = expert.at[1].set(jnp.where(expert_ends[:, None], end, expert[1]))
+            expert = visited(expert, expert_ends * stay, end, keys[0])
+            # Each end of the learner's is in H sequences.
+            stays = own.terminal[-1] * stay / core.horizon
+            learner = visited(learner, stays, end, keys[1])
         of_reward = functools.partial(reward_loss, config, reward)
         gradients, told_reward = jax.grad(of_reward, has_aux=True)(
             state.reward.params, learner, expert, reward_key
@@ -237,24 +246,22 @@ def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
     return model.params | {"reward": reward.params, "critics": critics.params}
 
 
-def visited(encoded: jax.Array, stays: jax.Array, key: jax.Array) -> jax.Array:
-    """The learner's pairs `[2, B, Z]`, drawn as often as it is there.
+def visited(pairs: jax.Array, stays: jax.Array, end: jax.Array, key: jax.Array):
+    """Of pairs `[2, B, Z]` and of (e, e) as many, drawn as often as one is there.
 
-    An end for good counts for the steps that are spent in it. Without them a learner that
-    falls at once is, by count, mostly where episodes begin, and seldom where it lies: less
-    like the expert at the start than at the end, it learns to fall the sooner.
+    Without the steps that are spent in e a learner that falls at once is, by count, mostly
+    where episodes begin, and seldom where it lies: less like the expert at the start than
+    at the end, it learns to fall the sooner.
 
     Args:
-      encoded: of sequences `[H + 1, B, Z]`.
-      stays: steps `[B]` spent where a sequence ends, 0 where its episode goes on.
+      stays: steps `[B]` spent in e after a pair, 0 where its episode goes on.
+      end: e `[Z]`.
     """
-    first, second, last = encoded[0], encoded[1], encoded[-1]
-    pairs = jnp.stack([jnp.concatenate([first, last]), jnp.concatenate([second, last])])
-    weights = jnp.concatenate([jnp.ones(len(stays)), stays])
-    chosen = jax.random.choice(
-        key, len(weights), (len(stays),), p=weights / jnp.sum(weights)
-    )
-    return pairs[:, chosen]
+    count = len(stays)
+    weights = jnp.append(jnp.ones(count), jnp.sum(stays))
+    chosen = jax.random.choice(key, count + 1, (count,), p=weights / jnp.sum(weights))
+    of_end = jnp.broadcast_to(end, (2, 1, len(end)))
+    return jnp.concatenate([pairs, of_end], axis=1)[:, chosen]
 
 
 def value(
@@ -318,11 +325,21 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
 
 
 def model_loss(
-    core: engine.Config, parts: engine.Parts, params: Params, own: engine.Sequences
+    core: engine.Config,
+    parts: engine.Parts,
+    end: jax.Array | None,
+    params: Params,
+    own: engine.Sequences,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """Of {"encoder", "step"}, with ẑ `[H + 1, B, Z]` and metrics."""
+    """Of {"encoder", "step"}, with ẑ `[H + 1, B, Z]` and metrics.
+
+    Args:
+      end: e `[Z]`, or None: an end is no other state.
+    """
     first = parts.model.encode(params, own.obs[0])
     later = jax.lax.stop_gradient(parts.model.encode(params, own.obs[1:]))
+    if end is not None:
+        later = jnp.where(own.terminal[..., None], end, later)
     zs = parts.model.rollout(params, first, own.actions)
     loss = world_model.consistency(zs[1:], later, core.decay)
     encoded = jnp.concatenate([jax.lax.stop_gradient(first)[None], later])

@@ -66,6 +66,11 @@ def simplices(x: jax.Array, group: int) -> jax.Array:
     return (powers / _over_group(jnp.add, powers)).reshape(x.shape)
 
 
+def corner(config: Config) -> jax.Array:
+    """The first corner of each simplex, `[Z]`: a latent state that is of nothing seen."""
+    return jnp.tile(jnp.eye(config.group)[0], config.latent // config.group)
+
+
 def _over_group(combine: Callable, x: jax.Array) -> jax.Array:
     """Of all entries of the last axis, `[..., 1]`.
 

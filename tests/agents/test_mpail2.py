@@ -54,6 +54,7 @@ OWN = engine.Sequences(
     terminal=jnp.zeros((HORIZON, BATCH), bool),
 )
 ENCODED = PARTS.model.encode(MODEL, OWN.obs)  # [H + 1, B, Z]
+END = latent.corner(CORE.network)
 EXPERT = PARTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
 
 
@@ -163,7 +164,7 @@ def test_the_policy_climbs_the_mixture_of_all_foreseen_returns(trace):
 def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
     def loss(params, obs):
         own = OWN.replace(obs=OWN.obs.at[1:].set(obs))
-        return mpail2.model_loss(CORE, PARTS, params, own)[0]
+        return mpail2.model_loss(CORE, PARTS, None, params, own)[0]
 
     slopes, later = jax.jit(jax.grad(loss, (0, 1)))(MODEL, OWN.obs[1:])
     assert moved(slopes["encoder"]) and moved(slopes["step"]) and not moved(later)
@@ -172,7 +173,7 @@ def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
 
 def test_no_loss_but_the_model_s_reaches_an_encoding_that_it_gives_on():
     def encoded(params):
-        return mpail2.model_loss(CORE, PARTS, params, OWN)[1][0].sum()
+        return mpail2.model_loss(CORE, PARTS, None, params, OWN)[1][0].sum()
 
     assert not moved(jax.jit(jax.grad(encoded))(MODEL))
 
@@ -285,18 +286,45 @@ def test_the_reward_learns_to_tell_the_expert_and_forgets_what_is_added_to_it():
     assert metrics["reward/expert"] > metrics["reward/learner"]
 
 
-def test_an_episode_that_ended_for_good_stays_where_it_ended():
-    """From any step on; sequences that go on are left alone."""
-    ends = [HORIZON, 0, 1, HORIZON, 2]  # the step that ends, of each sequence
-    terminal = jnp.arange(HORIZON)[:, None] == jnp.array(ends)
+ENDS = jnp.array([HORIZON, 0, 1, HORIZON, 2])  # the step that ends each sequence, if any
+OVER = jnp.arange(HORIZON)[:, None] >= ENDS  # [H, B]
+
+
+def test_all_steps_from_an_end_for_good_on_are_terminal():
+    """Sequences that go on are left alone."""
+    terminal = jnp.arange(HORIZON)[:, None] == ENDS
     terminal = terminal.at[2, 1].set(True)  # of the episode that came next
     staying = jax.jit(engine.staying)(OWN.replace(terminal=terminal))
+    np.testing.assert_array_equal(staying.obs, OWN.obs)
     np.testing.assert_array_equal(staying.actions, OWN.actions)
-    for b, end in enumerate(ends):
-        obs = np.asarray(OWN.obs[:, b]).copy()
-        obs[end + 1 :] = obs[min(end + 1, HORIZON)]
-        np.testing.assert_array_equal(staying.obs[:, b], obs)
-        np.testing.assert_array_equal(staying.terminal[:, b], np.arange(HORIZON) >= end)
+    np.testing.assert_array_equal(staying.terminal, OVER)
+
+
+def test_an_end_for_good_is_one_state_whatever_was_seen_in_it_or_after():
+    own = OWN.replace(terminal=OVER)
+    unseen = jnp.concatenate([jnp.zeros((1, BATCH), bool), OVER])[..., None]
+
+    @jax.jit
+    def told(obs):
+        found = mpail2.model_loss(CORE, PARTS, END, MODEL, own.replace(obs=obs))
+        return found[0], found[1][0]
+
+    loss, encoded = told(OWN.obs)
+    other = told(jnp.where(unseen, 7.0, OWN.obs))
+    np.testing.assert_array_equal(loss, other[0])
+    np.testing.assert_array_equal(encoded, other[1])
+    np.testing.assert_allclose(encoded, jnp.where(unseen, END, ENCODED), atol=1e-6)
+    zs = PARTS.model.rollout(MODEL, encoded[0], own.actions)[1:]
+    errors = jnp.mean((zs - encoded[1:]) ** 2, axis=(1, 2))
+    wanted = jnp.mean(CORE.decay ** jnp.arange(HORIZON) * errors)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+
+
+def test_the_state_of_an_end_is_none_that_is_seen():
+    """A corner of each simplex: what is encoded is inside of all."""
+    assert END.shape == ENCODED.shape[-1:] and END.sum() == 16 / CORE.network.group
+    np.testing.assert_array_equal(latent.simplices(1e3 * END, CORE.network.group), END)
+    assert ENCODED.max() < 0.99
 
 
 def test_a_last_step_is_learned_from_as_often_as_another():
@@ -326,25 +354,24 @@ def test_a_last_step_is_learned_from_as_often_as_another():
 
 
 def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
-    """Of 5 sequences two end, for 100 steps each: 200 of 205 pairs stand still there."""
+    """Of 5 pairs two lead to an end, for 100 steps each: 200 of 205 are there."""
     ends, stay = jnp.array([False, True, False, True, False]), 100
 
-    def drawn(stays, key):
-        return mpail2.visited(ENCODED, stays, key)  # [2, B, Z]
-
-    def still(stays, seed: int) -> jax.Array:
-        """Which sequence each of the pairs is the end of `[draws × B, B]`."""
+    def places(stays, seed: int) -> jax.Array:
+        """Which of the pairs each is that was drawn, or the end `[draws, B, B + 1]`."""
         keys = jax.random.split(jax.random.key(seed), 400)
-        pairs = jax.jit(jax.vmap(drawn, (None, 0)))(stays, keys)  # [draws, 2, B, Z]
-        first, second = jnp.moveaxis(pairs, 1, 0).reshape(2, -1, 1, ENCODED.shape[-1])
-        of_end = (first == ENCODED[-1]) & (second == ENCODED[-1])
-        of_step = (first == ENCODED[0]) & (second == ENCODED[1])
-        np.testing.assert_array_equal(jnp.sum(of_end.all(-1) | of_step.all(-1), axis=-1), 1)
-        return of_end.all(-1)
+        draw = jax.vmap(mpail2.visited, (None, None, None, 0))
+        drawn = jax.jit(draw)(ENCODED[:2], stays, END, keys)  # [draws, 2, B, Z]
+        of_end = jnp.broadcast_to(END, (2, 1, len(END)))
+        known = jnp.concatenate([ENCODED[:2], of_end], axis=1)  # [2, B + 1, Z]
+        same = drawn[:, :, :, None] == known[:, None]  # [draws, 2, B, B + 1, Z]
+        found = same.all((1, 4))
+        np.testing.assert_array_equal(found.sum(-1), 1)
+        return found
 
-    shares = jnp.mean(still(stay * ends, 1), axis=0)
-    np.testing.assert_allclose(shares, [0, 100 / 205, 0, 100 / 205, 0], atol=0.03)
-    assert not still(0 * ends, 2).any()
+    shares = jnp.mean(places(stay * ends, 1), axis=(0, 1))
+    np.testing.assert_allclose(shares, [1 / 205] * 5 + [200 / 205], atol=0.01)
+    assert not places(0 * ends, 2)[..., -1].any()
 
 
 @pytest.mark.parametrize("stay", [0, 92])
@@ -353,14 +380,14 @@ def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
     steps; the learner has fallen after 8. By count of steps alone (0) it is the beginning
     that it is told to shun."""
     begin, expert, fallen = jnp.eye(3, 16)
-    of_learner = jnp.where(jnp.arange(64)[:, None] % 8 == 7, fallen, begin)  # ends [B, Z]
-    encoded = jnp.stack([jnp.broadcast_to(begin, (64, 16))] * 2 + [of_learner])
+    of_learner = jnp.where(jnp.arange(64)[:, None] % 8 == 7, fallen, begin)  # after [B, Z]
+    pairs = jnp.stack([jnp.broadcast_to(begin, (64, 16)), of_learner])
     shown = jnp.stack([jnp.broadcast_to(expert, (64, 16))] * 2)
     shown = shown.at[:, 0].set(begin)
     stays = stay * (jnp.arange(64) % 8 == 7)
 
     def step(params, key):
-        learner = mpail2.visited(encoded, stays, key)
+        learner = mpail2.visited(pairs, stays, fallen, key)
         slope = jax.grad(mpail2.reward_loss, argnums=2, has_aux=True)(
             CONFIG, REWARD, params, learner, shown, key
         )[0]
@@ -375,26 +402,41 @@ def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
 
 @pytest.mark.parametrize(("terminates", "absorbing"), [(1, 1), (1, 0), (0, 1)])
 def test_ends_are_counted_where_they_last(terminates, absorbing, monkeypatch):
+    """The learner's, each of which is in H sequences, and the expert's. All steps end."""
     spec = SPEC._replace(terminates=bool(terminates))
-    core = dataclasses.replace(CORE, capacity=20)
+    core = dataclasses.replace(CORE, capacity=20, warm_up=20, ratio=0.05)
     config = dataclasses.replace(CONFIG, core=core, absorbing=bool(absorbing))
     agent, counted = mpail2.make(spec, config, 1), []
 
-    def visited(encoded, stays, key):
-        counted.append(stays.shape)
-        return encoded[:2]
+    def visited(pairs, stays, end, key):
+        counted.append((stays, jnp.all(pairs[1] == END, axis=-1)))
+        return pairs
 
     monkeypatch.setattr(mpail2, "visited", visited)
-    reals = (3,), (2,), (3,), ()
-    step = Transition(
-        *[jax.ShapeDtypeStruct((20, 1, *shape), jnp.float32) for shape in reals],
-        *[jax.ShapeDtypeStruct((20, 1), bool)] * 2,
+    monkeypatch.setattr(
+        engine, "repeat", lambda improve, state, key, _: improve(state, key)
     )
-    demos = Demonstrations(
-        normal(1, 10, 3), None, jnp.array([9]), jnp.zeros(1, bool), (0, 1, 2)
+    ends = jnp.ones((20, 1), bool)
+    rollout = Transition(
+        obs=normal(20, 1, 3),
+        action=normal(20, 1, 2),
+        next_obs=normal(20, 1, 3, seed=2),
+        reward=jnp.zeros((20, 1)),
+        terminal=ends,
+        truncated=~ends,
     )
-    jax.eval_shape(agent.update, jax.eval_shape(agent.init, KEY), step, demos, KEY, 1)
-    assert bool(counted) == (terminates and absorbing)
+    demos = Demonstrations(normal(4, 2, 3), None, jnp.ones(4, int), ends[:4, 0], (0, 1, 2))
+
+    @jax.jit
+    def told():
+        agent.update(agent.init(KEY), rollout, demos, KEY, jnp.zeros((), int))
+        return counted
+
+    found = told()
+    assert len(found) == 2 * terminates * absorbing
+    for (stays, at_end), times in zip(found, (1, HORIZON), strict=False):
+        np.testing.assert_allclose(times * stays, 1 / (1 - PARTS.discount), rtol=1e-5)
+        assert at_end.all()
 
 
 @pytest.mark.parametrize("half_life", [0, 100])

@@ -115,7 +115,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     core = config.core
     lasting = spec.terminates and config.absorbing
     parts = engine.make(spec, core, steps=core.planner.horizon)
-    size, end = core.network.latent, latent.corner(core.network)
+    size, end = core.network.latent, latent.aside(core.network)
     reward = mlp.make_scalar(config.reward, (size, size))
     reward_fit = fit.make(engine.adam(core))
 

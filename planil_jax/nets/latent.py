@@ -66,9 +66,11 @@ def simplices(x: jax.Array, group: int) -> jax.Array:
     return (powers / _over_group(jnp.add, powers)).reshape(x.shape)
 
 
-def corner(config: Config) -> jax.Array:
-    """The first corner of each simplex, `[Z]`: a latent state that is of nothing seen."""
-    return jnp.tile(jnp.eye(config.group)[0], config.latent // config.group)
+def aside(config: Config) -> jax.Array:
+    """A latent state `[Z]` beside those of what is seen: of each simplex what lies halfway
+    from its centre to its first corner, as far from others as these are from each other."""
+    group = (jnp.eye(config.group)[0] + 1 / config.group) / 2
+    return jnp.tile(group, config.latent // config.group)
 
 
 def _over_group(combine: Callable, x: jax.Array) -> jax.Array:

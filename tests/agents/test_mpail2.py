@@ -54,7 +54,7 @@ OWN = engine.Sequences(
     terminal=jnp.zeros((HORIZON, BATCH), bool),
 )
 ENCODED = PARTS.model.encode(MODEL, OWN.obs)  # [H + 1, B, Z]
-END = latent.corner(CORE.network)
+END = latent.aside(CORE.network)
 EXPERT = PARTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
 
 
@@ -320,11 +320,17 @@ def test_an_end_for_good_is_one_state_whatever_was_seen_in_it_or_after():
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
-def test_the_state_of_an_end_is_none_that_is_seen():
-    """A corner of each simplex: what is encoded is inside of all."""
-    assert END.shape == ENCODED.shape[-1:] and END.sum() == 16 / CORE.network.group
-    np.testing.assert_array_equal(latent.simplices(1e3 * END, CORE.network.group), END)
-    assert ENCODED.max() < 0.99
+def test_the_state_of_an_end_is_as_far_from_others_as_these_are_from_each_other():
+    groups = END.reshape(-1, CORE.network.group)
+    assert END.shape == ENCODED.shape[-1:]
+    np.testing.assert_allclose(groups.sum(-1), 1.0)
+    assert (groups == groups[0]).all() and groups[0].argmax() == 0
+    size = latent.Config().latent
+    seen = latent.simplices(normal(100, size), latent.Config().group)
+    other = latent.simplices(normal(100, size, seed=2), latent.Config().group)
+    aside = jnp.linalg.norm(seen - latent.aside(latent.Config()), axis=-1)
+    between = jnp.linalg.norm(seen - other, axis=-1)
+    assert between.max() < aside.min() < aside.max() < 2 * between.min()
 
 
 def test_a_last_step_is_learned_from_as_often_as_another():

@@ -9,7 +9,7 @@ GAIL's reward pays for staying alive, since a hopper that falls ends its episode
 logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
 cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
-two cores, with rates that fall in the run's last third: what it finds at rates that stay
+two cores, with rates that fall from 75,000 steps on: what it finds at rates that stay
 it can lose again. With --config.environment=gym/Ant:contact_forces=False both are for an
 ant, of which `expert.py:gym/Ant:contact_forces=False` is an expert.
 """
@@ -95,9 +95,9 @@ SETTINGS = {
         "run": run.Config(total_steps=200_000, evaluation_episodes=8),
     },
     "mpail2/small": {
-        "agent": _mpail2(128, 64, batch=128, rate_hold=50_000, rate_half_life=12_500),
+        "agent": _mpail2(128, 64, batch=128, rate_hold=37_500, rate_half_life=12_500),
         "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
-        "run": run.Config(total_steps=150_000, evaluation_episodes=4),
+        "run": run.Config(total_steps=125_000, evaluation_episodes=4),
     },
     "mail": {
         "agent": mail.Config(ratio=0.1),

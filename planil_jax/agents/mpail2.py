@@ -21,13 +21,13 @@ a the first action of π(·|z_H); plans of the policy compete in every iteration
 is what the model tells, and the planner finds the plans that the model is wrong about. What
 critics tell of the first action takes no model: it is asked about a state that was seen.
 
-An end for good is a latent state e of its own, from which no action leads elsewhere: z_t+1
-and ẑ_t+1 are e where a step ends its episode, and from there on. A learner that falls then
-is, step after step, where no demonstrator ever was; a value of 0 would be worth more than a
-negative reward. E_π counts e 1 / (1 - γ) times, and E_E too, of a demonstrator that ends.
-Nothing of it is estimated: e is worth r(e, e) / (1 - γ). Were each end told by what was
-seen last, one that is new would be worth whatever the reward makes of it, and the learner
-would find the one that looks best. Demonstrations hold observations only.
+An end for good is a latent state e of its own, from which no action leads elsewhere:
+ẑ_{t+1} is e where a step ends its episode, and from there on. A learner that falls is, step
+after step, where no demonstrator ever was; a value of 0 would be worth more than a negative
+reward. E_π counts e 1 / (1 - γ) times, and E_E too, of a demonstrator that ends. Nothing of
+it is estimated: e is worth r(e, e) / (1 - γ). Were each end told by what was seen last, one
+that is new would be worth whatever the reward makes of it, and the learner would find the
+one that looks best. Demonstrations hold observations only.
 
 What v asks for is an action of the policy, which, where plans act, may be one that is never
 tried; what critics hope of it nothing then corrects, and step by step they hope for more.
@@ -290,7 +290,7 @@ def plan_score(
     """The score of plans from z_0 `[Z]`: `(actions [H, U]) -> []`."""
     pair_key, last_key = jax.random.split(key)
     pair = latent.choose(params.model["critics"], pair_key)
-    share = config.critic_share  # where it is 0, critics are not asked
+    share = config.critic_share  # 0: nobody is asked about the first action
 
     def score(actions: jax.Array) -> jax.Array:
         total, z = jnp.zeros(()), z_0

@@ -67,8 +67,9 @@ def simplices(x: jax.Array, group: int) -> jax.Array:
 
 
 def aside(config: Config) -> jax.Array:
-    """A latent state `[Z]` beside those of what is seen: of each simplex what lies halfway
-    from its centre to its first corner, as far from others as these are from each other."""
+    """A latent state `[Z]` beside what is seen, a little farther off than that is apart: of
+    each simplex what lies halfway from its centre to its first corner.
+    """
     group = (jnp.eye(config.group)[0] + 1 / config.group) / 2
     return jnp.tile(group, config.latent // config.group)
 

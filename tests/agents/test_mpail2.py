@@ -320,7 +320,7 @@ def test_an_end_for_good_is_one_state_whatever_was_seen_in_it_or_after():
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
-def test_the_state_of_an_end_is_as_far_from_others_as_these_are_from_each_other():
+def test_the_state_of_an_end_is_a_little_farther_from_others_than_they_are_apart():
     groups = END.reshape(-1, CORE.network.group)
     assert END.shape == ENCODED.shape[-1:]
     np.testing.assert_allclose(groups.sum(-1), 1.0)

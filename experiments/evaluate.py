@@ -37,6 +37,9 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
+    flags.DEFINE_string(
+        "vary", "", "Settings to act by in place of the run's: agent.core.plan=False."
+    )
     flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_string(
@@ -47,7 +50,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    trained = runs.load(FLAGS.run, FLAGS.which)
+    trained = runs.load(FLAGS.run, FLAGS.which, FLAGS.vary)
     if FLAGS.env:
         trained = elsewhere(trained, FLAGS.env)
     found = evaluate(trained, FLAGS.episodes, [float(f) for f in FLAGS.field], FLAGS.starts)
@@ -103,6 +106,7 @@ def evaluate(
     print(f"evaluating {trained.directory} at step {trained.step} …", flush=True)
     found: dict[str, Any] = {
         "environment": trained.experiment.environment,
+        "varied": trained.varied,
         "step": trained.step,
         "seeds": trained.experiment.seeds,
         "members": sweep.labels(trained.experiment),

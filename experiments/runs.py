@@ -31,19 +31,22 @@ class Run(NamedTuple):
     params: Params  # [S] acting parameters of each member
     settings: run.Settings  # [S] of what a sweep tries, by the paths of fields
     step: int  # environment steps of each seed when they were saved
+    varied: str = ""  # settings that are not those of its training
 
 
-def load(directory: str | Path, which: str = "last") -> Run:
+def load(directory: str | Path, which: str = "last", varied: str = "") -> Run:
     """Reads a run.
 
     Args:
       which: "last", "best" or the step of a checkpoint.
+      varied: settings to take in place of its own, see `experiment.varied`.
 
     Raises:
-      UsageError: there is no run in the directory, or no such checkpoint.
+      UsageError: there is no run in the directory, or what varies is no setting.
+      UserError: there is no such checkpoint, or it holds parameters of other shapes.
     """
     directory = Path(directory)
-    settings = load_experiment(directory)
+    settings = experiment.varied(load_experiment(directory), varied)
     env = envs.make(settings.environment)
     demonstrations = demos.none(env.spec)
     if METHODS[settings.method].imitates:
@@ -71,6 +74,7 @@ def load(directory: str | Path, which: str = "last") -> Run:
         params=restored.state,
         settings=own,
         step=restored.step,
+        varied=varied,
     )
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from experiments import collect, evaluate, experiment, rewards, runs
 from experiments.methods import METHODS
-from planil_jax import envs
+from planil_jax import config, envs
 from planil_jax.agents import mpail
-from planil_jax.base import Agent, Subtasks, UsageError
+from planil_jax.base import Agent, Subtasks, TrainState, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.envs import pixels, wrappers
 from planil_jax.models import simulator
-from planil_jax.training import loop, report
+from planil_jax.nets import latent
+from planil_jax.training import checkpoint, loop, report, rundir
 
 
 def driven(environment: str, actions, tmp_path) -> runs.Run:
@@ -49,6 +50,40 @@ def test_an_environment_that_observes_otherwise_is_refused_by_name(tmp_path):
     trained = driven("navigation", [[1.0, 0.0]], tmp_path)
     with pytest.raises(UsageError, match="--env=pendulum: its observation_names are"):
         evaluate.elsewhere(trained, "pendulum")
+
+
+def test_a_run_acts_by_other_settings_than_its_own_if_told_to(tmp_path):
+    """An untrained TD-MPC2, planning as its run says, and by its policy alone."""
+    name = "pendulum:episode_length=5"
+    network = latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3)
+    agent = experiment.of_method("tdmpc2").agent
+    planner = dataclasses.replace(agent.core.planner, horizon=1, iterations=1)
+    core = dataclasses.replace(agent.core, network=network, planner=planner, capacity=5)
+    settings = experiment.of_method(
+        "tdmpc2", environment=name, agent=dataclasses.replace(agent, core=core)
+    )
+    rundir.open_run(tmp_path, config.to_json(settings), False, ())
+    env = envs.make(name)
+    key = jax.random.key(0)
+    state = experiment.make_agent(settings, env, demos.none(env.spec)).init(key)
+    one = jax.tree.map(lambda leaf: leaf[None], state)
+    whole = TrainState(agent=one, env=(), carry=(), key=key[None])
+    checkpoint.save(tmp_path / rundir.CHECKPOINTS, whole, step=5, round_=1)
+
+    own = runs.load(tmp_path)
+    alone = runs.load(tmp_path, varied="agent.core.plan=False")
+    assert own.experiment.agent.core.plan and not alone.experiment.agent.core.plan
+    returns = []
+    for trained, told in ((own, ""), (alone, "agent.core.plan=False")):
+        found = evaluate.evaluate(trained, episodes=2, fields=[], starts=1, expert=False)
+        assert found["varied"] == told
+        assert found == json.loads((tmp_path / evaluate.RESULT).read_text())
+        returns.append(found["in_distribution"]["returns"])
+    assert returns[0] != returns[1]
+    with pytest.raises(UserError, match="does not fit this configuration: agent.params"):
+        runs.load(tmp_path, varied="agent.core.network.latent=24")
+    with pytest.raises(UsageError, match="no field agent.core.plane. Did you mean plan"):
+        runs.load(tmp_path, varied="agent.core.plane=1")
 
 
 def test_a_biased_reward_is_told_of_where_episodes_can_end():
@@ -125,9 +160,9 @@ def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
     environment = "navigation:episode_length=5"
     env = envs.make(environment)
     settings = experiment.of_method("mpail", environment=environment, seeds=2)
-    config = dataclasses.replace(settings.agent, history=1)
+    own = dataclasses.replace(settings.agent, history=1)
     entries = tuple(range(env.spec.observation_size))
-    agent = mpail.make(env.spec, simulator.prior_or_physics(env), config, 1, entries)
+    agent = mpail.make(env.spec, simulator.prior_or_physics(env), own, 1, entries)
     keys = jax.random.split(jax.random.key(0), 2)
     params = jax.vmap(lambda key: agent.init(key).params)(keys)
     held = demos.none(env.spec)

@@ -10,8 +10,7 @@ logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead 
 physics themselves, 384 steps of which every decision costs: few decisions a second on two
 cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
 two cores, with rates that fall from 75,000 steps on: what it finds at rates that stay
-it can lose again. With --config.environment=gym/Ant:contact_forces=False both are for an
-ant, of which `expert.py:gym/Ant:contact_forces=False` is an expert.
+it can lose again.
 """
 
 import dataclasses

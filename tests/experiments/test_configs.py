@@ -1,0 +1,23 @@
+"""Configurations that are made of others."""
+
+import pytest
+
+from experiments import experiment
+from experiments.configs import ant, hopper
+from planil_jax import config
+
+
+@pytest.mark.parametrize("method", ["mpail2", "mpail2/small"])
+def test_the_ant_is_the_hopper_s_but_for_critics_scores_and_ends(method):
+    there, here = (experiment.freeze(made.get_config(method)) for made in (hopper, ant))
+    told = dict(line.split(": ", 1) for line in config.differences(there, here))
+    assert told == {
+        "environment": "'gym/Hopper' there, 'gym/Ant:contact_forces=False' here",
+        "agent.core.planner.acting_share": "0.15 there, 1.0 here",
+        "agent.core.target_rate": "0.05 there, 0.01 here",
+        "agent.gradient_penalty": "5.0 there, 1.0 here",
+        "agent.critic_trace": "0.8 there, 0.0 here",
+        "agent.critic_share": "0.5 there, 0.0 here",
+        "agent.value_unit": "10.0 there, 1.0 here",
+        "agent.absorbing": "True there, False here",
+    }

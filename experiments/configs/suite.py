@@ -64,9 +64,14 @@ SETTINGS: dict[str, Any] = {
         "run": run.Config(total_steps=400_000),
     },
     "iqmpc": {
-        "agent": iqmpc.Config(core=core(256, ratio=0.5, capacity=25_000), expert_noise=0.1),
+        "agent": iqmpc.Config(
+            core=core(
+                256, ratio=0.5, capacity=25_000, rate_hold=30_000, rate_half_life=8_000
+            ),
+            expert_noise=0.1,
+        ),
         "loop": loop.Config(environments=16, steps=25, rounds=5, resets=16),
-        "run": run.Config(total_steps=100_000, evaluation_episodes=8),
+        "run": run.Config(total_steps=114_000, evaluation_episodes=8),
     },
     "iqmpc/small": {
         "agent": iqmpc.Config(core=SMALL, expert_noise=0.1),

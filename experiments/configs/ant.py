@@ -20,14 +20,13 @@ from planil_jax.agents import mpail2
 
 def _ant(agent: mpail2.Config) -> mpail2.Config:
     """The hopper's agent with an ant's critics, score and ends."""
-    planner = dataclasses.replace(agent.core.planner, acting_share=1.0)
-    core = dataclasses.replace(agent.core, planner=planner, target_rate=0.01)
     return dataclasses.replace(
         agent,
-        core=core,
+        core=dataclasses.replace(agent.core, target_rate=0.01),
         gradient_penalty=1.0,
         critic_trace=0.0,
         critic_share=0.0,
+        unanimous=False,
         value_unit=1.0,
         absorbing=False,
     )

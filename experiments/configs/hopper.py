@@ -35,8 +35,8 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
 
     Half of a plan's score is what critics tell of its first action: by the model alone the
     planner finds plans that the model is wrong about, and the hopper falls within a dozen
-    steps where its policy alone hops on. Critics too are wrong about actions seldom tried:
-    plans are drawn with a deviation of 2 when it explores, and of 0.3 when it acts.
+    steps where its policy alone hops on. Critics too are wrong about actions seldom tried,
+    but not all in the same way: when it does not explore a plan needs them all.
     """
     planner = dataclasses.replace(
         _LATENT.core.planner,
@@ -44,7 +44,6 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
         elites=samples // 8,
         horizon=5,
         iterations=3,
-        acting_share=0.15,
     )
     network = networks.Config(latent=256, encoder=(256,), hidden=(size, size))
     return mpail2.Config(
@@ -69,6 +68,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
         gradient_penalty=5.0,
         critic_trace=0.8,
         critic_share=0.5,
+        unanimous=True,
         value_unit=10.0,
     )
 

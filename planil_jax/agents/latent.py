@@ -126,6 +126,8 @@ class Parts(NamedTuple):
 
 # (params, z [Z], key) -> (actions [H, U] in [-1, 1]) -> []
 Score = Callable[[Acting, jax.Array, jax.Array], Callable[[jax.Array], jax.Array]]
+# (params, z [Z], planned action [U], the policy's [U]) -> [] bool
+Trust = Callable[[Acting, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def make(spec: EnvSpec, config: Config, outputs: int = 1, steps: int = 0) -> Parts:
@@ -175,8 +177,14 @@ def discount(episode_length: int) -> float:
 # --------------------------------------------------------------------------------- acting
 
 
-def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
+def acting(
+    spec: EnvSpec, config: Config, parts: Parts, score: Score, trusts: Trust | None = None
+):
     """`carry` and `act` of an agent.
+
+    Args:
+      trusts: which planned actions are taken when it does not explore, the policy's own
+        instead of all others; None: all are.
 
     Raises:
       UsageError: more plans are to follow the policy than there are.
@@ -208,9 +216,13 @@ def acting(spec: EnvSpec, config: Config, parts: Parts, score: Score):
             keys = jax.random.split(propose_key, config.proposals)
             proposals = jax.vmap(propose, (None, None, 0))(params, z, keys)
         score_fn = score(params, z, score_key)
-        return planner.plan(
+        action, following = planner.plan(
             score_fn, carry, plan_key, config.temperature, explore, proposals
         )
+        if trusts is not None and not explore:
+            own, _ = followed(params, carry, z, key, explore)
+            action = jnp.where(trusts(params, z, action, own), action, own)
+        return action, following
 
     def followed(params: Acting, carry, z: jax.Array, key: jax.Array, explore: bool):
         chosen = parts.policy.apply(params.policy, z)

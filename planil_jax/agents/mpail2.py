@@ -20,6 +20,9 @@ alone. The planner's score of a plan is
 a the first action of π(·|z_H); plans of the policy compete in every iteration. The bracket
 is what the model tells, and the planner finds the plans that the model is wrong about. What
 critics tell of the first action takes no model: it is asked about a state that was seen.
+Nor are critics right about what is seldom done, but of that they think differently. With
+`unanimous` a plan acts, when it does not explore, where every critic prefers its first
+action to the policy's, and elsewhere the policy.
 
 An end for good is a latent state e of its own, from which no action leads elsewhere:
 ẑ_{t+1} is e where a step ends its episode, and from there on. A learner that falls is, step
@@ -40,7 +43,7 @@ whose absorbing state comes after what was seen last; here it takes that one's p
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated;
-μ and ω, which are 0 there, and `value_unit`, 1.
+μ and ω, which are 0 there, `value_unit`, 1, and `unanimous`, which nobody is asked for.
 """
 
 import dataclasses
@@ -89,6 +92,7 @@ class Config:
     critic_trace: float = 0.0  # μ
     value_unit: float = 1.0  # what a critic's output of 1 stands for
     critic_share: float = 0.0  # ω, of a plan's score
+    unanimous: bool = False  # whether a plan acts only where all critics are for it
     absorbing: bool = True  # whether an end for good lasts, or else is worth 0
     critic_grad_norm: float = 5.0
     policy_grad_norm: float = 1.0
@@ -125,7 +129,11 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     critics_fit = clipped(config.critic_grad_norm)
     policy_fit = clipped(config.policy_grad_norm)
     carry, act = engine.acting(
-        spec, core, parts, functools.partial(plan_score, config, parts, reward)
+        spec,
+        core,
+        parts,
+        functools.partial(plan_score, config, parts, reward),
+        functools.partial(all_prefer, parts) if config.unanimous else None,
     )
 
     def init(key: jax.Array) -> State:
@@ -306,6 +314,19 @@ def plan_score(
         return total
 
     return score
+
+
+def all_prefer(
+    parts: engine.Parts,
+    params: engine.Acting,
+    z: jax.Array,
+    planned: jax.Array,
+    own: jax.Array,
+) -> jax.Array:
+    """Whether each critic has a planned action `[U]` above the policy's own in z, `[]`."""
+    critics = params.model["critics"]
+    told, of_own = (parts.critics.apply(critics, z, a)[..., 0] for a in (planned, own))
+    return jnp.all(told > of_own)
 
 
 def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:

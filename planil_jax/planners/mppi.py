@@ -41,7 +41,6 @@ class Config:
     noise: tuple[float, ...] = (
         0.5,
     )  # σ, in the action's units; one, or one an action entry
-    acting_share: float = 1.0  # of σ, when it does not explore
     max_delta: float = 2.0  # largest change of an action entry in one step, delta sampling
     adapt_spread: bool = False  # refit the spread to the weighted plans between iterations
     min_spread: float = 0.05  # bounds of a refitted spread, in the action's units
@@ -84,7 +83,6 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
           proposals: `[P, H, U]` plans that compete in every iteration, P <= K; or None.
         """
         search_key, act_key = jax.random.split(key)
-        plan = plan if explore else _narrowed(plan)
         plan, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
         action = plan.mean[0]
         if explore and config.explore != "mean":
@@ -96,17 +94,10 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
         return jnp.clip(action, lower, upper), _shift(plan)
 
     def trace(score_fn, plan, key, temperature, proposals=None):
-        """What `plan` weighs last, for looking at: plans `[K, H, U]` and weights `[K]`.
-
-        As when it does not explore.
-        """
+        """What `plan` weighs last, for looking at: plans `[K, H, U]` and weights `[K]`."""
         search_key, _ = jax.random.split(key)
-        plan = _narrowed(plan)
         _, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
         return jnp.moveaxis(plans, -1, 0), weights
-
-    def _narrowed(plan):
-        return plan.replace(std=config.acting_share * plan.std)
 
     def _search(score_fn, plan, key, temperature, proposals):
         chex.assert_shape(plan.mean, (config.horizon, len(low)))

@@ -113,6 +113,38 @@ def test_a_plan_can_reach_the_bounds():
     assert (np.asarray(action) > np.array([3.9, 1.9])).all()
 
 
+def test_a_plan_acts_where_every_critic_prefers_it_or_else_the_policy():
+    """When it does not explore; and whoever acts, the next plan begins where this ended."""
+
+    def made(plan=True, **told):
+        core = dataclasses.replace(CORE, plan=plan, temperature=1e-3)
+        config = dataclasses.replace(CONFIG, core=core, critic_share=1.0, **told)
+        agent = mpail2.make(SPEC, config, 1)
+        deciding = jax.vmap(agent.act, (None, None, 0, 0, None))
+        return lambda explore: jax.jit(deciding, static_argnums=4)(
+            ACTING, agent.carry(), states, keys, explore
+        )
+
+    count = 64
+    states = EnvState((), normal(count, 3), jnp.zeros(count, jnp.int32))
+    keys = jax.random.split(KEY, count)
+    planned, after = made()(False)
+    own, _ = made(plan=False)(False)
+    found, found_after = made(unanimous=True)(False)
+
+    z = PARTS.model.encode(MODEL, states.obs)
+    gains = jnp.subtract(
+        *(PARTS.critics.apply(MODEL["critics"], z, PARTS.unit(a)) for a in (planned, own))
+    )[..., 0]  # [critics, states]
+    all_prefer = np.asarray(jnp.min(gains, axis=0) > 0)
+    assert 5 < all_prefer.sum() < 59 and all_prefer.sum() < (gains[0] > 0).sum()
+    np.testing.assert_allclose(found[all_prefer], planned[all_prefer], rtol=1e-5)
+    np.testing.assert_allclose(found[~all_prefer], own[~all_prefer], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found_after.mean, after.mean, atol=1e-6)
+    for one, other in zip(made(unanimous=True)(True), made()(True), strict=True):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), one, other)
+
+
 def test_more_plans_that_follow_the_policy_than_plans_are_refused():
     score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
     core = dataclasses.replace(CORE, proposals=7)

@@ -13,11 +13,11 @@ def test_the_ant_is_the_hopper_s_but_for_critics_scores_and_ends(method):
     told = dict(line.split(": ", 1) for line in config.differences(there, here))
     assert told == {
         "environment": "'gym/Hopper' there, 'gym/Ant:contact_forces=False' here",
-        "agent.core.planner.acting_share": "0.15 there, 1.0 here",
         "agent.core.target_rate": "0.05 there, 0.01 here",
         "agent.gradient_penalty": "5.0 there, 1.0 here",
         "agent.critic_trace": "0.8 there, 0.0 here",
         "agent.critic_share": "0.5 there, 0.0 here",
+        "agent.unanimous": "True there, False here",
         "agent.value_unit": "10.0 there, 1.0 here",
         "agent.absorbing": "True there, False here",
     }

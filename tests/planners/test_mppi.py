@@ -302,22 +302,6 @@ def test_one_rollout_that_fails_does_not_poison_the_plan():
     assert action[1] <= 0.0
 
 
-@pytest.mark.parametrize("adapt_spread", [False, True])
-def test_plans_are_drawn_narrower_when_it_does_not_explore(adapt_spread):
-    """As though σ were that share of it; when it explores, as though there were none."""
-    every = {"iterations": 2, "adapt_spread": adapt_spread, "min_spread": 1e-3}
-    narrow = config(noise=(0.4,), acting_share=0.25, **every)
-    wide, tenth = config(noise=(0.4,), **every), config(noise=(0.1,), **every)
-    for explore, same, other in ((True, wide, tenth), (False, tenth, wide)):
-        action, _ = decide(narrow, explore=explore)
-        np.testing.assert_allclose(action, decide(same, explore=explore)[0], atol=1e-5)
-        assert np.abs(action - decide(other, explore=explore)[0]).max() > 0.01
-    plans, _ = traced(narrow)
-    np.testing.assert_allclose(plans, traced(tenth)[0], atol=1e-5)
-    _, plan = decide(narrow)
-    np.testing.assert_allclose(plan.std, 0.4)  # handed on whole: not narrowed twice
-
-
 # --------------------------------------------------------------------------------- errors
 
 

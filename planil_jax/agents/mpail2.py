@@ -43,7 +43,7 @@ whose absorbing state comes after what was seen last; here it takes that one's p
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated;
-μ and ω, which are 0 there, `value_unit`, 1, and `unanimous`, which nobody is asked for.
+μ and ω, which are 0 there, `value_unit`, 1, and `unanimous`, False.
 """
 
 import dataclasses

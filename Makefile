@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | lint | lock | clean
+# make setup | demo | test | test-slow | golden | lint | lock | clean
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow golden lint clean
 
 setup: $(READY)
 
@@ -24,6 +24,9 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest tests/slow
+
+golden: setup
+	$(PY) -m tests.golden.golden --of=HEAD~1
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,5 +1,7 @@
 """What takes long to compile is compiled once a session, and as quickly as can be."""
 
+import os
+
 import jax
 import pytest
 
@@ -8,7 +10,8 @@ import pytest
 def compile_cache(tmp_path_factory) -> dict[str, str]:
     """Environment variables by which processes of a test compile alike, and share it."""
     options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_compilation_cache_dir": os.environ.get("PLANIL_TEST_CACHE")
+        or str(tmp_path_factory.mktemp("xla")),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from tests import test_agents as contracts
+from tests import tiny
 from tests.agents import test_mpail
 
 
@@ -15,7 +16,7 @@ def kept() -> list:
         marks = {mark.args[0]: mark.args[1] for mark in getattr(contract, "pytestmark", [])}
         tried = marks.pop("name", [])
         fields = [x for key in marks for x in ([key] if type(key) is str else key)]
-        names = [name for name, model in contracts.KIN.items() if model in tried]
+        names = [name for name, model in tiny.KIN.items() if model in tried]
         for name, *values in itertools.product(names, *marks.values()):
             flat = [
                 x for value in values for x in (value if type(value) is tuple else [value])

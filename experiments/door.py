@@ -8,6 +8,7 @@ mistake on the command line, 130 interrupted, 141 nobody reads the output any mo
 """
 
 import errno
+import itertools
 import logging
 import os
 import pathlib
@@ -158,7 +159,7 @@ def _check_override(
 
 def _given(name: str, argv: list[str]) -> str | None:
     """The value of a flag on a command line that is not parsed yet, or None."""
-    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for argument, following in itertools.pairwise([*argv[1:], ""]):
         if argument in (f"--{name}", f"-{name}"):
             return following
         if argument.startswith((f"--{name}=", f"-{name}=")):

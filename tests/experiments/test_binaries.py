@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -95,6 +97,78 @@ def refusal(function, *args) -> str:
     told, status = door.explain(caught.value)
     assert status == 2 and "\n" not in told
     return told
+
+
+# ----------------------------------------------------------------------- without arguments
+
+BINARIES = sorted(
+    f"{path.parent.name}.{path.stem}"
+    for folder in ("experiments", "benchmarks")
+    for path in (ROOT / folder).glob("*.py")
+    if re.search(r"^if __name__ == ", path.read_text(), re.MULTILINE)
+)
+# All in one process, so that JAX is imported once. A binary that gets as far as opening the
+# device has read its command line, and is stopped there.
+BARE = """
+import contextlib, io, json, runpy, sys, traceback
+from absl import flags
+from experiments import door
+
+def begin(choice):
+    print("begins")
+    sys.exit(0)
+
+def left_with(name):
+    sys.modules.pop(name, None)  # another binary may have imported it
+    try:
+        runpy.run_module(name, run_name="__main__")
+    except SystemExit as left:
+        return left.code
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+door._open_device = begin
+found = {}
+for name in sys.argv[1:]:
+    sys.argv = [name]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = left_with(name)
+    found[name] = status, out.getvalue(), err.getvalue()
+    for flag in flags.FLAGS.get_flags_for_module(name):
+        delattr(flags.FLAGS, flag.name)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def bare() -> dict[str, tuple[int, str, str]]:
+    """Exit code, output and errors of each binary without arguments."""
+    ended = subprocess.run(
+        [sys.executable, "-c", BARE, *BINARIES],
+        cwd=ROOT,
+        env=QUICK,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def test_the_binaries_are_found():
+    assert {"experiments.train", "experiments.demo", "benchmarks.env"} <= {*BINARIES}
+
+
+@pytest.mark.parametrize("name", BINARIES)
+def test_a_binary_without_arguments_begins_or_names_the_flag_that_it_needs(bare, name):
+    status, out, err = bare[name]
+    if status == 0:
+        assert (out, err) == ("begins\n", "")
+    else:
+        assert (status, out) == (2, ""), err
+        assert re.fullmatch(r"error: --\w+ is required: [^\n]+\.\n", err), err
 
 
 # ------------------------------------------------------------------------------- mistakes

@@ -32,9 +32,9 @@ from absl import flags
 from mujoco import rollout
 
 from benchmarks import timing
-from experiments import door
 from planil_jax import envs
 from planil_jax.base import Environment, EnvState
+from planil_jax.cli import app
 from planil_jax.training import memory
 
 FLAGS = flags.FLAGS
@@ -284,4 +284,4 @@ def line(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main)
+    app.run(main)

@@ -33,12 +33,12 @@ class Cell:
     cost: str  # "task" or "learned"
     samples: int
     horizon: int
-    environments: int
+    num_envs: int
     iterations: int
 
     @property
     def rollout_steps(self) -> int:
-        return self.samples * self.horizon * self.environments * self.iterations
+        return self.samples * self.horizon * self.num_envs * self.iterations
 
 
 def floor(cell: Cell, hidden: tuple[int, ...], units: Units) -> dict[str, float]:

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import operations, seeds, timing
 from benchmarks.latent import SPEC
 from planil_jax.agents import iqmpc, mail, mpail2, tdmpc2
-from planil_jax.base import Agent, Transition, UsageError
+from planil_jax.base import Agent, Task, Transition, UsageError
 from planil_jax.data import replay
 
 HORIZON, UNROLL, BATCH = 7, 25, 256
@@ -49,16 +49,16 @@ def agents(batch: int = BATCH, **network: Any) -> dict[str, Agent]:
             network=dataclasses.replace(config.core.network, **network),
             planner=dataclasses.replace(config.core.planner, horizon=HORIZON),
             horizon=HORIZON,
-            warm_up=0,
+            seed_steps=0,
             ratio=1.0,
             batch=batch,
             capacity=_FILLED,
         )
-        made[name] = module.make(SPEC, dataclasses.replace(config, core=core), 1)
+        made[name] = module.make(Task.of(SPEC), dataclasses.replace(config, core=core))
     config = mail.Config(
         horizon=UNROLL, batch=batch, policy_batch=batch, policy_steps=1, capacity=_FILLED
     )
-    made["mail"] = mail.make(SPEC, config, 1)
+    made["mail"] = mail.make(Task.of(SPEC), config)
     return made
 
 

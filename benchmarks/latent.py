@@ -11,7 +11,7 @@ is a product with z and one with a. A product with what all plans share is count
                 with d of the first step, and 2 Q of it, without the product with z_0
 
 With several environments, plans are made side by side, or one environment's after another
-("in turn", `core.in_turn`), which keeps those of one in a processor's cache.
+("in turn", `core.sequential_vmap`), which keeps those of one in a processor's cache.
 
 Two operations a product; normalisation, activations, samples and weights are not counted.
 """
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from planil_jax.agents import iqmpc, latent, tdmpc2
-from planil_jax.base import Agent, EnvSpec, EnvState
+from planil_jax.agents import iqmpc, tdmpc2
+from planil_jax.agents.common import latent_planning
+from planil_jax.base import Agent, EnvSpec, EnvState, Task
 from planil_jax.losses import two_hot
 
 OBSERVATIONS, ACTIONS = 17, 6  # of CheetahRun
@@ -45,7 +46,7 @@ CONFIGS: dict[str, Any] = {
 COLUMNS = "planner   envs         GFLOP    ms/plan ms/plan/env  of peak compile s"
 
 
-def operations(name: str, config: latent.Config, environments: int = 1) -> float:
+def operations(name: str, config: latent_planning.Config, num_envs: int = 1) -> float:
     """Operations of one plan in every environment."""
     network, planner = config.network, config.planner
     size, hidden, samples = network.latent, network.hidden, planner.samples
@@ -74,10 +75,10 @@ def operations(name: str, config: latent.Config, environments: int = 1) -> float
         # these steps shares its product with z_0, as the first critics do.
         each = critics + (planner.horizon - 1) * later - with_z
     total += planner.iterations * samples * each
-    return 2.0 * total * environments
+    return 2.0 * total * num_envs
 
 
-def measure(seconds: float, environments: Sequence[int]) -> list[dict]:
+def measure(seconds: float, num_envs: Sequence[int]) -> list[dict]:
     """Rows of all planners and numbers of environments.
 
     Taken in turn with large products of matrices, whose median speed is the peak that rows
@@ -85,10 +86,8 @@ def measure(seconds: float, environments: Sequence[int]) -> list[dict]:
     nothing of anybody else's in a processor's cache.
     """
     multiply, multiplications = timing.products()
-    in_turn = [(name, count, count > 1) for name in CONFIGS for count in environments]
-    alone = [
-        (name, count, False) for name in CONFIGS for count in environments if count > 1
-    ]
+    in_turn = [(name, count, count > 1) for name in CONFIGS for count in num_envs]
+    alone = [(name, count, False) for name in CONFIGS for count in num_envs if count > 1]
     calls: dict[tuple, timing.Call] = {}
     compile_seconds: dict[tuple, float] = {}
     for name, count, turn in in_turn + alone:
@@ -107,7 +106,7 @@ def measure(seconds: float, environments: Sequence[int]) -> list[dict]:
         flops, took = operations(name, CONFIGS[name][1].core, count), np.median(each)
         row = {
             "planner": name,
-            "environments": count,
+            "num_envs": count,
             "in_turn": turn,
             "operations": flops,
             "seconds": float(took),
@@ -132,16 +131,18 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def _call(module, config, environments: int, in_turn: bool):
-    small = dataclasses.replace(config.core, capacity=config.core.horizon, in_turn=in_turn)
-    agent: Agent = module.make(SPEC, dataclasses.replace(config, core=small), 1)
+def _call(module, config, num_envs: int, in_turn: bool):
+    small = dataclasses.replace(
+        config.core, capacity=config.core.horizon, sequential_vmap=in_turn
+    )
+    agent: Agent = module.make(Task.of(SPEC), dataclasses.replace(config, core=small))
 
     def act(params, carry, state, key):
         return agent.act(params, carry, state, key, False)
 
     params = jax.jit(lambda key: agent.init(key).params)(jax.random.key(0))
-    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * environments), agent.carry())
-    obs = jax.random.normal(jax.random.key(1), (environments, OBSERVATIONS))
-    states = EnvState((), obs, jnp.zeros((environments,), jnp.int32))
-    keys = jax.random.split(jax.random.key(2), environments)
+    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_envs), agent.carry())
+    obs = jax.random.normal(jax.random.key(1), (num_envs, OBSERVATIONS))
+    states = EnvState((), obs, jnp.zeros((num_envs,), jnp.int32))
+    keys = jax.random.split(jax.random.key(2), num_envs)
     return timing.compiled(jax.vmap(act, (None, 0, 0, 0)), params, carry, states, keys)

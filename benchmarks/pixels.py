@@ -34,9 +34,9 @@ from matplotlib import image
 from benchmarks import operations as products
 from benchmarks import timing
 from benchmarks.env import names
-from experiments import door
 from planil_jax import envs
 from planil_jax.base import UsageError
+from planil_jax.cli import app
 from planil_jax.envs import scenes
 
 FLAGS = flags.FLAGS
@@ -203,4 +203,4 @@ def line(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main)
+    app.run(main)

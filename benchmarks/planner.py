@@ -1,7 +1,7 @@
 """Measures planners: plans a second, latency, compile time, share of a floor.
 
     python -m benchmarks.planner --out=results/planner_cpu.json
-    python -m benchmarks.planner --model=latent --environments=1,16 --seconds=60 \\
+    python -m benchmarks.planner --model=latent --num_envs=1,16 --seconds=60 \\
         --out=results/planner_latent_cpu.json
 
 With --model=latent: IQ-MPC and TD-MPC2 at the papers' sizes, on fresh networks; see
@@ -30,9 +30,9 @@ from absl import flags
 
 from benchmarks import latent, reference, timing
 from benchmarks.floor import Cell, floor
-from experiments import door
 from planil_jax.agents import mpail, scripted
-from planil_jax.base import Agent
+from planil_jax.base import Agent, Task
+from planil_jax.cli import app
 from planil_jax.envs import navigation
 from planil_jax.planners import mppi
 
@@ -41,7 +41,7 @@ flags.DEFINE_string("out", None, "File of results to write, .json.", required=Tr
 flags.DEFINE_enum("model", "car", ["car", "latent"], "What is planned with.")
 flags.DEFINE_list("samples", ["512", "4096"], "Plans an iteration.")
 flags.DEFINE_list("horizons", ["10", "32"], "Steps a plan.")
-flags.DEFINE_list("environments", ["1", "64"], "Environments that plan at once.")
+flags.DEFINE_list("num_envs", ["1", "64"], "Environments that plan at once.")
 flags.DEFINE_integer("iterations", 1, "Refinements a plan.", lower_bound=1)
 flags.DEFINE_float("seconds", 2.0, "Time for each planner in each cell.", lower_bound=0.0)
 flags.DEFINE_float("unit_seconds", 0.5, "Time for each operation.", lower_bound=0.0)
@@ -56,7 +56,7 @@ COLUMNS = (
 def main() -> None:
     # Else the second run would measure how fast compiled programs are read.
     jax.config.update("jax_enable_compilation_cache", False)
-    grid = ("samples", "horizons", "environments")
+    grid = ("samples", "horizons", "num_envs")
     sizes = [timing.positive_integers(name, getattr(FLAGS, name)) for name in grid]
     timing.writable(FLAGS.out)
     if FLAGS.model == "latent":
@@ -68,8 +68,8 @@ def main() -> None:
     units = timing.measure_units(FLAGS.unit_seconds)
     rows = []
     print(COLUMNS)
-    for samples, horizon, environments in itertools.product(*sizes):
-        for row in measure(samples, horizon, environments, units):
+    for samples, horizon, num_envs in itertools.product(*sizes):
+        for row in measure(samples, horizon, num_envs, units):
             print(line(row), flush=True)
             rows.append(row)
     told = {"units_seconds": asdict(units), "rows": rows}
@@ -77,13 +77,13 @@ def main() -> None:
 
 
 def measure(
-    samples: int, horizon: int, environments: int, units: timing.Units
+    samples: int, horizon: int, num_envs: int, units: timing.Units
 ) -> list[dict[str, Any]]:
     """One row a planner, with all of them taken in turn."""
     calls, compile_seconds = {}, {}
     for name, make_fn in PLANNERS.items():
-        timing.say(f"compiling {name}, {samples} × {horizon} × {environments} …")
-        act, params, carry, states, keys = make_fn(samples, horizon, environments)
+        timing.say(f"compiling {name}, {samples} × {horizon} × {num_envs} …")
+        act, params, carry, states, keys = make_fn(samples, horizon, num_envs)
         batched = jax.vmap(act, in_axes=(None, 0, 0, 0))
         calls[name], compile_seconds[name] = timing.compiled(
             batched, params, carry, states, keys
@@ -97,7 +97,7 @@ def measure(
             cost="learned" if name == "learned" else "task",
             samples=samples,
             horizon=horizon,
-            environments=environments,
+            num_envs=num_envs,
             iterations=FLAGS.iterations,
         )
         least = None
@@ -108,7 +108,7 @@ def measure(
                 "planner": name,
                 **asdict(cell),
                 "calls": len(each),
-                "plans_per_second": environments / np.mean(each),
+                "plans_per_second": num_envs / np.mean(each),
                 "rollout_steps_per_second": cell.rollout_steps / np.mean(each),
                 "p50_ms": 1e3 * np.quantile(each, 0.5),
                 "p99_ms": 1e3 * np.quantile(each, 0.99),
@@ -124,8 +124,8 @@ def measure(
 # ------------------------------------------------------------------------------- planners
 
 
-def make_reference(samples: int, horizon: int, environments: int):
-    _, *inputs = make_task(samples, horizon, environments)
+def make_reference(samples: int, horizon: int, num_envs: int):
+    _, *inputs = make_task(samples, horizon, num_envs)
     iterations = FLAGS.iterations
 
     def act(params, carry, state, key):
@@ -135,22 +135,27 @@ def make_reference(samples: int, horizon: int, environments: int):
     return act, *inputs
 
 
-def make_task(samples: int, horizon: int, environments: int):
+def make_task(samples: int, horizon: int, num_envs: int):
     planner = mppi.Config(samples=samples, horizon=horizon, iterations=FLAGS.iterations)
     config = scripted.Config(planner=planner, temperature=TEMPERATURE)
     env = navigation.make()
-    return ready(scripted.make(env, navigation.kinematic_prior(), config), environments)
+    return ready(scripted.make(env, navigation.kinematic_prior(), config), num_envs)
 
 
-def make_learned(samples: int, horizon: int, environments: int):
+def make_learned(samples: int, horizon: int, num_envs: int):
     planner = mppi.Config(samples=samples, horizon=horizon, iterations=FLAGS.iterations)
     config = mpail.Config(planner=planner, history=1)
     spec, prior = navigation.make().spec, navigation.kinematic_prior()
-    entries = tuple(range(spec.observation_size))
-    return ready(mpail.make(spec, prior, config, environments, entries), environments)
+    observed = tuple(range(spec.observation_size))
+    return ready(
+        mpail.make(
+            Task.of(spec, dynamics=prior, observed=observed, num_envs=num_envs), config
+        ),
+        num_envs,
+    )
 
 
-def ready(agent: Agent, environments: int):
+def ready(agent: Agent, num_envs: int):
     """`act`, and its inputs `(params, carry [E], states [E], keys [E])`."""
 
     def act(params, carry, state, key):
@@ -158,10 +163,10 @@ def ready(agent: Agent, environments: int):
 
     init_key, reset_key, act_key = jax.random.split(jax.random.key(0), 3)
     state = agent.init(init_key)
-    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * environments), agent.carry())
-    states = jax.vmap(navigation.make().reset)(jax.random.split(reset_key, environments))
+    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_envs), agent.carry())
+    states = jax.vmap(navigation.make().reset)(jax.random.split(reset_key, num_envs))
     params = getattr(state, "params", state)  # what learns nothing has no State
-    return act, params, carry, states, jax.random.split(act_key, environments)
+    return act, params, carry, states, jax.random.split(act_key, num_envs)
 
 
 PLANNERS: dict[str, Callable[[int, int, int], tuple]] = {
@@ -185,4 +190,4 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    app.run(main)

@@ -28,9 +28,9 @@ import numpy as np
 from absl import flags
 
 from benchmarks import timing
-from experiments import door, experiment
-from planil_jax import config, envs
+from planil_jax import config, envs, experiment
 from planil_jax.base import Demonstrations, EnvSpec, UsageError
+from planil_jax.cli import app
 from planil_jax.training import loop, report, run
 
 FLAGS = flags.FLAGS
@@ -60,7 +60,7 @@ def define_flags() -> None:
     flags.DEFINE_string("env", "pendulum", "An environment.")
     flags.DEFINE_list("seeds", ["1", "2", "4", "8", "16", "32"], "Seeds side by side.")
     flags.DEFINE_list("by", ["vmap"], "How seeds are trained: vmap, map.")
-    flags.DEFINE_integer("environments", 4, "Of each seed.", lower_bound=1)
+    flags.DEFINE_integer("num_envs", 4, "Of each seed.", lower_bound=1)
     flags.DEFINE_integer("steps", 50, "Steps of each environment a round.", lower_bound=1)
     flags.DEFINE_integer("rounds", 2, "Rounds an epoch.", lower_bound=1)
     define_sizes(hidden=["32", "32"], batch=64, minibatches=4, samples=64)
@@ -77,9 +77,7 @@ def main() -> None:
         raise UsageError(
             f"--by is a list of {', '.join(WAYS)}, not {','.join(FLAGS.by)!r}."
         )
-    shape = loop.Config(
-        environments=FLAGS.environments, steps=FLAGS.steps, rounds=FLAGS.rounds
-    )
+    shape = loop.Config(num_envs=FLAGS.num_envs, steps=FLAGS.steps, rounds=FLAGS.rounds)
     settings = small(FLAGS.method, FLAGS.env, shape, sizes())
     timing.writable(FLAGS.out)
     rows = measure(settings, counts, FLAGS.by, FLAGS.seconds)
@@ -186,7 +184,7 @@ def small(
     Raises:
       UsageError: there is no such method.
     """
-    settings = experiment.of_method(method, environment=environment, loop=shape)
+    settings = experiment.for_method(method, environment=environment, loop=shape)
     return dataclasses.replace(settings, agent=resized(settings.agent, sizes))
 
 
@@ -220,7 +218,7 @@ def some_demonstrations(spec: EnvSpec, episodes: int = 4) -> Demonstrations:
         ),
         length=jnp.full((episodes,), length, jnp.int32),
         terminal=jnp.zeros((episodes,), bool),
-        entries=tuple(range(spec.observation_size)),
+        observed=tuple(range(spec.observation_size)),
     )
 
 
@@ -238,4 +236,4 @@ def line(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main)
+    app.run(main)

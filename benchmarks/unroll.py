@@ -23,11 +23,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import timing
-from experiments import door, experiment, figures
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import mail
-from planil_jax.base import Environment
+from planil_jax.base import Environment, Task
+from planil_jax.cli import app
 from planil_jax.models import ensemble, simulator
+from planil_jax.reporting import figures
 from planil_jax.training import loop
 
 FLAGS = flags.FLAGS
@@ -69,7 +70,9 @@ def measure(
       UsageError: the physics cannot be differentiated, or cannot start from observations.
     """
     through_physics = mail.Config(roll="physics")
-    mail.make(env.spec, through_physics, 1, simulator.prior_or_physics(env))  # may refuse
+    mail.make(
+        Task.of(env.spec, dynamics=simulator.prior_or_physics(env)), through_physics
+    )  # may refuse
     timing.say("fitting a model …")
     fitted, obs = jax.jit(lambda key: fit(env, fits, key))(jax.random.key(0))
     rows = []
@@ -123,9 +126,9 @@ def gradient_norms(
 def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Array]:
     """A state whose model was fitted to random steps, and their observations `[B, O]`."""
     config = mail.Config(capacity=_STEPS)
-    agent = mail.make(env.spec, config, _STEPS)
+    agent = mail.make(Task.of(env.spec, num_envs=_STEPS), config)
     parts = mail.make_parts(env.spec, config)
-    shape = loop.Config(environments=_STEPS, steps=_STEPS)
+    shape = loop.Config(num_envs=_STEPS, steps=_STEPS)
     state, rollout_key, fit_key = agent.init(key), *jax.random.split(key)
     begin = loop.init(experiment.make_random(env), env, shape, key)
     rollout = loop.collect(
@@ -135,7 +138,7 @@ def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Ar
         leaf.reshape(-1, leaf.shape[-1])
         for leaf in (rollout.obs, rollout.next_obs, rollout.action)
     )
-    known = ensemble.acquainted(mail.model_of(state), obs, next_obs)
+    known = ensemble.update_normalizer(mail.model_of(state), obs, next_obs)
     acting = dataclasses.replace(state.params, moments=known.obs)
     state = dataclasses.replace(state, params=acting, change=known.change)
 
@@ -156,4 +159,4 @@ def line(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main)
+    app.run(main)

@@ -8,7 +8,7 @@ With --gradient, one gradient step of agents with learned models instead; see
 `benchmarks/gradient.py`. Else one row a method:
 
     compile s    tracing and compiling one update
-    update ms    median wall clock of one update on a rollout of --steps × --environments
+    update ms    median wall clock of one update on a rollout of --steps × --num_envs
     gradients    gradient steps in it, of each of its optimisers, summed
     gradients/s  of them a second
     collect s    tracing and compiling the collection of such a rollout
@@ -30,9 +30,9 @@ import optax
 from absl import flags
 
 from benchmarks import gradient, seeds, timing
-from experiments import door, experiment
-from planil_jax import config, envs
+from planil_jax import config, envs, experiment
 from planil_jax.base import Fit
+from planil_jax.cli import app
 from planil_jax.training import loop
 
 FLAGS = flags.FLAGS
@@ -48,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_list("methods", [], "Methods to measure; empty: all that there is.")
     flags.DEFINE_bool("gradient", False, "One gradient step of agents with learned models.")
     flags.DEFINE_string("env", "navigation", "An environment.")
-    flags.DEFINE_integer("environments", 16, "Of the rollout.", lower_bound=1)
+    flags.DEFINE_integer("num_envs", 16, "Of the rollout.", lower_bound=1)
     flags.DEFINE_integer("steps", 100, "Steps of each environment.", lower_bound=1)
     seeds.define_sizes(hidden=[], batch=None, minibatches=None, samples=None)
     for name in seeds.SIZES:
@@ -62,7 +62,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     if FLAGS.gradient:
         return one_gradient_step()
-    shape = loop.Config(environments=FLAGS.environments, steps=FLAGS.steps)
+    shape = loop.Config(num_envs=FLAGS.num_envs, steps=FLAGS.steps)
     chosen = [
         seeds.small(method, FLAGS.env, shape, seeds.sizes())
         for method in FLAGS.methods or METHODS
@@ -119,7 +119,7 @@ def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:
     return {
         "method": settings.method,
         "environment": settings.environment,
-        "environments": settings.loop.environments,
+        "num_envs": settings.loop.num_envs,
         "steps": settings.loop.steps,
         "repeats": len(durations["update"]),
         "update_compile_seconds": compile_seconds["update"],
@@ -160,4 +160,4 @@ def line(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    door.run(main)
+    app.run(main)

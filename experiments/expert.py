@@ -1,54 +1,7 @@
-"""Trains an expert on a task's own reward, and writes its demonstrations with their card.
+"""`python -m experiments.expert`: see planil_jax.cli.expert."""
 
-    python -m experiments.expert --config=experiments/configs/expert.py:pendulum \\
-        --logdir=runs/pendulum_expert --out=demos/pendulum.npz --episodes=4
-
-An interrupted training continues where it was.
-"""
-
-from absl import flags
-from ml_collections import config_flags
-
-from experiments import collect, door, experiment, runs, train
-from experiments.methods import METHODS
-from planil_jax.base import UsageError
-
-FLAGS = flags.FLAGS
-
-
-def define_flags() -> None:
-    """Not on import: other binaries import this one."""
-    config_flags.DEFINE_config_file("config")
-    flags.DEFINE_string("logdir", None, "Directory of the training.", required=True)
-    flags.DEFINE_string("out", None, "Demonstrations to write, .npz.", required=True)
-    flags.DEFINE_string(
-        "which", "last", "Checkpoint that demonstrates: last, best, or a step."
-    )
-    flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
-    flags.DEFINE_integer("seed", 1, "Seed of the demonstrations' starts.")
-    flags.DEFINE_bool("actions", True, "Write actions too; --noactions: not.")
-    flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
-
-
-def main() -> None:
-    settings = experiment.freeze(FLAGS.config)
-    if METHODS[settings.method].imitates:
-        raise UsageError(
-            f"{settings.method} imitates and cannot become an expert; use one of "
-            f"{', '.join(name for name, row in METHODS.items() if not row.imitates)}."
-        )
-    train.train(settings, None, FLAGS.logdir, resume=True)
-    card = collect.from_run(
-        runs.load(FLAGS.logdir, FLAGS.which),
-        FLAGS.out,
-        FLAGS.episodes,
-        FLAGS.seed,
-        FLAGS.actions,
-        unlearned=FLAGS.unlearned,
-    )
-    print(collect.told(FLAGS.out, card, FLAGS.actions))
-
+from planil_jax.cli import app, expert
 
 if __name__ == "__main__":
-    define_flags()
-    door.run(main, config="experiments/configs/expert.py")
+    expert.define_flags()
+    app.run(expert.main, config="experiments/configs/expert.py")

@@ -1,20 +1,6 @@
-"""Prints what a demonstrations file holds: its card, its episodes, the range of each entry.
+"""`python -m experiments.inspect`: see planil_jax.cli.inspect."""
 
-python -m experiments.inspect --demos=demos/navigation.npz
-"""
-
-from absl import flags
-
-from experiments import door
-from planil_jax.data import demos
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("demos", None, "Demonstrations file (.npz).", required=True)
-
-
-def main() -> None:
-    print(demos.describe(FLAGS.demos))
-
+from planil_jax.cli import app, inspect
 
 if __name__ == "__main__":
-    door.run(main, compute=False)
+    app.run(inspect.main, compute=False)

@@ -152,6 +152,44 @@ class Network(NamedTuple):
     apply: Callable[..., jax.Array]  # (params, *inputs) -> output
 
 
+class Task(NamedTuple):
+    """What an agent is made for."""
+
+    spec: EnvSpec
+    dynamics: Dynamics | None  # what planners roll forward; None: there is no model
+    observed: tuple[int, ...]  # indices of the observation entries that demonstrations hold
+    num_envs: int  # E of the loop, by which replays are laid out
+    # (obs [O]) -> state at time 0, where an observation tells all of it
+    recover: Callable[[jax.Array], EnvState] | None
+
+    @classmethod
+    def of(
+        cls,
+        spec: EnvSpec,
+        dynamics: Dynamics | None = None,
+        observed: tuple[int, ...] | None = None,
+        num_envs: int = 1,
+        recover: Callable[[jax.Array], EnvState] | None = None,
+    ) -> "Task":
+        """A task; unless told otherwise demonstrations hold every observation entry."""
+        if observed is None:
+            observed = tuple(range(spec.observation_size))
+        return cls(spec, dynamics, observed, num_envs, recover)
+
+    def require_dynamics(self, who: str) -> Dynamics:
+        """The model, for a method that cannot do without.
+
+        Raises:
+          UsageError: there is none.
+        """
+        if self.dynamics is None:
+            raise UsageError(
+                f"{who} plans through a model, and {self.spec.name} has none: give the "
+                "environment a prior, or choose a method that learns its model."
+            )
+        return self.dynamics
+
+
 # ------------------------------------------------------------------------------- planning
 
 
@@ -173,7 +211,7 @@ class Planner(NamedTuple):
     init: Callable[[], Plan]
     plan: Callable[..., tuple[jax.Array, Plan]]
     # (score_fn, plan, key, temperature[, proposals]) -> last plans [K, H, U], weights [K]
-    trace: Callable[..., tuple[jax.Array, jax.Array]]
+    plan_samples: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 # ------------------------------------------------------------------------------- learning
@@ -191,7 +229,7 @@ class Demonstrations:
     length: jax.Array  # [N] int32, transitions of each episode
     terminal: jax.Array  # [N] bool: the episode ended for good, rather than by time
     # Observation entries that the demonstrations hold; static: it shapes the program.
-    entries: tuple[int, ...] = struct.field(pytree_node=False)
+    observed: tuple[int, ...] = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -202,10 +240,44 @@ class Fit:
     opt_state: Any
 
 
+class Needs(NamedTuple):
+    """What a method needs and what it can do: its module's `NEEDS`.
+
+    A method whose needs depend on its settings has a function `(config) -> Needs` there.
+    """
+
+    demonstrations: bool = True  # it imitates; or else it learns from the task's reward
+    actions: bool = False  # demonstrations must hold actions
+    full_observations: bool = False  # demonstrations must hold every observation entry
+    sequence: int = 1  # steps of the sequences that it samples from demonstrations
+    interacts: bool = True  # it learns from what it does in the environment
+    pixels: bool = False  # it can learn from an environment that shows pictures
+    discrete: bool = False  # it can act where actions are choices
+    simulator: bool = False  # acting reads the simulator's state, not observations alone
+
+
+class Shows(NamedTuple):
+    """What there is to look at in a trained agent; None: it has no such thing.
+
+    Every function takes the parameters that act first.
+    """
+
+    # (params, obs [..., O], action [..., U], next_obs [..., O]) -> [...]: the reward that
+    # was recovered
+    reward: Callable[..., jax.Array] | None = None
+    value: Callable[..., jax.Array] | None = None  # (params, obs [..., O]) -> [...]
+    # (params, carry, state, key) -> (paths [K, H + 1, O], weights [K], mean [H + 1, O]):
+    # the last iteration's plans as the model predicts them, and the plan that is their mean
+    plans: Callable[..., tuple[jax.Array, jax.Array, jax.Array]] | None = None
+    # (params, obs [T, ...], actions [T, U], observed_steps, key) -> four of [T, ...]: what
+    # the world model reads, reconstructs, predicts from the first `observed_steps` and the
+    # actions alone, and imagines under its policy's own actions
+    world_model: Callable[..., tuple[jax.Array, ...]] | None = None
+
+
 class Agent(NamedTuple):
     """An algorithm. The loop calls it and does not know which it is."""
 
-    needs_actions: bool  # whether demonstrations must hold actions
     init: Callable[[jax.Array], Any]  # (key) -> State; State.params is the part that acts
     carry: Callable[[], Any]  # () -> Carry of a fresh episode: a plan, a belief or ()
     # (params, carry, EnvState, key, explore) -> (action [U], carry)

@@ -7,9 +7,10 @@ bc.Config`), the *template*, an instance, says which: its types at run time are 
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import ml_collections
 
@@ -19,12 +20,27 @@ Config = TypeVar("Config")
 _NESTED = (Mapping, ml_collections.ConfigDict)
 
 
-def thaw(config: Any) -> ml_collections.ConfigDict:
+class Range(NamedTuple):
+    """The values that a number may take."""
+
+    low: float
+    high: float = float("inf")
+    above: bool = False  # whether `low` itself is excluded
+
+
+Count: TypeAlias = Annotated[int, Range(1)]  # at least 1
+Natural: TypeAlias = Annotated[int, Range(0)]  # 0 or more
+Positive: TypeAlias = Annotated[float, Range(0.0, above=True)]
+NonNegative: TypeAlias = Annotated[float, Range(0.0)]
+Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]  # of 0 to 1: shares, γ, λ, τ
+
+
+def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     """The config as a locked ConfigDict, for `config_flags` to override field by field."""
     return ml_collections.ConfigDict(_plain(config)).lock()
 
 
-def freeze(config_dict: Mapping[str, Any], template: Config) -> Config:
+def from_config_dict(config_dict: Mapping[str, Any], template: Config) -> Config:
     """Rebuilds the template's dataclasses with the values of a nested mapping.
 
     A field that the mapping lacks keeps the template's value.
@@ -46,7 +62,7 @@ def from_json(text: str, template: Config) -> Config:
     Raises:
       UsageError: the text is not JSON, or as for `freeze`.
     """
-    return freeze(parse_json(text), template)
+    return from_config_dict(parse_json(text), template)
 
 
 def parse_json(text: str) -> dict[str, Any]:
@@ -119,13 +135,25 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
 
 def _fields(config: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yields (name, type hint, value) of each field."""
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         yield field.name, hints[field.name], getattr(config, field.name)
 
 
 def _leaf(value: Any, hint: Any, path: str) -> Any:
     """The value as the type `hint`: whole numbers become floats, lists become tuples."""
+    if typing.get_origin(hint) is Annotated:
+        return _leaf(value, typing.get_args(hint)[0], path)
+    if typing.get_origin(hint) is Literal:
+        if value in typing.get_args(hint):
+            return value
+        choices = ", ".join(map(repr, typing.get_args(hint)))
+        raise UsageError(f"{path} is one of {choices}, not {value!r}.")
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        (hint,) = (each for each in typing.get_args(hint) if each is not type(None))
+        return _leaf(value, hint, path)
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
         wanted = _element_hints(hint, len(value))
         if len(wanted) == len(value):

@@ -57,7 +57,7 @@ def shapes(name: str, actions: bool):
 
 @pytest.mark.parametrize("name", FIRST)
 def test_an_epoch_gives_back_the_shapes_and_types_that_init_gave(name):
-    before, after = shapes(name, tiny.bench(name).agent.needs_actions)
+    before, after = shapes(name, tiny.needs_actions(name))
     assert kinds(after) == kinds(before)
     assert not any(weak for _, _, weak in kinds(before).values())
 
@@ -68,7 +68,7 @@ def test_an_epoch_is_traced_once_whatever_the_round_the_seed_and_the_demonstrati
     tiny.train(name, count=1)
     traced = len(made.traces)
     tiny.train(
-        name, seed=1, demos=tiny.demonstrations(1, made.agent.needs_actions), count=3
+        name, seed=1, demos=tiny.demonstrations(1, tiny.needs_actions(name)), count=3
     )
     assert traced > 0 and len(made.traces) == traced
 
@@ -76,7 +76,7 @@ def test_an_epoch_is_traced_once_whatever_the_round_the_seed_and_the_demonstrati
 @pytest.mark.parametrize("name", FIRST)
 def test_actions_are_demanded_of_demonstrations_only_where_they_are_needed(name):
     """What an agent asks for suffices, and what it does not ask for changes nothing."""
-    needed = tiny.bench(name).agent.needs_actions
+    needed = tiny.needs_actions(name)
     before, after = shapes(name, needed)
     assert kinds(after) == kinds(before)
     assert (tiny.bench(name).demos.actions is not None) == needed
@@ -142,13 +142,13 @@ def test_the_reward_is_never_read(name, scale, shift):
 def test_an_engine_learns_from_the_reward_and_not_from_demonstrations(name):
     state, _ = tiny.train(name)
     assert not equal(state.agent.params, tiny.train(name, scale=-1.0)[0].agent.params)
-    other = tiny.demonstrations(1, tiny.bench(name).agent.needs_actions)
+    other = tiny.demonstrations(1, tiny.needs_actions(name))
     assert equal(state, tiny.train(name, demos=other)[0])
 
 
 @pytest.mark.parametrize("name", IMITATORS)
 def test_other_demonstrations_teach_something_else(name):
-    other = tiny.demonstrations(1, tiny.bench(name).agent.needs_actions)
+    other = tiny.demonstrations(1, tiny.needs_actions(name))
     state, changed = tiny.train(name)[0], tiny.train(name, demos=other)[0]
     assert not equal(state.agent.params, changed.agent.params)
 

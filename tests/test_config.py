@@ -35,31 +35,31 @@ class Run:
 
 def refusal(values: dict, template=Run()) -> str:  # noqa: B008  # frozen
     with pytest.raises(UsageError) as caught:
-        config.freeze(values, template)
+        config.from_config_dict(values, template)
     return str(caught.value)
 
 
 def test_thaw_then_freeze_gives_the_same_config():
-    assert config.freeze(config.thaw(Run()), Run()) == Run()
+    assert config.from_config_dict(config.to_config_dict(Run()), Run()) == Run()
 
 
 def test_an_override_arrives_in_the_frozen_config():
-    thawed = config.thaw(Run())
+    thawed = config.to_config_dict(Run())
     thawed.agent.planner.horizon = 12
-    assert config.freeze(thawed, Run()).agent.planner == Planner(horizon=12)
+    assert config.from_config_dict(thawed, Run()).agent.planner == Planner(horizon=12)
 
 
 def test_a_thawed_config_takes_no_new_fields():
     with pytest.raises(AttributeError):
-        config.thaw(Run()).rouns = 3
+        config.to_config_dict(Run()).rouns = 3
 
 
 def test_a_thawed_number_has_the_declared_type():
-    assert type(config.thaw(Run()).agent.rate) is float
+    assert type(config.to_config_dict(Run()).agent.rate) is float
 
 
 def test_a_whole_number_becomes_a_float_where_a_float_is_declared():
-    rate = config.freeze({"agent": {"rate": 3}}, Run()).agent.rate
+    rate = config.from_config_dict({"agent": {"rate": 3}}, Run()).agent.rate
     assert rate == 3.0 and type(rate) is float
 
 
@@ -85,7 +85,9 @@ def test_a_wrong_type_is_refused_by_field_value_and_wanted_type(values, message)
 
 
 def test_a_list_becomes_a_tuple_of_converted_elements():
-    agent = config.freeze({"agent": {"bounds": [0, 2], "widths": [8]}}, Run()).agent
+    agent = config.from_config_dict(
+        {"agent": {"bounds": [0, 2], "widths": [8]}}, Run()
+    ).agent
     assert agent.bounds == (0.0, 2.0) and type(agent.bounds[0]) is float
     assert agent.widths == (8,)
 
@@ -99,13 +101,16 @@ def test_an_unknown_field_is_refused_with_the_nearest_and_all_names():
 
 def test_the_template_says_which_of_several_configs_a_field_holds():
     template = Run(agent=Agent(planner=Tree()))
-    run = config.freeze({"agent": {"planner": {"depth": 7}}}, template)
+    run = config.from_config_dict({"agent": {"planner": {"depth": 7}}}, template)
     assert run.agent.planner == Tree(depth=7)
     assert "horizon" in refusal({"agent": {"planner": {"horizon": 7}}}, template)
 
 
 def test_a_field_that_is_not_given_keeps_the_value_of_the_template():
-    assert config.freeze({"rounds": 9}, Run(agent=Agent(name="bc"))).agent.name == "bc"
+    assert (
+        config.from_config_dict({"rounds": 9}, Run(agent=Agent(name="bc"))).agent.name
+        == "bc"
+    )
 
 
 def test_json_gives_the_same_config_back():

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, evaluate, experiment, runs, train
 from experiments.configs import navigation
+from planil_jax import experiment, runs
+from planil_jax.cli import train
+from planil_jax.evaluation import collect, evaluate
 
 pytestmark = pytest.mark.optimised
 STEPS = 800  # environment steps; more seeds are a slow test's
@@ -20,7 +22,7 @@ def trained(tmp_path_factory) -> runs.Run:
     directory = tmp_path_factory.mktemp("learning")
     path = str(directory / "navigation.npz")
     collect.collect("navigation", path, 4, seed=1, actions=False)
-    settings = experiment.freeze(navigation.get_config("mpail"))
+    settings = experiment.from_config_dict(navigation.get_config("mpail"))
     limits = dataclasses.replace(
         settings.run, total_steps=STEPS, evaluation_episodes=0, checkpoint_every=100
     )

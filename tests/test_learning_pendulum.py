@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import adversarial, bc, ppo
-from planil_jax.base import Agent, Demonstrations
+from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
@@ -24,12 +24,12 @@ STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 GAIFO = adversarial.Config(
     form="gaifo",
     learner=ppo.Config(
-        discount=0.98, rate=1e-3, rate_half_life=20, epochs=5, minibatches=16
+        discount=0.98, learning_rate=1e-3, lr_half_life=20, epochs=5, minibatches=16
     ),
-    rate_half_life=20,
+    lr_half_life=20,
 )
 # 32,000 steps an epoch
-ROLLOUTS = loop.Config(environments=32, steps=200, rounds=5)
+ROLLOUTS = loop.Config(num_envs=32, steps=200, rounds=5)
 
 
 def controller(act) -> Agent:
@@ -38,7 +38,7 @@ def controller(act) -> Agent:
     def of_state(params, carry, state, key, explore):
         return act(state.obs, key), carry
 
-    return Agent(False, lambda key: (), lambda: (), of_state, lambda *_: None)
+    return Agent(lambda key: (), lambda: (), of_state, lambda *_: None)
 
 
 def random_action(obs, key) -> jax.Array:
@@ -63,7 +63,10 @@ def trained(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int =
 
 
 def gaifo() -> Agent:
-    return adversarial.make(ENV.spec, GAIFO, (0, 1, 2), simulator.prior_or_physics(ENV))
+    return adversarial.make(
+        Task.of(ENV.spec, dynamics=simulator.prior_or_physics(ENV), observed=(0, 1, 2)),
+        GAIFO,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +94,8 @@ def test_gaifo_swings_up_like_the_expert_from_4_observation_only_demonstrations(
 
 def test_cloning_the_same_demonstrations_does_not(demos, expert):
     """Though it reads the actions, which GAIfO does not."""
-    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
-    found = trained(agent, loop.Config(environments=1, steps=1, rounds=30), 30, demos)
+    agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
+    found = trained(agent, loop.Config(num_envs=1, steps=1, rounds=30), 30, demos)
     assert found.max() < expert - 200
 
 
@@ -107,7 +110,7 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
         actions=None,
         length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
         terminal=jnp.zeros((4,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
     found = trained(gaifo(), ROLLOUTS, 96_000, demos)
     np.testing.assert_allclose(found, own, rtol=0.05)

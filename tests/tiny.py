@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from planil_jax import registry
 from planil_jax.agents import (
     adversarial,
     bc,
     cmil,
     iqmpc,
-    latent,
     mail,
     mpail,
     mpail2,
@@ -24,7 +24,8 @@ from planil_jax.agents import (
     scripted,
     tdmpc2,
 )
-from planil_jax.base import Agent, Demonstrations, Environment, TrainState
+from planil_jax.agents.common import latent_planning
+from planil_jax.base import Agent, Demonstrations, Environment, Task, TrainState
 from planil_jax.envs import point_mass
 from planil_jax.models import ensemble, rssm, simulator
 from planil_jax.nets import forward, heads, mlp
@@ -34,12 +35,12 @@ from planil_jax.planners import mppi
 from planil_jax.training import loop
 
 BOUND = 0.3  # of actions; below the planners' noise, so that it is met
-LOOP = loop.Config(environments=3, steps=6, rounds=2, resets=2)
+LOOP = loop.Config(num_envs=3, steps=6, rounds=2, resets=2)
 ENTRIES = (0, 1, 2, 3)
 _PLANNER = mppi.Config(samples=8, horizon=3, iterations=2)
 _NETWORK = mlp.Config(hidden=(8, 8))
 _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
-_LATENT = latent.Config(
+_LATENT = latent_planning.Config(
     network=latent_nets.Config(latent=8, encoder=(8,), hidden=(8,), critics=2),
     planner=dataclasses.replace(
         _PLANNER,
@@ -52,104 +53,42 @@ _LATENT = latent.Config(
     horizon=2,
     temperature=1e-3,
     proposals=2,
-    warm_up=6,
-    ratio=0.2,
+    seed_steps=6,
+    updates_per_step=0.2,
     batch=8,
     capacity=20,
-    rate=1e-2,
+    learning_rate=1e-2,
 )
-_PPO = ppo.Config(policy=_POLICY, value=_NETWORK, epochs=2, minibatches=2, rate=1e-2)
+_PPO = ppo.Config(
+    policy=_POLICY, value=_NETWORK, epochs=2, minibatches=2, learning_rate=1e-2
+)
 
 
-def _mpail(online: bool = False):
-    config = mpail.Config(
-        planner=_PLANNER,
-        discriminator=dataclasses.replace(_NETWORK, activation="leaky_relu"),
-        value=_NETWORK,
-        temperature=1e-3,  # so that single plans act, which meet the bounds
-        final_temperature=1e-4,
-        discriminator_steps=3,
-        value_steps=3,
-        batch=16,
-        imagined_batch=16,
-        history=20,
-        online=online,
-        model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
-        model_steps=30,
-        model_batch=16,
-        model_rate=1e-2,
-    )
-
-    def make(env: Environment) -> Agent:
-        model = simulator.make(env)  # which can start from an observation, so it imagines
-        return mpail.make(env.spec, model, config, LOOP.environments, ENTRIES)
-
-    return make
-
-
-def _scripted(env: Environment) -> Agent:
-    model = simulator.prior_or_physics(env)
-    config = scripted.Config(planner=_PLANNER, temperature=1e-3)
-    return scripted.make(env, model, config)
-
-
-def _adversarial(form: str, deploy: str = "policy"):
-    config = adversarial.Config(
-        form=form,
-        learner=_PPO,
-        discriminator=_NETWORK,
-        steps=3,
-        batch=16,
-        rate=1e-2,
-        deploy=deploy,
-        planner=_PLANNER,
-        temperature=1e-3,
-    )
-
-    def make(env: Environment) -> Agent:
-        return adversarial.make(env.spec, config, ENTRIES, simulator.make(env))
-
-    return make
-
-
-def _bc(env: Environment) -> Agent:
-    return bc.make(env.spec, bc.Config(policy=_POLICY, steps=3, batch=16), ENTRIES)
-
-
-def _ppo(env: Environment) -> Agent:
-    return ppo.make(env.spec, _PPO)
-
-
-def _sac(env: Environment) -> Agent:
-    policy = dataclasses.replace(_POLICY, std_of_state=True)
-    config = sac.Config(policy=policy, critic=_NETWORK, steps=3, batch=16, capacity=20)
-    return sac.make(env.spec, config, LOOP.environments)
-
-
-def _iqmpc(env: Environment) -> Agent:
-    return iqmpc.make(env.spec, iqmpc.Config(core=_LATENT), LOOP.environments)
-
-
-def _mpail2(env: Environment) -> Agent:
-    config = mpail2.Config(core=_LATENT, reward=_NETWORK)
-    return mpail2.make(env.spec, config, LOOP.environments)
-
-
-def _mail(env: Environment) -> Agent:
-    config = mail.Config(
-        policy=_POLICY,
-        discriminator=_NETWORK,
-        model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
-        horizon=3,
-        ratio=0.2,
-        batch=8,
-        policy_batch=4,
-        capacity=20,
-        policy_rate=1e-2,
-    )
-    return mail.make(env.spec, config, LOOP.environments)
-
-
+_MPAIL = mpail.Config(
+    planner=_PLANNER,
+    discriminator=dataclasses.replace(_NETWORK, activation="leaky_relu"),
+    value=_NETWORK,
+    temperature=1e-3,  # so that single plans act, which meet the bounds
+    final_temperature=1e-4,
+    discriminator_steps=3,
+    value_steps=3,
+    batch=16,
+    imagined_batch=16,
+    history=20,
+    model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
+    model_steps=30,
+    model_batch=16,
+    model_lr=1e-2,
+)
+_ADVERSARIAL = adversarial.Config(
+    learner=_PPO,
+    discriminator=_NETWORK,
+    steps=3,
+    batch=16,
+    learning_rate=1e-2,
+    planner=_PLANNER,
+    temperature=1e-3,
+)
 _CMIL = cmil.Config(
     model=rssm.Config(
         network=rssm_nets.Config(deter=8, stoch=4, hidden=8, heads=2),
@@ -159,41 +98,47 @@ _CMIL = cmil.Config(
     discriminator=_NETWORK,
     critic=_NETWORK,
     horizon=3,
-    pretrain=2,
-    clone=1,
+    pretrain_steps=2,
+    bc_steps=1,
     length=4,
     batch=4,
     capacity=20,
-    policy_rate=1e-2,
+    policy_lr=1e-2,
 )
-
-
-def _cmil(config: cmil.Config):
-    return lambda env: cmil.make(env.spec, config, LOOP.environments)
-
-
-def _tdmpc2(env: Environment) -> Agent:
-    return tdmpc2.make(env.spec, tdmpc2.Config(core=_LATENT), LOOP.environments)
-
-
-AGENTS: dict[str, Callable[[Environment], Agent]] = {
-    "mpail": _mpail(),
-    "mpail_om": _mpail(online=True),
-    "bc": _bc,
-    "gail": _adversarial("gail"),
-    "gaifo": _adversarial("gaifo"),
-    "airl": _adversarial("airl"),
-    "irl_mpc": _adversarial("gaifo", deploy="planner"),
-    "ppo": _ppo,
-    "sac": _sac,
-    "iqmpc": _iqmpc,
-    "mpail2": _mpail2,
-    "mail": _mail,
-    "cmil": _cmil(_CMIL),
-    "vmail": _cmil(cmil.vmail(_CMIL)),
-    "tdmpc2": _tdmpc2,
-    "scripted": _scripted,
+CONFIGS: dict[str, Any] = {
+    "mpail": _MPAIL,
+    "mpail_om": dataclasses.replace(_MPAIL, learned_model=True),
+    "bc": bc.Config(policy=_POLICY, steps=3, batch=16),
+    "gail": dataclasses.replace(_ADVERSARIAL, form="gail"),
+    "gaifo": dataclasses.replace(_ADVERSARIAL, form="gaifo"),
+    "airl": dataclasses.replace(_ADVERSARIAL, form="airl"),
+    "irl_mpc": dataclasses.replace(_ADVERSARIAL, form="gaifo", deploy="planner"),
+    "ppo": _PPO,
+    "sac": sac.Config(
+        policy=dataclasses.replace(_POLICY, std_of_state=True),
+        critic=_NETWORK,
+        steps=3,
+        batch=16,
+        capacity=20,
+    ),
+    "iqmpc": iqmpc.Config(core=_LATENT),
+    "mpail2": mpail2.Config(core=_LATENT, reward=_NETWORK),
+    "mail": mail.Config(
+        policy=_POLICY,
+        discriminator=_NETWORK,
+        model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
+        horizon=3,
+        updates_per_step=0.2,
+        batch=8,
+        policy_batch=4,
+        capacity=20,
+        policy_lr=1e-2,
+    ),
+    "cmil": _CMIL,
+    "vmail": cmil.vmail(_CMIL),
+    "tdmpc2": tdmpc2.Config(core=_LATENT),
 }
+AGENTS = [*CONFIGS, "scripted"]
 # Agents on the parts of another, after whom they take; tests/slow tries them.
 KIN = {
     "mpail_om": "mpail",
@@ -202,6 +147,22 @@ KIN = {
     "tdmpc2": "sac",
     "gail": "gaifo",
 }
+
+
+def needs_actions(name: str) -> bool:
+    """Whether demonstrations must hold actions."""
+    if name == "scripted":
+        return False
+    return registry.method(name).needs(CONFIGS[name]).actions
+
+
+def _agent(name: str, env: Environment) -> Agent:
+    if name == "scripted":
+        config = scripted.Config(planner=_PLANNER, temperature=1e-3)
+        return scripted.make(env, simulator.prior_or_physics(env), config)
+    model = simulator.make(env)  # which can start from an observation, so it imagines
+    task = Task.of(env.spec, dynamics=model, observed=ENTRIES, num_envs=LOOP.num_envs)
+    return registry.method(name).make(task, CONFIGS[name])
 
 
 class Bench(NamedTuple):
@@ -228,14 +189,14 @@ def demonstrations(seed: int, actions: bool) -> Demonstrations:
         actions=jnp.asarray(moves, jnp.float32) if actions else None,
         length=jnp.array([9, 6], jnp.int32),
         terminal=jnp.zeros((2,), bool),
-        entries=ENTRIES,
+        observed=ENTRIES,
     )
 
 
 @functools.cache
 def bench(name: str) -> Bench:
     env = point_mass.make(episode_length=4, action_bound=BOUND)
-    agent, traces = AGENTS[name](env), []
+    agent, traces = _agent(name, env), []
 
     def update(*args):
         traces.append(1)
@@ -252,7 +213,7 @@ def bench(name: str) -> Bench:
         return loop.epoch(counted, changed, LOOP, demos, first_round, state)
 
     init = functools.partial(loop.init, agent, env, LOOP)
-    demos = demonstrations(0, agent.needs_actions)
+    demos = demonstrations(0, needs_actions(name))
     act = jax.jit(agent.act, static_argnums=4)
     return Bench(agent, env, demos, jax.jit(init), jax.jit(epoch), act, traces)
 

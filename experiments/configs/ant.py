@@ -12,9 +12,8 @@ are worth it learns to lie still.
 
 import dataclasses
 
-from experiments import experiment
 from experiments.configs import hopper
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import mpail2
 
 
@@ -24,10 +23,10 @@ def _ant(agent: mpail2.Config) -> mpail2.Config:
         agent,
         core=dataclasses.replace(agent.core, target_rate=0.01),
         gradient_penalty=1.0,
-        critic_trace=0.0,
-        critic_share=0.0,
-        unanimous=False,
-        value_unit=1.0,
+        td_lambda=0.0,
+        q_weight=0.0,
+        accept_if_all_critics_prefer=False,
+        value_scale=1.0,
         absorbing=False,
     )
 
@@ -37,4 +36,6 @@ def get_config(method: str = "mpail2"):
     if isinstance(agent := settings.get("agent"), mpail2.Config):
         settings["agent"] = _ant(agent)
     settings["environment"] = "gym/Ant:contact_forces=False"
-    return config.thaw(experiment.of_method(method.partition("/")[0], **settings))
+    return config.to_config_dict(
+        experiment.for_method(method.partition("/")[0], **settings)
+    )

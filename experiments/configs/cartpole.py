@@ -10,16 +10,15 @@ Demonstrations come from a trained expert:
 import dataclasses
 from typing import Any
 
-from experiments import experiment
 from experiments.configs import pendulum, suite
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.training import run
 
 ENVIRONMENT = "playground/CartpoleSwingup:action_repeat=4"
 
 
 def get_config(method: str = "iqmpc"):
-    settings = experiment.freeze(pendulum.get_config(method))
+    settings = experiment.from_config_dict(pendulum.get_config(method))
     fields: dict[str, Any] = {"environment": ENVIRONMENT}
     if method != "bc":
         fields["loop"] = dataclasses.replace(settings.loop, resets=8)
@@ -28,14 +27,14 @@ def get_config(method: str = "iqmpc"):
         small = suite.SETTINGS["iqmpc/small"]
         core = dataclasses.replace(
             suite.SMALL,
-            average_rate=0.2,
+            ema_rate=0.2,
             encoder_share=0.05,
-            rate_hold=8_000,
-            rate_half_life=1_000,
+            lr_hold=8_000,
+            lr_half_life=1_000,
         )
         fields["agent"] = dataclasses.replace(small["agent"], core=core)
         fields["loop"] = small["loop"]
         fields["run"] = run.Config(
             total_steps=14_000, evaluate_every=8, evaluation_episodes=4
         )
-    return config.thaw(dataclasses.replace(settings, **fields))
+    return config.to_config_dict(dataclasses.replace(settings, **fields))

@@ -1,11 +1,11 @@
 """MPAIL beside policies and cloning on navigation, in and out of distribution."""
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 
 def get_config():
-    return config.thaw(
+    return config.to_config_dict(
         compare.Comparison(
             tasks=("navigation",),
             methods=("mpail", "irl_mpc", "gaifo", "gail", "airl", "bc"),

@@ -1,11 +1,11 @@
 """MPAIL beside policies and cloning on navigation with MJX physics."""
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 
 def get_config():
-    return config.thaw(
+    return config.to_config_dict(
         compare.Comparison(
             tasks=("navigation_mjx",),
             methods=("mpail", "gaifo", "gail", "bc"),

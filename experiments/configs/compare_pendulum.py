@@ -9,8 +9,8 @@ them, `compare_pendulum.py:few` asks how many it takes, and `compare_pendulum.py
 what a hand does that trembles at every hundredth or fiftieth step.
 """
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 METHODS: dict[str, tuple[str, ...]] = {
     "parts": (
@@ -43,4 +43,4 @@ def get_config(which: str = "parts"):
     plan = compare.Comparison(
         tasks=("pendulum",), methods=METHODS[which], seeds=3, expert=False, episodes=20
     )
-    return config.thaw(plan)
+    return config.to_config_dict(plan)

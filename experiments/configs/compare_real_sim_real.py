@@ -5,8 +5,8 @@ and sees with noise. Its one demonstration tells position and body velocity alon
 down by hand, within 0.1 m and 0.1 rad of the start; the simulated one within 0.5 and 0.5.
 """
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 REAL = (
     "course_mjx:mass=1.3,friction=0.7,steering_gain=0.44,steering_lag=0.15,"
@@ -15,14 +15,14 @@ REAL = (
 
 
 def get_config():
-    return config.thaw(
+    return config.to_config_dict(
         compare.Comparison(
             tasks=("course",),
             methods=("mpail", "irl_mpc", "gaifo"),
             seeds=3,
             demonstrations=1,
             demonstrate=REAL,
-            entries=(0, 1, 4, 5),
+            observed=(0, 1, 4, 5),
             actions=False,
             deploy=REAL,
             expert=False,  # what counts is the distance to the drive that was demonstrated

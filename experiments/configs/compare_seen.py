@@ -8,8 +8,8 @@ models see one frame at a time; cloning, which remembers nothing, sees the last 
 read by the same tiles.
 """
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 CLONING = (
     "bc:environment=pendulum:pixels=64,agent.eye.tile=8,agent.eye.filters=32,"
@@ -25,4 +25,4 @@ def get_config():
         expert=False,
         episodes=20,
     )
-    return config.thaw(plan)
+    return config.to_config_dict(plan)

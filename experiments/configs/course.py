@@ -7,9 +7,8 @@ more, and the discriminator is larger and steeper than where a far goal is sough
 import dataclasses
 from typing import Any
 
-from experiments import experiment
 from experiments.configs import navigation
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import mpail
 from planil_jax.nets import mlp
 from planil_jax.planners import mppi
@@ -22,17 +21,17 @@ MPAIL = mpail.Config(
     discriminator_steps=384,
     value_steps=128,
     temperature_rounds=10,
-    sharpness=12.0,
+    input_scale=12.0,
     discount=0.8,
     imagined_discount=0.8,
     imagined_spread=1.0,
-    rate_half_life=40,
+    lr_half_life=40,
 )
 IRL_MPC: dict[str, Any] = navigation.SETTINGS["irl_mpc"]
 SETTINGS: dict[str, Any] = navigation.SETTINGS | {
     "mpail": {
         "agent": MPAIL,
-        "loop": loop.Config(environments=1, steps=50, rounds=10),
+        "loop": loop.Config(num_envs=1, steps=50, rounds=10),
         "run": run.Config(total_steps=8_000, evaluate_every=2, checkpoint_every=4),
     },
     "irl_mpc": IRL_MPC | {"agent": dataclasses.replace(IRL_MPC["agent"], planner=PLANNER)},
@@ -41,4 +40,4 @@ SETTINGS: dict[str, Any] = navigation.SETTINGS | {
 
 def get_config(method: str = "mpail"):
     settings = {"environment": "course", **SETTINGS[method]}
-    return config.thaw(experiment.of_method(method, **settings))
+    return config.to_config_dict(experiment.for_method(method, **settings))

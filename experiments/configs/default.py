@@ -1,8 +1,7 @@
 """Any method with its own defaults: `default.py:gaifo`; the command line says the rest."""
 
-from experiments import experiment
-from planil_jax import config
+from planil_jax import config, experiment
 
 
 def get_config(method: str = "mpail"):
-    return config.thaw(experiment.of_method(method))
+    return config.to_config_dict(experiment.for_method(method))

@@ -1,8 +1,7 @@
 """Experts by environment: `expert.py:pendulum`; PPO where nothing else is known."""
 
-from experiments import experiment
 from experiments.configs import suite
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import ppo
 from planil_jax.training import loop, run
 
@@ -11,21 +10,21 @@ EXPERTS = {
     "pendulum": (
         "sac",
         {
-            "loop": loop.Config(environments=2, steps=100, rounds=5),
+            "loop": loop.Config(num_envs=2, steps=100, rounds=5),
             "run": run.Config(total_steps=20_000),
         },
     ),
     "playground/CartpoleSwingup:action_repeat=4": (
         "sac",
         {
-            "loop": loop.Config(environments=4, steps=125, rounds=4, resets=8),
+            "loop": loop.Config(num_envs=4, steps=125, rounds=4, resets=8),
             "run": run.Config(total_steps=60_000),
         },
     ),
     "brax/inverted_pendulum": (
         "ppo",
         {
-            "loop": loop.Config(environments=32, steps=64, rounds=8),
+            "loop": loop.Config(num_envs=32, steps=64, rounds=8),
             "run": run.Config(total_steps=500_000),
         },
     ),
@@ -39,8 +38,8 @@ EXPERTS = {
 USUAL = (
     "ppo",
     {
-        "agent": ppo.Config(rate=1e-3),
-        "loop": loop.Config(environments=32, steps=200, rounds=5),
+        "agent": ppo.Config(learning_rate=1e-3),
+        "loop": loop.Config(num_envs=32, steps=200, rounds=5),
         "run": run.Config(total_steps=1_000_000),
     },
 )
@@ -48,4 +47,6 @@ USUAL = (
 
 def get_config(environment: str = "pendulum"):
     method, settings = EXPERTS.get(environment, USUAL)
-    return config.thaw(experiment.of_method(method, environment=environment, **settings))
+    return config.to_config_dict(
+        experiment.for_method(method, environment=environment, **settings)
+    )

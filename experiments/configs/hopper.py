@@ -15,8 +15,7 @@ it can lose again.
 
 import dataclasses
 
-from experiments import experiment
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import adversarial, mail, mpail, mpail2, ppo
 from planil_jax.nets import latent as networks
 from planil_jax.nets import mlp
@@ -55,25 +54,25 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
             encoder_share=1.0,
             temperature=0.5,
             proposals=24,
-            entropy=0.1,
+            entropy_coef=0.1,
             discount=0.99,
-            ratio=0.5,
-            average_rate=0.5,
+            updates_per_step=0.5,
+            ema_rate=0.5,
             target_rate=0.05,
-            warm_up=2_000,
+            seed_steps=2_000,
             capacity=20_000,
             **core,
         ),
         reward=mlp.Config(hidden=(size, size), activation="silu"),
         gradient_penalty=5.0,
-        critic_trace=0.8,
-        critic_share=0.5,
-        unanimous=True,
-        value_unit=10.0,
+        td_lambda=0.8,
+        q_weight=0.5,
+        accept_if_all_critics_prefer=True,
+        value_scale=10.0,
     )
 
 
-MANY = loop.Config(environments=256, steps=32, rounds=8, resets=64)
+MANY = loop.Config(num_envs=256, steps=32, rounds=8, resets=64)
 SETTINGS = {
     "gail": {
         "agent": adversarial.Config(
@@ -89,28 +88,28 @@ SETTINGS = {
             planner=mppi.Config(samples=32, horizon=12, iterations=1, noise=(0.3,)),
             discriminator_steps=128,
             value_steps=128,
-            rate_half_life=40,
+            lr_half_life=40,
         ),
-        "loop": loop.Config(environments=4, steps=50, rounds=2, resets=8),
+        "loop": loop.Config(num_envs=4, steps=50, rounds=2, resets=8),
         "run": run.Config(total_steps=8_000, evaluate_every=0, evaluation_episodes=1),
     },
     "mpail2": {
         "agent": _mpail2(256, 256),
-        "loop": loop.Config(environments=32, steps=25, rounds=5, resets=32),
+        "loop": loop.Config(num_envs=32, steps=25, rounds=5, resets=32),
         "run": run.Config(total_steps=200_000, evaluation_episodes=8),
     },
     "mpail2/small": {
-        "agent": _mpail2(128, 64, batch=128, rate_hold=37_500, rate_half_life=12_500),
-        "loop": loop.Config(environments=8, steps=25, rounds=10, resets=16),
+        "agent": _mpail2(128, 64, batch=128, lr_hold=37_500, lr_half_life=12_500),
+        "loop": loop.Config(num_envs=8, steps=25, rounds=10, resets=16),
         "run": run.Config(total_steps=125_000, evaluation_episodes=4),
     },
     "mail": {
-        "agent": mail.Config(ratio=0.1),
-        "loop": loop.Config(environments=16, steps=50, rounds=5, resets=16),
+        "agent": mail.Config(updates_per_step=0.1),
+        "loop": loop.Config(num_envs=16, steps=50, rounds=5, resets=16),
         "run": run.Config(total_steps=100_000, evaluation_episodes=8),
     },
     "bc": {
-        "loop": loop.Config(environments=1, steps=1, rounds=30),
+        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
         "run": run.Config(total_steps=30, evaluation_episodes=8),
     },
 }
@@ -118,4 +117,6 @@ SETTINGS = {
 
 def get_config(method: str = "gail"):
     settings = {"environment": "gym/Hopper", **SETTINGS.get(method, {})}
-    return config.thaw(experiment.of_method(method.partition("/")[0], **settings))
+    return config.to_config_dict(
+        experiment.for_method(method.partition("/")[0], **settings)
+    )

@@ -11,9 +11,8 @@ sum over its steps of how many of the three are done: of a policy that does noth
 
 from typing import Any
 
-from experiments import experiment
 from experiments.configs import pendulum, pendulum_seen
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import bc, cmil
 from planil_jax.base import UsageError
 from planil_jax.models import rssm
@@ -21,7 +20,12 @@ from planil_jax.nets import rssm as networks
 from planil_jax.training import loop, run
 
 WORLD = cmil.Config(
-    ratio=0.2, batch=16, cloning=10.0, clone=1000, pretrain=500, capacity=2_000
+    updates_per_step=0.2,
+    batch=16,
+    cloning=10.0,
+    bc_steps=1000,
+    pretrain_steps=500,
+    capacity=2_000,
 )
 TILES = pendulum_seen.TILES
 SMALL = pendulum.world(
@@ -30,9 +34,9 @@ SMALL = pendulum.world(
     ),
     kl_weight=1.0,
     cloning=10.0,
-    clone=1000,
-    pretrain=1000,
-    ratio=0.5,
+    bc_steps=1000,
+    pretrain_steps=1000,
+    updates_per_step=0.5,
     capacity=2_000,
 )
 SETTINGS: dict[str, Any] = {
@@ -41,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "bc": bc.Config(),
     "cmil/small": SMALL,
     "vmail/small": cmil.vmail(SMALL),
-    "bc/small": bc.Config(eye=TILES, batch=64),
+    "bc/small": bc.Config(encoder_conv=TILES, batch=64),
 }
 ENVIRONMENTS = {"": 32, "small": 4}
 
@@ -50,13 +54,11 @@ def get_config(method: str = "cmil"):
     if method not in SETTINGS:
         raise UsageError(f"kitchen.py:{method}: name one of {', '.join(SETTINGS)}.")
     name, _, size = method.partition("/")
-    environments = ENVIRONMENTS[size]
+    num_envs = ENVIRONMENTS[size]
     settings: dict[str, Any] = {
         "environment": "kitchen:pixels=64,frames=1",
         "agent": SETTINGS[method],
-        "loop": loop.Config(
-            environments=environments, steps=65, rounds=1, resets=environments
-        ),
+        "loop": loop.Config(num_envs=num_envs, steps=65, rounds=1, resets=num_envs),
         "run": run.Config(
             total_steps=7_800 if size else 30_000,
             evaluate_every=10 if size else 5,
@@ -64,6 +66,6 @@ def get_config(method: str = "cmil"):
         ),
     }
     if name == "bc":
-        settings["loop"] = loop.Config(environments=1, steps=1, rounds=30, resets=1)
+        settings["loop"] = loop.Config(num_envs=1, steps=1, rounds=30, resets=1)
         settings["run"] = run.Config(total_steps=30, evaluation_episodes=8)
-    return config.thaw(experiment.of_method(name, **settings))
+    return config.to_config_dict(experiment.for_method(name, **settings))

@@ -7,20 +7,19 @@ which BUILD_NOTES.md tells.
 
 import dataclasses
 
-from experiments import experiment
 from experiments.configs import pendulum
-from planil_jax import config
+from planil_jax import config, experiment
 from planil_jax.agents import adversarial, bc, mpail, ppo
 from planil_jax.training import loop, run
 
-LOOP = loop.Config(environments=2, steps=100, rounds=1)
+LOOP = loop.Config(num_envs=2, steps=100, rounds=1)
 RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 
 
-def policy(form: str, rate: float = 1e-3, steps: int = 64, **fields) -> dict:
+def policy(form: str, learning_rate: float = 1e-3, steps: int = 64, **fields) -> dict:
     """Settings of a discriminator's form: PPO's rate, and the discriminator's steps."""
-    learner = ppo.Config(rate=rate, minibatches=8)
-    agent = adversarial.Config(form=form, learner=learner, rate=1e-3, steps=steps)
+    learner = ppo.Config(learning_rate=learning_rate, minibatches=8)
+    agent = adversarial.Config(form=form, learner=learner, learning_rate=1e-3, steps=steps)
     return {"agent": dataclasses.replace(agent, **fields), "loop": LOOP, "run": RUN}
 
 
@@ -29,10 +28,10 @@ SETTINGS = {
         "agent": mpail.Config(
             discriminator_steps=256, value_steps=128, temperature_rounds=10
         ),
-        "loop": loop.Config(environments=1, steps=25, rounds=2),
+        "loop": loop.Config(num_envs=1, steps=25, rounds=2),
         "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),
     },
-    "gail": policy("gail", rate=3e-4, steps=128),
+    "gail": policy("gail", learning_rate=3e-4, steps=128),
     "gaifo": policy("gaifo", steps=128),
     "airl": policy("airl"),
     "irl_mpc": policy("gaifo", deploy="planner", gradient_penalty=0.1, temperature=10.0)
@@ -45,17 +44,17 @@ SETTINGS = {
             core=dataclasses.replace(
                 pendulum.SETTINGS["mpail2"].core,
                 encoder_share=0.1,
-                age_power=3.0,
-                rate_hold=3_000,
-                rate_half_life=2_000,
+                recency_exponent=3.0,
+                lr_hold=3_000,
+                lr_half_life=2_000,
             ),
         ),
-        "loop": loop.Config(environments=2, steps=50, rounds=5),
+        "loop": loop.Config(num_envs=2, steps=50, rounds=5),
         "run": run.Config(total_steps=15_000, evaluate_every=2),
     },
     "bc": {
         "agent": bc.Config(steps=25, weight_decay=0.1),
-        "loop": loop.Config(environments=1, steps=1, rounds=20),
+        "loop": loop.Config(num_envs=1, steps=1, rounds=20),
         "run": run.Config(total_steps=20, evaluate_every=1),
     },
 }
@@ -63,4 +62,4 @@ SETTINGS = {
 
 def get_config(method: str = "mpail", environment: str = "navigation"):
     settings = {"environment": environment, **SETTINGS.get(method, {})}
-    return config.thaw(experiment.of_method(method, **settings))
+    return config.to_config_dict(experiment.for_method(method, **settings))

@@ -5,9 +5,8 @@ Policies are trained for half as long and evaluated half as often, since physics
 
 import dataclasses
 
-from experiments import experiment
 from experiments.configs import navigation
-from planil_jax import config
+from planil_jax import config, experiment
 
 
 def get_config(method: str = "mpail"):
@@ -16,4 +15,4 @@ def get_config(method: str = "mpail"):
         shorter = dataclasses.replace(navigation.RUN, total_steps=12_000, evaluate_every=2)
         settings = settings | {"run": shorter}
     settings = {"environment": "navigation_mjx", **settings}
-    return config.thaw(experiment.of_method(method, **settings))
+    return config.to_config_dict(experiment.for_method(method, **settings))

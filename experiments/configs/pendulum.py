@@ -8,9 +8,9 @@ Demonstrations come from a trained expert:
 
 from typing import Any
 
-from experiments import experiment
-from planil_jax import config
-from planil_jax.agents import cmil, iqmpc, latent, mpail2, tdmpc2
+from planil_jax import config, experiment
+from planil_jax.agents import cmil, iqmpc, mpail2, tdmpc2
+from planil_jax.agents.common import latent_planning
 from planil_jax.models import rssm
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
@@ -19,7 +19,7 @@ from planil_jax.planners import mppi
 from planil_jax.training import loop, run
 
 
-def core(horizon: int = 3, **fields: Any) -> latent.Config:
+def core(horizon: int = 3, **fields: Any) -> latent_planning.Config:
     """Sizes and planner; a plan and a sequence are `horizon` steps long."""
     settings: dict[str, Any] = {
         "network": networks.Config(latent=32, encoder=(64,), hidden=(64, 64)),
@@ -34,13 +34,13 @@ def core(horizon: int = 3, **fields: Any) -> latent.Config:
             explore="noise",
         ),
         "horizon": horizon,
-        "pick": 5,
+        "critic_subset": 5,
         "proposals": 24,
-        "average_rate": 0.2,
+        "ema_rate": 0.2,
         "batch": 128,
         "capacity": 10_000,
     }
-    return latent.Config(**settings | fields)
+    return latent_planning.Config(**settings | fields)
 
 
 def world(**fields: Any) -> cmil.Config:
@@ -58,24 +58,24 @@ def world(**fields: Any) -> cmil.Config:
         "length": 20,
         "batch": 16,
         "capacity": 20_000,
-        "model_rate": 1e-3,
-        "critic_rate": 1e-3,
-        "policy_rate": 3e-4,
+        "model_lr": 1e-3,
+        "critic_lr": 1e-3,
+        "policy_lr": 3e-4,
     }
     return cmil.Config(**settings | fields)
 
 
 # IQ-MPC's replay favours the old, or it soon forgets what is not the expert.
-_IQMPC = core(age_power=3.0)
+_IQMPC = core(recency_exponent=3.0)
 # Rates that fall once it drives like the expert, before critics tell the two apart.
-_STEADY = core(age_power=3.0, rate_hold=2_000, rate_half_life=500)
+_STEADY = core(recency_exponent=3.0, lr_hold=2_000, lr_half_life=500)
 SETTINGS: dict[str, Any] = {
     # So much entropy keeps a policy that drives at the bounds from staying there.
-    "cmil": world(entropy=0.1),
-    "vmail": cmil.vmail(world(entropy=0.1)),
+    "cmil": world(entropy_coef=0.1),
+    "vmail": cmil.vmail(world(entropy_coef=0.1)),
     "iqmpc": iqmpc.Config(core=_IQMPC),
     "mpail2": mpail2.Config(
-        core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
+        core=core(5, horizon_decay=0.95, encoder_share=1.0, temperature=0.5),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),
         gradient_penalty=1.0,
     ),
@@ -85,31 +85,31 @@ SETTINGS: dict[str, Any] = {
     "iqmpc/penalty": iqmpc.Config(core=_IQMPC, gradient_penalty=0.1),
     "iqmpc/alpha=0.1": iqmpc.Config(core=_IQMPC, alpha=0.1),
     "iqmpc/alpha=2": iqmpc.Config(core=_IQMPC, alpha=2.0),
-    "iqmpc/policy": iqmpc.Config(core=core(plan=False, age_power=3.0)),
+    "iqmpc/policy": iqmpc.Config(core=core(plan=False, recency_exponent=3.0)),
     "iqmpc/steady": iqmpc.Config(core=_STEADY, expert_noise=0.1),
     "mpail2/policy": mpail2.Config(
-        core=core(5, decay=0.95, encoder_share=1.0, plan=False),
+        core=core(5, horizon_decay=0.95, encoder_share=1.0, plan=False),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),
         gradient_penalty=1.0,
     ),
     "mpail2/penalty=0": mpail2.Config(
-        core=core(5, decay=0.95, encoder_share=1.0, temperature=0.5),
+        core=core(5, horizon_decay=0.95, encoder_share=1.0, temperature=0.5),
         reward=mlp.Config(hidden=(64, 64), activation="silu"),
         gradient_penalty=0.0,
     ),
 }
 BC = {
-    "loop": loop.Config(environments=1, steps=1, rounds=30),
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30),
     "run": run.Config(total_steps=30, evaluation_episodes=20),
 }
 WORLD = {
-    "loop": loop.Config(environments=1, steps=50, rounds=20),
+    "loop": loop.Config(num_envs=1, steps=50, rounds=20),
     "run": run.Config(total_steps=10_000, evaluation_episodes=20),
 }
 
 
 MAIL = {
-    "loop": loop.Config(environments=1, steps=100, rounds=10),
+    "loop": loop.Config(num_envs=1, steps=100, rounds=10),
     "run": run.Config(total_steps=10_000, evaluation_episodes=20, seeds_by="map"),
 }
 
@@ -117,7 +117,7 @@ MAIL = {
 def get_config(method: str = "iqmpc"):
     settings: dict[str, Any] = {
         "environment": "pendulum",
-        "loop": loop.Config(environments=1, steps=25, rounds=8),
+        "loop": loop.Config(num_envs=1, steps=25, rounds=8),
         "run": run.Config(total_steps=3_000, evaluation_episodes=20),
     }
     if method in SETTINGS:
@@ -128,4 +128,6 @@ def get_config(method: str = "iqmpc"):
         settings |= MAIL
     if method in ("cmil", "vmail"):
         settings |= WORLD
-    return config.thaw(experiment.of_method(method.partition("/")[0], **settings))
+    return config.to_config_dict(
+        experiment.for_method(method.partition("/")[0], **settings)
+    )

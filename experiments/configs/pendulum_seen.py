@@ -15,10 +15,10 @@ time of convolutions on two cores.
 import dataclasses
 from typing import Any
 
-from experiments import experiment
 from experiments.configs import pendulum
-from planil_jax import config
-from planil_jax.agents import bc, cmil, iqmpc, latent, mpail2
+from planil_jax import config, experiment
+from planil_jax.agents import bc, cmil, iqmpc, mpail2
+from planil_jax.agents.common import latent_planning
 from planil_jax.nets import conv
 from planil_jax.training import loop, run
 
@@ -27,11 +27,16 @@ EYE = conv.Config(filters=16)
 TILES = conv.Config(filters=32, tile=8)
 
 
-def seeing(core: latent.Config) -> latent.Config:
+def seeing(core: latent_planning.Config) -> latent_planning.Config:
     """With eyes, smaller batches, and a gradient step for every other step."""
-    network = dataclasses.replace(core.network, eye=EYE)
+    network = dataclasses.replace(core.network, encoder_conv=EYE)
     return dataclasses.replace(
-        core, network=network, batch=32, ratio=0.5, capacity=5_000, encoder_share=1.0
+        core,
+        network=network,
+        batch=32,
+        updates_per_step=0.5,
+        capacity=5_000,
+        encoder_share=1.0,
     )
 
 
@@ -41,7 +46,9 @@ def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
 
 def world() -> cmil.Config:
     """CMIL with eyes."""
-    agent = pendulum.world(kl_weight=1.0, model_rate=3e-3, pretrain=500, ratio=0.3)
+    agent = pendulum.world(
+        kl_weight=1.0, model_lr=3e-3, pretrain_steps=500, updates_per_step=0.3
+    )
     model = dataclasses.replace(agent.model, pictures=TILES)
     return dataclasses.replace(agent, model=model)
 
@@ -49,20 +56,20 @@ def world() -> cmil.Config:
 SETTINGS: dict[str, Any] = {
     "iqmpc": _seeing(pendulum.SETTINGS["iqmpc"]),
     "mpail2": _seeing(pendulum.SETTINGS["mpail2"]),
-    "bc": bc.Config(eye=EYE, batch=32),
+    "bc": bc.Config(encoder_conv=EYE, batch=32),
     "cmil": world(),
     "vmail": cmil.vmail(world()),
 }
 WORLD = {
     "environment": "pendulum:pixels=64,frames=1",
-    "loop": loop.Config(environments=1, steps=50, rounds=20, resets=2),
+    "loop": loop.Config(num_envs=1, steps=50, rounds=20, resets=2),
     "run": run.Config(total_steps=15_000, evaluation_episodes=20, seeds_by="map"),
 }
 
 
 def get_config(method: str = "iqmpc"):
     settings = pendulum.get_config(method).copy_and_resolve_references()
-    frozen = experiment.freeze(settings)
+    frozen = experiment.from_config_dict(settings)
     fields: dict[str, Any] = {
         "environment": ENVIRONMENT,
         "loop": dataclasses.replace(frozen.loop, resets=4),  # each of which is drawn
@@ -73,4 +80,4 @@ def get_config(method: str = "iqmpc"):
         fields |= WORLD
     elif method != "bc":
         fields["run"] = run.Config(total_steps=3_000, evaluation_episodes=10)
-    return config.thaw(dataclasses.replace(frozen, **fields))
+    return config.to_config_dict(dataclasses.replace(frozen, **fields))

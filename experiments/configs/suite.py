@@ -17,10 +17,10 @@ a reward of its own, since the task's is 0 until a hopper stands, and then shows
 import dataclasses
 from typing import Any
 
-from experiments import experiment
 from experiments.configs import pendulum
-from planil_jax import config
-from planil_jax.agents import bc, iqmpc, latent, sac
+from planil_jax import config, experiment
+from planil_jax.agents import bc, iqmpc, sac
+from planil_jax.agents.common import latent_planning
 from planil_jax.base import UsageError
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
@@ -30,23 +30,23 @@ from planil_jax.training import loop, run
 REPEATS = {"CheetahRun": 4, "WalkerRun": 2, "HopperHop": 2}
 
 
-def core(size: int, **fields: Any) -> latent.Config:
+def core(size: int, **fields: Any) -> latent_planning.Config:
     """Latent states and layers of so many units, and plans half as many as the papers'."""
     small = pendulum.core()
     settings: dict[str, Any] = {
         "network": networks.Config(latent=size, encoder=(256,), hidden=(size, size)),
         "planner": dataclasses.replace(small.planner, samples=256, iterations=4, elites=32),
-        "batch": latent.Config().batch,
-        "average_rate": 0.05,
-        "warm_up": 2_000,
+        "batch": latent_planning.Config().batch,
+        "ema_rate": 0.05,
+        "seed_steps": 2_000,
     }
     return dataclasses.replace(small, **settings | fields)
 
 
 SMALL = pendulum.core(
     network=networks.Config(latent=64, encoder=(128,), hidden=(128, 128)),
-    average_rate=0.05,
-    warm_up=1_000,
+    ema_rate=0.05,
+    seed_steps=1_000,
 )
 SETTINGS: dict[str, Any] = {
     "sac": {
@@ -58,29 +58,33 @@ SETTINGS: dict[str, Any] = {
             steps=800,
             batch=256,
             capacity=10_000,
-            rate=6e-4,
+            learning_rate=6e-4,
         ),
-        "loop": loop.Config(environments=64, steps=25, rounds=5, resets=64),
+        "loop": loop.Config(num_envs=64, steps=25, rounds=5, resets=64),
         "run": run.Config(total_steps=400_000),
     },
     "iqmpc": {
         "agent": iqmpc.Config(
             core=core(
-                256, ratio=0.5, capacity=25_000, rate_hold=30_000, rate_half_life=8_000
+                256,
+                updates_per_step=0.5,
+                capacity=25_000,
+                lr_hold=30_000,
+                lr_half_life=8_000,
             ),
             expert_noise=0.1,
         ),
-        "loop": loop.Config(environments=16, steps=25, rounds=5, resets=16),
+        "loop": loop.Config(num_envs=16, steps=25, rounds=5, resets=16),
         "run": run.Config(total_steps=114_000, evaluation_episodes=8),
     },
     "iqmpc/small": {
         "agent": iqmpc.Config(core=SMALL, expert_noise=0.1),
-        "loop": loop.Config(environments=4, steps=25, rounds=5, resets=8),
+        "loop": loop.Config(num_envs=4, steps=25, rounds=5, resets=8),
         "run": run.Config(total_steps=24_000, evaluate_every=8, evaluation_episodes=4),
     },
     "bc": {
         "agent": bc.Config(),
-        "loop": loop.Config(environments=1, steps=1, rounds=30),
+        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
         "run": run.Config(total_steps=30),
     },
 }
@@ -101,4 +105,4 @@ def get_config(what: str = "CheetahRun/iqmpc"):
             "run": run.Config(total_steps=800_000),
         }
     name = (method or "iqmpc").partition("/")[0]
-    return config.thaw(experiment.of_method(name, **settings))
+    return config.to_config_dict(experiment.for_method(name, **settings))

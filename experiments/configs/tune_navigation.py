@@ -11,11 +11,11 @@ field.
 
 import itertools
 
-from experiments import compare
 from planil_jax import config
+from planil_jax.evaluation import compare
 
 # field -> values that are tried: a grid of nine
-POLICY = {"agent.learner.rate": (3e-4, 1e-3, 3e-3), "agent.steps": (16, 64, 128)}
+POLICY = {"agent.learner.learning_rate": (3e-4, 1e-3, 3e-3), "agent.steps": (16, 64, 128)}
 GRIDS: dict[str, dict[str, tuple]] = {
     "mpail": {
         "agent.discriminator_steps": (64, 128, 256),
@@ -41,7 +41,7 @@ def variants(method: str) -> list[str]:
 
 
 def get_config():
-    return config.thaw(
+    return config.to_config_dict(
         compare.Comparison(
             tasks=("navigation",),
             methods=tuple(variant for method in GRIDS for variant in variants(method)),

@@ -39,13 +39,15 @@ from planil_jax.agents import ppo
 from planil_jax.base import (
     Agent,
     Demonstrations,
-    Dynamics,
     EnvSpec,
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Params,
     Plan,
+    Shows,
+    Task,
     Transition,
     UsageError,
 )
@@ -81,18 +83,18 @@ class Config:
     penalty_norm: float = 1.0  # the slope that costs nothing
     steps: int = 16  # gradient steps of the discriminator a round
     batch: int = 512  # steps of each class in a gradient step
-    rate: float = 3e-4  # Adam, of the discriminator
-    rate_half_life: int = 0  # rounds in which it halves; 0: it stays
+    learning_rate: float = 3e-4  # Adam, of the discriminator
+    lr_half_life: int = 0  # rounds in which it halves; 0: it stays
     deploy: str = "policy"  # or "planner"
     planner: mppi.Config = field(default_factory=lambda: mppi.Config(samples=256))
     temperature: float = 0.1  # λ of the planner, in units of reward
 
 
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
-    policy: ppo.Acting
+    policy: ppo.InferenceParams
     discriminator: Params
     value: Params
     unit: jax.Array  # [] how much reward the value calls 1
@@ -101,24 +103,51 @@ class Acting:
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     learner: ppo.State
     discriminator: Fit  # raw, not normalised
 
 
-def make(
-    spec: EnvSpec, config: Config, entries: tuple[int, ...], dynamics: Dynamics
-) -> Agent:
+def gaifo() -> Config:
+    """GAIfO: from observations, (s, s')."""
+    return Config(form="gaifo")
+
+
+def gail() -> Config:
+    """GAIL: from (s, a)."""
+    return Config(form="gail")
+
+
+def airl() -> Config:
+    """AIRL: with a recovered reward of states."""
+    return Config(form="airl")
+
+
+def irl_mpc() -> Config:
+    """GAIfO's discriminator and value inside MPPI, which has no part in the learning."""
+    return Config(form="gaifo", deploy="planner")
+
+
+def NEEDS(config: Config) -> Needs:  # noqa: N802
+    """GAIL and AIRL need actions; AIRL asks its policy about whole observations."""
+    form = FORMS.get(config.form)
+    return Needs(
+        actions=form is not None and form.needs_actions,
+        full_observations=config.form == "airl",
+    )
+
+
+def make(task: Task, config: Config) -> Agent:
     """The form that `config` names, in an environment of this spec.
 
     Args:
-      entries: indices of the observation entries that the demonstrations hold; the
-        discriminator sees no others.
-      dynamics: what the planner rolls forward, where it is deployed.
+      task: the discriminator sees no observation entries but `task.observed`; the planner,
+        where it is deployed, rolls `task.dynamics` forward.
 
     Raises:
       UsageError: there is no such form, deployment or reward.
     """
+    spec, observed = task.spec, task.observed
     if config.form not in FORMS:
         raise UsageError(f"agent.form is one of {', '.join(FORMS)}, not {config.form!r}.")
     if config.deploy not in ("policy", "planner"):
@@ -127,14 +156,15 @@ def make(
     engine = ppo.engine(spec, config.learner)
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
     plans = config.deploy == "planner"
-    judge_init, judge = _discriminator(spec, config, entries)
+    dynamics = task.require_dynamics("deploy='planner'") if plans else None
+    judge_init, judge = _discriminator(spec, config, observed)
     reward_of = adversarial.reward_of("logit" if form.reads is None else config.reward)
-    rate = fit.halving(config.rate, config.rate_half_life * config.steps)
+    rate = fit.exponential_decay(config.learning_rate, config.lr_half_life * config.steps)
     fitter = fit.make(optax.adam(rate, b1=0.5))
 
     # ------------------------------------------------------------------------------ acting
 
-    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
         if explore or not plans:
             action, _ = engine.act(params.policy, (), state, key, explore)
             return action, carry
@@ -142,7 +172,8 @@ def make(
         score = score_fn(params, state, model_key)
         return planner.plan(score, carry, plan_key, config.temperature, explore)
 
-    def score_fn(params: Acting, state: EnvState, key: jax.Array):
+    def score_fn(params: InferenceParams, state: EnvState, key: jax.Array):
+        assert dynamics is not None  # of a planner
         horizon = config.planner.horizon
         weights = config.learner.discount ** jnp.arange(horizon + 1, dtype=jnp.float32)
 
@@ -158,7 +189,7 @@ def make(
         def final(obs: jax.Array) -> jax.Array:
             return engine.value(params.policy, params.value, params.unit, obs)
 
-        scores = foresight.scores(
+        scores = foresight.score_plan(
             dynamics, params.model, state, key, horizon, reward, final
         )
         return lambda actions: jnp.sum(weights * scores(actions))
@@ -169,11 +200,11 @@ def make(
         ppo_key, discriminator_key, model_key = jax.random.split(key, 3)
         learner = engine.init(ppo_key)
         discriminator = fitter.init(judge_init(discriminator_key))
-        model = dynamics.init(model_key)
+        model = dynamics.init(model_key) if dynamics else ()
         return State(gathered(learner, discriminator, model), learner, discriminator)
 
-    def gathered(learner: ppo.State, discriminator: Fit, model: Params) -> Acting:
-        return Acting(
+    def gathered(learner: ppo.State, discriminator: Fit, model: Params) -> InferenceParams:
+        return InferenceParams(
             policy=learner.params,
             discriminator=normalised(discriminator.params),
             value=learner.learner.params["value"],
@@ -186,7 +217,7 @@ def make(
 
     def look(moments: normalise.Moments, steps: dict[str, Any]) -> dict[str, Any]:
         """Steps as the discriminator reads them: normalised, and actions in [-1, 1]."""
-        seen = jnp.asarray(entries)
+        seen = jnp.asarray(observed)
         low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
         return {
             "obs": normalise.apply(moments, steps["obs"])[..., seen],
@@ -276,14 +307,12 @@ def make(
         )
 
     carry: Callable[[], Plan | tuple] = planner.init if plans else lambda: ()
-    return Agent(
-        needs_actions=form.needs_actions, init=init, carry=carry, act=act, update=update
-    )
+    return Agent(init=init, carry=carry, act=act, update=update)
 
 
 def recovered_reward(
-    spec: EnvSpec, config: Config, entries: tuple[int, ...]
-) -> Callable[[Acting, jax.Array], jax.Array]:
+    spec: EnvSpec, config: Config, observed: tuple[int, ...]
+) -> Callable[[InferenceParams, jax.Array], jax.Array]:
     """AIRL's g: `(params, obs [..., O]) -> [...]`.
 
     Raises:
@@ -291,20 +320,20 @@ def recovered_reward(
     """
     if config.form != "airl":
         raise UsageError(f"{config.form} recovers no reward of states; airl does.")
-    network = mlp.make_scalar(config.discriminator, (len(entries),))
-    seen = jnp.asarray(entries)
+    network = mlp.make_scalar(config.discriminator, (len(observed),))
+    seen = jnp.asarray(observed)
 
-    def reward(params: Acting, obs: jax.Array) -> jax.Array:
+    def reward(params: InferenceParams, obs: jax.Array) -> jax.Array:
         normalised = normalise.apply(params.policy.moments, obs)[..., seen]
         return network.apply(params.discriminator["reward"], normalised)
 
     return reward
 
 
-def _discriminator(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
+def _discriminator(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
     """`init(key)` and `logit(params, steps)`, of steps as `look` shows them, to `[...]`."""
     reads = FORMS[config.form].reads
-    sizes = {"obs": len(entries), "next_obs": len(entries), "action": spec.action_size}
+    sizes = {"obs": len(observed), "next_obs": len(observed), "action": spec.action_size}
     if reads is not None:
         inputs = tuple(sizes[name] for name in reads)
         network = mlp.make_scalar(config.discriminator, inputs)
@@ -313,7 +342,7 @@ def _discriminator(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
             return network.apply(params, *(steps[name] for name in reads))
 
         return network.init, direct
-    of_state = mlp.make_scalar(config.discriminator, (len(entries),))
+    of_state = mlp.make_scalar(config.discriminator, (len(observed),))
 
     def init(key: jax.Array) -> Params:
         keys = jax.random.split(key)
@@ -329,3 +358,11 @@ def _discriminator(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
         )
 
     return init, logit
+
+
+def shows(task: Task, config: Config) -> Shows:
+    """AIRL's reward g; the other forms recover none."""
+    if config.form != "airl":
+        return Shows()
+    reward = recovered_reward(task.spec, config, task.observed)
+    return Shows(reward=lambda params, obs, action, next_obs: reward(params, obs))

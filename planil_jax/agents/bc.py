@@ -24,11 +24,12 @@ from flax import struct
 from planil_jax.base import (
     Agent,
     Demonstrations,
-    EnvSpec,
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Params,
+    Task,
     UsageError,
 )
 from planil_jax.data import demos as demonstrations
@@ -41,16 +42,19 @@ class Config:
     policy: heads.Config = field(
         default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
     )
-    eye: conv.Config = field(default_factory=conv.Config)  # before it, of pictures
+    encoder_conv: conv.Config = field(default_factory=conv.Config)  # before it, of pictures
     loss: str = "mse"  # or "likelihood"; of choices always that
     steps: int = 100  # gradient steps a round
     batch: int = 128
-    rate: float = 1e-3  # AdamW
+    learning_rate: float = 1e-3  # AdamW
     weight_decay: float = 1e-4
 
 
+NEEDS = Needs(actions=True, interacts=False, pixels=True, discrete=True)
+
+
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
     policy: Params
@@ -59,11 +63,11 @@ class Acting:
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     policy: Fit
 
 
-def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
+def make(task: Task, config: Config) -> Agent:
     """Cloning in an environment of this spec.
 
     Args:
@@ -73,15 +77,16 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
     Raises:
       UsageError: there is no such loss.
     """
+    spec, observed = task.spec, task.observed
     if config.loss not in ("mse", "likelihood"):
         raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
-    size = conv.features(config.eye, spec.image) if spec.image else len(entries)
-    policy = heads.of(spec, config.policy, (size,))
+    size = conv.features(config.encoder_conv, spec.image) if spec.image else len(observed)
+    policy = heads.make_for(spec, config.policy, (size,))
     if spec.image:
-        network = conv.before(config.eye, spec.image, policy)
+        network = conv.chain(config.encoder_conv, spec.image, policy)
         policy = policy._replace(init=network.init, apply=network.apply)
-    fitter = fit.make(optax.adamw(config.rate, weight_decay=config.weight_decay))
-    seen = jnp.asarray(entries)
+    fitter = fit.make(optax.adamw(config.learning_rate, weight_decay=config.weight_decay))
+    seen = jnp.asarray(observed)
     half = (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
     unit = math.sqrt(2.0) if spec.discrete else half  # a wrong choice is an error of 1
     by_error = config.loss == "mse" and not spec.discrete
@@ -89,13 +94,13 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
     def look(moments: normalise.Moments, obs: jax.Array) -> jax.Array:
         return obs if spec.image else normalise.apply(moments, obs[..., seen])
 
-    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
         chosen = policy.apply(params.policy, look(params.moments, state.obs))
         return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
 
     def init(key: jax.Array) -> State:
         fitted = fitter.init(policy.init(key))
-        return State(Acting(fitted.params, normalise.init(len(entries))), fitted)
+        return State(InferenceParams(fitted.params, normalise.init(len(observed))), fitted)
 
     def update(
         state: State, rollout, demos: Demonstrations, key: jax.Array, round_
@@ -125,7 +130,7 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
 
         keys = jax.random.split(key, config.steps)
         fitted, metrics = jax.lax.scan(step, state.policy, keys)
-        return State(Acting(fitted.params, moments), fitted), jax.tree.map(
+        return State(InferenceParams(fitted.params, moments), fitted), jax.tree.map(
             jnp.mean, metrics
         )
 
@@ -137,4 +142,4 @@ def make(spec: EnvSpec, config: Config, entries: tuple[int, ...]) -> Agent:
         count = jnp.sum(valid, dtype=jnp.float32)
         return normalise.Moments(count, mean, variance)
 
-    return Agent(needs_actions=True, init=init, carry=lambda: (), act=act, update=update)
+    return Agent(init=init, carry=lambda: (), act=act, update=update)

@@ -22,7 +22,7 @@ In (5) V̄ and Ḡ are of Q̄, and those of j + 1 are imagined from the belief t
 where an episode ended with j there is none, and nothing is learned. V-MAIL is this with one
 prior and α = 0 (`vmail`).
 
-The first round begins with `pretrain` steps on demonstrations alone, and `clone` more in
+The first round begins with `pretrain_steps` steps on demonstrations alone, and `bc_steps` more in
 which the policy clones. Acting takes along a belief and the action before.
 
 Source: Kolev et al. 2024, arXiv 2405.13193 (CMIL); Rafailov et al. 2021, arXiv 2107.08829
@@ -52,7 +52,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents import latent
+from planil_jax.agents.common import latent_planning
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -60,8 +60,11 @@ from planil_jax.base import (
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Network,
     Params,
+    Shows,
+    Task,
     Transition,
     UsageError,
 )
@@ -95,8 +98,8 @@ class Config:
     reward: str = "logit"  # a name of losses.adversarial.REWARDS
     horizon: int = 15  # H, steps that are imagined
     discount: float = 0.99  # γ
-    trace: float = 0.95  # λ
-    entropy: float = 1e-4  # η
+    td_lambda: float = 0.95  # λ
+    entropy_coef: float = 1e-4  # η
     cloning: float = 0.0  # c; the published code of CMIL has 10
     kl_weight: float = 1.0  # w
     kl_balance: float = 0.8  # share of it that the prior learns
@@ -105,17 +108,19 @@ class Config:
     penalty_norm: float = 1.0  # the slope of l that costs nothing
     instance_noise: float = 0.0  # on features that l learns from; CMIL's code has 2.5
     exploration: float = 0.0  # deviation of noise on actions; V-MAIL has 0.3
-    pretrain: int = 100  # gradient steps on demonstrations alone; CMIL's code has 1000
-    clone: int = 100  # and more in which the policy clones
-    ratio: float = 0.2  # gradient steps for each environment step
+    pretrain_steps: int = (
+        100  # gradient steps on demonstrations alone; CMIL's code has 1000
+    )
+    bc_steps: int = 100  # and more in which the policy clones
+    updates_per_step: float = 0.2  # gradient steps for each environment step
     length: int = 50  # L, steps of a sequence
     batch: int = 32  # sequences in a gradient step
     expert_share: float = 0.5  # of them, that are the expert's
     capacity: int = 100_000  # steps of each environment that are kept
-    model_rate: float = 3e-4  # Adam
-    discriminator_rate: float = 3e-4
-    critic_rate: float = 3e-4
-    policy_rate: float = 8e-5
+    model_lr: float = 3e-4  # Adam
+    discriminator_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    policy_lr: float = 8e-5
     target_rate: float = 0.02  # by which slow critics follow
     max_grad_norm: float = 100.0
 
@@ -128,6 +133,11 @@ def vmail(config: Config | None = None) -> Config:
     return dataclasses.replace(config, model=model, conservatism=0.0)
 
 
+def NEEDS(config: Config) -> Needs:  # noqa: N802
+    """Demonstrations of whole observations with actions, in sequences of L steps."""
+    return Needs(actions=True, full_observations=True, pixels=True, sequence=config.length)
+
+
 @struct.dataclass
 class Carry:
     """What acting takes along."""
@@ -137,7 +147,7 @@ class Carry:
 
 
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
     model: Params
@@ -147,7 +157,7 @@ class Acting:
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     model: Fit
     discriminator: Fit
     critics: Fit  # [2]
@@ -175,7 +185,7 @@ class Rollout:
     reward: jax.Array  # [H, L, B]
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What the agent is made of."""
 
     model: rssm.Rssm
@@ -187,21 +197,19 @@ class Parts(NamedTuple):
     look: Callable[[Moments, jax.Array], jax.Array]  # (moments, that) -> what is encoded
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     full: Callable[[jax.Array], jax.Array]  # and back
-    model_fit: fit.Fitter
-    discriminator_fit: fit.Fitter
-    critic_fit: fit.Fitter
-    policy_fit: fit.Fitter
+    model_fit: fit.Optimizer
+    discriminator_fit: fit.Optimizer
+    critic_fit: fit.Optimizer
+    policy_fit: fit.Optimizer
 
 
-def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
+def make(task: Task, config: Config) -> Agent:
     """CMIL in an environment of this spec.
-
-    Args:
-      environments: E of the loop, by which the replay is laid out.
 
     Raises:
       UsageError: a setting is unknown or does not fit, or pictures are of another size.
     """
+    spec = task.spec
     _check(spec, config)
     parts = make_parts(spec, config)
     model, policy = parts.model, parts.policy
@@ -209,7 +217,13 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     def carry() -> Carry:
         return Carry(model.start(), jnp.zeros((spec.action_size,), jnp.float32))
 
-    def act(params: Acting, carry: Carry, state: EnvState, key: jax.Array, explore: bool):
+    def act(
+        params: InferenceParams,
+        carry: Carry,
+        state: EnvState,
+        key: jax.Array,
+        explore: bool,
+    ):
         belief_key, action_key, noise_key = jax.random.split(key, 3)
         seen = parts.look(params.moments, parts.frame(state.obs))
         observed = model.observe_step(
@@ -243,14 +257,14 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             "first": jnp.zeros((), bool),
         }
         return State(
-            params=Acting(fitted.params, actor.params, normalise.init(obs.size)),
+            params=InferenceParams(fitted.params, actor.params, normalise.init(obs.size)),
             model=fitted,
             discriminator=parts.discriminator_fit.init(parts.judge.init(judge_key)),
             critics=parts.critic_fit.init(critics),
             slow=critics,
             policy=actor,
-            ended=jnp.ones((environments,), bool),
-            replay=replay.init(step, config.capacity, environments),
+            ended=jnp.ones((task.num_envs,), bool),
+            replay=replay.init(step, config.capacity, task.num_envs),
         )
 
     def update(
@@ -262,15 +276,15 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         held = replay.insert(state.replay, remembered(parts, state.ended, rollout))
         moments = state.params.moments
         if not spec.image:
-            moments = acquainted(moments, rollout, demos, known_key, round_)
+            moments = update_normalizer(moments, rollout, demos, known_key, round_)
         draw = functools.partial(sequences, config, parts, held, demos)
-        start = jnp.where(round_ == 0, config.pretrain + config.clone, 0)
+        start = jnp.where(round_ == 0, config.pretrain_steps + config.bc_steps, 0)
 
         def improve(running, key: jax.Array):
             slim, done = running  # gradient steps of this round
             draw_key, key = jax.random.split(key)
             batch = draw(draw_key, demos_only=done < start)
-            cloning = (done >= config.pretrain) & (done < start)
+            cloning = (done >= config.pretrain_steps) & (done < start)
             slim, metrics = learn(config, parts, slim, batch, cloning, key)
             return (slim, done + 1), metrics
 
@@ -280,23 +294,23 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             ended=(rollout.terminal | rollout.truncated)[-1],
             replay=None,
         )
-        count = max(round(config.ratio * rollout.reward.size), 1) + start
-        (slim, _), metrics = latent.repeat(
+        count = max(round(config.updates_per_step * rollout.reward.size), 1) + start
+        (slim, _), metrics = latent_planning.fori_mean(
             improve, (slim, jnp.zeros((), jnp.int32)), key, count
         )
-        acting = Acting(slim.model.params, slim.policy.params, moments)
+        acting = InferenceParams(slim.model.params, slim.policy.params, moments)
         return dataclasses.replace(slim, params=acting, replay=held), metrics
 
-    return Agent(needs_actions=True, init=init, carry=carry, act=act, update=update)
+    return Agent(init=init, carry=carry, act=act, update=update)
 
 
-def make_parts(spec: EnvSpec, config: Config) -> Parts:
+def make_parts(spec: EnvSpec, config: Config) -> Components:
     units, size = spec.action_size, config.model.network.deter + config.model.network.stoch
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     critic = mlp.make_scalar(config.critic, (size, units))
     shown = spec.frame or spec.observation_size
 
-    def fitter(rate: float) -> fit.Fitter:
+    def fitter(rate: float) -> fit.Optimizer:
         clip = optax.clip_by_global_norm(config.max_grad_norm)
         return fit.make(optax.chain(clip, optax.adam(rate, eps=1e-5)))
 
@@ -306,7 +320,7 @@ def make_parts(spec: EnvSpec, config: Config) -> Parts:
     def full(unit: jax.Array) -> jax.Array:
         return jnp.clip(low + (high - low) * (unit + 1) / 2, low, high)
 
-    return Parts(
+    return Components(
         model=rssm.make(config.model, shown, units),
         policy=heads.make(config.policy, (size,), (-1.0,) * units, (1.0,) * units),
         judge=mlp.make_scalar(config.discriminator, (size, units)),
@@ -319,17 +333,19 @@ def make_parts(spec: EnvSpec, config: Config) -> Parts:
         look=read,
         unit=lambda action: (2 * action - low - high) / (high - low),
         full=full,
-        model_fit=fitter(config.model_rate),
-        discriminator_fit=fitter(config.discriminator_rate),
-        critic_fit=fitter(config.critic_rate),
-        policy_fit=fitter(config.policy_rate),
+        model_fit=fitter(config.model_lr),
+        discriminator_fit=fitter(config.discriminator_lr),
+        critic_fit=fitter(config.critic_lr),
+        policy_fit=fitter(config.policy_lr),
     )
 
 
 # ------------------------------------------------------------------------------- sequences
 
 
-def remembered(parts: Parts, ended: jax.Array, rollout: Transition) -> dict[str, jax.Array]:
+def remembered(
+    parts: Components, ended: jax.Array, rollout: Transition
+) -> dict[str, jax.Array]:
     """What the replay holds of a rollout `[T, E]`.
 
     Args:
@@ -345,7 +361,7 @@ def remembered(parts: Parts, ended: jax.Array, rollout: Transition) -> dict[str,
 
 def sequences(
     config: Config,
-    parts: Parts,
+    parts: Components,
     held: replay.Replay,
     demos: Demonstrations,
     key: jax.Array,
@@ -372,7 +388,7 @@ def sequences(
     return dataclasses.replace(both, first=both.first.at[0].set(True))
 
 
-def acquainted(
+def update_normalizer(
     moments: Moments,
     rollout: Transition,
     demos: Demonstrations,
@@ -391,7 +407,7 @@ def acquainted(
 
 def learn(
     config: Config,
-    parts: Parts,
+    parts: Components,
     state: State,
     batch: Sequences,
     cloning: jax.Array,
@@ -456,7 +472,7 @@ def _model_gradients(config, parts, state: State, batch: Sequences, key: jax.Arr
 
 
 def reward_of(
-    config: Config, parts: Parts, judge: Params, features: jax.Array, action: jax.Array
+    config: Config, parts: Components, judge: Params, features: jax.Array, action: jax.Array
 ) -> jax.Array:
     """reward(l(x, a)) of features `[.., F]` and actions `[.., U]`, `[..]`."""
     logits = parts.judge.apply(judge, features, action)
@@ -470,7 +486,7 @@ def lambda_returns(config: Config, reward: jax.Array, values: jax.Array) -> jax.
     discounts = jnp.full(rows.shape[:1], config.discount, jnp.float32)
     goes_on = jnp.zeros(rows.shape[:1], bool)
     over = jax.vmap(returns.lambda_returns, (1, 1, None, None, None), 1)
-    return over(rows, followed, discounts, goes_on, config.trace).reshape(reward.shape)
+    return over(rows, followed, discounts, goes_on, config.td_lambda).reshape(reward.shape)
 
 
 # ---------------------------------------------------------------------------------- losses
@@ -478,7 +494,7 @@ def lambda_returns(config: Config, reward: jax.Array, values: jax.Array) -> jax.
 
 def model_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     moments: Moments,
     batch: Sequences,
@@ -509,7 +525,7 @@ def model_loss(
 
 def policy_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     model: Params,
     judge: Params,
@@ -539,8 +555,8 @@ def policy_loss(
     rewards = rewards - config.conservatism * disagreement
     values = jnp.min(parts.critics.apply(critics, features, action), axis=0)
     worth = lambda_returns(config, rewards, values)  # [H, L, B]
-    mixed = config.trace * worth + (1 - config.trace) * values[:-1]
-    gains = mixed - config.entropy * imagined.told[:-1]
+    mixed = config.td_lambda * worth + (1 - config.td_lambda) * values[:-1]
+    gains = mixed - config.entropy_coef * imagined.told[:-1]
     weights = config.discount ** jnp.arange(config.horizon, dtype=jnp.float32)
     loss = -jnp.mean(weights[:, None, None] * gains)
 
@@ -566,7 +582,7 @@ def policy_loss(
 
 def discriminator_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     expert: tuple[jax.Array, jax.Array],
     rollout: Rollout,
@@ -605,7 +621,7 @@ def discriminator_loss(
 
 def critic_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     slow: Params,
     rollout: Rollout,
@@ -626,7 +642,7 @@ def critic_loss(
     told = critics(params, rollout.features[:-1], rollout.action[:-1])  # [2, H, L, B]
     imagined = jnp.sum(jnp.mean((told - targets) ** 2, axis=(1, 2, 3)))
 
-    following = (1 - config.trace) * values[0, 1:] + config.trace * targets[0, 1:]
+    following = (1 - config.td_lambda) * values[0, 1:] + config.td_lambda * targets[0, 1:]
     wanted = rewards[:-1] + config.discount * following  # [L - 1, B]
     same = ~batch.first[1:]  # whether what followed is of the same episode
     told = critics(params, features[:-1], batch.action[:-1])  # [2, L - 1, B]
@@ -676,3 +692,70 @@ def _require_length(config: Config, demos: Demonstrations) -> None:
             f"agent.length is {config.length} steps, but the longest of these "
             f"demonstrations has {longest}: lower it, or record longer ones."
         )
+
+
+def shows(task: Task, config: Config) -> Shows:
+    """What the world model makes of an episode."""
+    return Shows(world_model=world_model_rollouts(task, config))
+
+
+def world_model_rollouts(
+    task: Task, config: Config
+) -> Callable[..., tuple[jax.Array, ...]]:
+    """What the world model makes of an episode, as `Shows.world_model` says."""
+    parts = make_parts(task.spec, config)
+    model = parts.model
+
+    def rollouts(
+        params: InferenceParams,
+        obs: jax.Array,
+        actions: jax.Array,
+        observed_steps: int,
+        key: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        obs, actions = parts.look(params.moments, parts.frame(obs)), parts.unit(actions)
+        before = jnp.concatenate([jnp.zeros_like(actions[:1]), actions[:-1]])
+
+        def one(belief: rssm.Belief, step):
+            action, encoded, shown = step
+            observed = model.observe_step(
+                params.model,
+                belief,
+                action,
+                encoded,
+                jnp.zeros((), bool),
+                jnp.zeros((), jnp.int32),
+                None,
+            )
+            predicted = rssm.Belief(observed.belief.deter, observed.prior.mean)
+            belief = jax.tree.map(
+                lambda a, b: jnp.where(shown, a, b), observed.belief, predicted
+            )
+            return belief, belief
+
+        encoded = model.encode(params.model, obs)
+        start, count = model.start(), obs.shape[0]
+        everything = (before, encoded, jnp.ones((count,), bool))
+        beginning = (before, encoded, jnp.arange(count) < observed_steps)
+        all_shown = jax.lax.scan(one, start, everything)[1]
+        some_shown = jax.lax.scan(one, start, beginning)[1]
+
+        def follow(features: jax.Array, key: jax.Array):
+            return parts.policy.mode(parts.policy.apply(params.policy, features)), ()
+
+        last = jax.tree.map(lambda leaf: leaf[observed_steps - 1], all_shown)
+        imagined = model.imagine(
+            params.model, last, follow, count - observed_steps, key
+        ).belief
+        imagined = jax.tree.map(
+            lambda known, own: jnp.concatenate([known[: observed_steps - 1], own]),
+            all_shown,
+            imagined,
+        )
+        decoded = [
+            model.decode(params.model, model.features(belief))
+            for belief in (all_shown, some_shown, imagined)
+        ]
+        return obs, *decoded
+
+    return rollouts

@@ -37,14 +37,17 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents import latent as engine
+from planil_jax.agents.common import latent_planning
 from planil_jax.base import (
     Agent,
     Demonstrations,
     EnvSpec,
     Fit,
     Metrics,
+    Needs,
     Params,
+    Shows,
+    Task,
     Transition,
     UsageError,
 )
@@ -55,7 +58,7 @@ from planil_jax.nets import fit, heads, latent
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    core: engine.Config = field(default_factory=engine.Config)
+    core: latent_planning.Config = field(default_factory=latent_planning.Config)
     alpha: float = 0.5  # α, how far decoded rewards may go: to ±4α
     objective: str = "start"  # (1 - γ) E[V(s_0)], or "value": E[V - γ V̄'] of the learner
     consistency: float = 20.0  # c_z
@@ -75,24 +78,29 @@ def published() -> Config:
     return Config(score="published")
 
 
+def NEEDS(config: Config) -> Needs:  # noqa: N802
+    """Demonstrations of whole observations with actions, in sequences of H steps."""
+    return Needs(
+        actions=True, full_observations=True, pixels=True, sequence=config.core.horizon
+    )
+
+
 @struct.dataclass
 class State:
-    params: engine.Acting
+    params: latent_planning.InferenceParams
     model: Fit  # of {"encoder", "step", "critics"}
     policy: Fit
     target: Params  # Q̄
     replay: replay.Replay | None  # None within a loop that does not change it
 
 
-def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
+def make(task: Task, config: Config) -> Agent:
     """IQ-MPC in an environment of this spec.
-
-    Args:
-      environments: E of the loop, by which the replay is laid out.
 
     Raises:
       UsageError: a setting is unknown.
     """
+    spec = task.spec
     if config.objective not in ("start", "value"):
         raise UsageError(
             f"agent.objective is 'start' or 'value', not {config.objective!r}."
@@ -102,10 +110,10 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         raise UsageError(
             f"agent.score is one of {', '.join(scores)}, not {config.score!r}."
         )
-    core, parts = config.core, engine.make(spec, config.core)
+    core, parts = config.core, latent_planning.make(spec, config.core)
     model, critics, policy = parts.model, parts.critics, parts.policy
     score = functools.partial(scores[config.score], config, parts)
-    carry, act = engine.acting(spec, core, parts, score)
+    carry, act = latent_planning.acting(spec, core, parts, score)
 
     def init(key: jax.Array) -> State:
         model_key, critics_key, policy_key = jax.random.split(key, 3)
@@ -113,36 +121,41 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         fitted = parts.model_fit.init(params)
         fitted_policy = parts.policy_fit.init(policy.init(policy_key))
         return State(
-            params=engine.Acting(params, fitted_policy.params, jnp.ones((), bool)),
+            params=latent_planning.InferenceParams(
+                params, fitted_policy.params, jnp.ones((), bool)
+            ),
             model=fitted,
             policy=fitted_policy,
             target=params["critics"],
-            replay=engine.empty_replay(spec, core, environments),
+            replay=latent_planning.empty_replay(spec, core, task.num_envs),
         )
 
     def update(
         state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
         assert state.replay is not None
-        held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, parts, core)
-        warming, count = engine.warming(core, round_, rollout)
+        held = latent_planning.insert(state.replay, parts, rollout)
+        places = latent_planning.valid_starts(held, parts, core)
+        warming, count = latent_planning.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
-            own = engine.own(held, places, parts, core, own_key)
-            expert = engine.expert(demos, parts, core, expert_key)
+            own = latent_planning.sample_replay(held, places, parts, core, own_key)
+            expert = latent_planning.sample_demos(demos, parts, core, expert_key)
             return learn(state, own, expert, key)
 
         slim = dataclasses.replace(state, replay=None)
-        slim, metrics = engine.repeat(improve, slim, key, count)
-        params = engine.acting_after(
+        slim, metrics = latent_planning.fori_mean(improve, slim, key, count)
+        params = latent_planning.ema_params(
             core, state.params, slim.model.params, slim.policy.params, warming
         )
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
-        state: State, own: engine.Sequences, expert: engine.Sequences, key: jax.Array
+        state: State,
+        own: latent_planning.Sequences,
+        expert: latent_planning.Sequences,
+        key: jax.Array,
     ) -> tuple[State, Metrics]:
         model_key, pair_key, policy_key = jax.random.split(key, 3)
         loss_fn = functools.partial(model_loss, config, parts)
@@ -151,7 +164,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         )
         fitted = parts.model_fit.step(state.model, gradients)
         pair = latent.choose(fitted.params["critics"], pair_key)
-        fitted_policy, told = engine.fit_policy(
+        fitted_policy, told = latent_planning.fit_policy(
             parts, core, state.policy, functools.partial(value, parts, pair), zs, policy_key
         )
         target = fit.polyak(state.target, fitted.params["critics"], core.target_rate)
@@ -161,38 +174,40 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         steep = {"encoder/gradient_norm": optax.tree.norm(gradients["encoder"])}
         return state, metrics | told | steep
 
-    return Agent(needs_actions=True, init=init, carry=carry, act=act, update=update)
+    return Agent(init=init, carry=carry, act=act, update=update)
 
 
-def value(parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array):
+def value(
+    parts: latent_planning.Components, pair: Params, z: jax.Array, actions: jax.Array
+):
     """min_2 Q `[...]`."""
     return jnp.min(parts.critics.apply(pair, z, actions)[..., 0], axis=0)
 
 
 def soft_value(
     config: Config,
-    parts: engine.Parts,
+    parts: latent_planning.Components,
     pair: Params,
-    policy: heads.Squashed,
+    policy: heads.TanhNormal,
     z: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
     """V `[...]` at z `[..., Z]`, of one action of the policy there."""
     actions, log_probs = parts.policy.sample(policy, key)
-    return value(parts, pair, z, actions) - config.core.entropy * log_probs
+    return value(parts, pair, z, actions) - config.core.entropy_coef * log_probs
 
 
 def plan_score(
     config: Config,
-    parts: engine.Parts,
-    params: engine.Acting,
+    parts: latent_planning.Components,
+    params: latent_planning.InferenceParams,
     z_0: jax.Array,
     key: jax.Array,
 ) -> Callable[[jax.Array], jax.Array]:
     """φ of plans from z_0 `[Z]`: `(actions [H, U]) -> []`; H - 1 steps of the model."""
-    beta, gamma = config.core.entropy, parts.discount
+    beta, gamma = config.core.entropy_coef, parts.discount
     pair_key, value_key = jax.random.split(key)
-    pair = latent.choose(params.model["critics"], pair_key, config.core.pick)
+    pair = latent.choose(params.model["critics"], pair_key, config.core.critic_subset)
     value_keys = jax.random.split(value_key, config.value_samples)
 
     def advantages(zs: jax.Array, actions: jax.Array) -> jax.Array:
@@ -220,8 +235,8 @@ def plan_score(
 
 def published_score(
     config: Config,
-    parts: engine.Parts,
-    params: engine.Acting,
+    parts: latent_planning.Components,
+    params: latent_planning.InferenceParams,
     z_0: jax.Array,
     key: jax.Array,
 ) -> Callable[[jax.Array], jax.Array]:
@@ -232,7 +247,7 @@ def published_score(
     Every V draws an action and two critics of its own, so that nothing telescopes; log π is
     of an action that is drawn, not of the planned one; V' is of the mean of two critics.
     """
-    beta, gamma = config.core.entropy, parts.discount
+    beta, gamma = config.core.entropy_coef, parts.discount
 
     def drawn(z: jax.Array, key: jax.Array, of_two: Callable) -> jax.Array:
         """V of z, of two critics."""
@@ -263,9 +278,9 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
 
     Of the mean of all critics, with V at the policy's mode.
     """
-    parts = engine.make(spec, config.core)
+    parts = latent_planning.make(spec, config.core)
 
-    def reward(params: engine.Acting, obs, action, next_obs) -> jax.Array:
+    def reward(params: latent_planning.InferenceParams, obs, action, next_obs) -> jax.Array:
         def q_value(z: jax.Array, actions: jax.Array) -> jax.Array:
             values = parts.critics.apply(params.model["critics"], z, actions)
             return jnp.mean(values[..., 0], axis=0)
@@ -279,19 +294,19 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
 
 def model_loss(
     config: Config,
-    parts: engine.Parts,
+    parts: latent_planning.Components,
     params: Params,
     policy_params: Params,
     target: Params,
-    own: engine.Sequences,
-    expert: engine.Sequences,
+    own: latent_planning.Sequences,
+    expert: latent_planning.Sequences,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """The loss of {"encoder", "step", "critics"}, with the latent states `[H + 1, 2 B]`
     of expert and learner, side by side, and metrics."""
     keys = jax.random.split(key, 6)
     model, core, gamma = parts.model, config.core, parts.discount
-    both, count = engine.joined(expert, own), expert.actions.shape[1]
+    both, count = latent_planning.joined(expert, own), expert.actions.shape[1]
     encoded = jax.lax.stop_gradient(model.encode(params, both.obs[1:]))
     zs = model.rollout(params, model.encode(params, both.obs[0]), both.actions)
 
@@ -326,8 +341,10 @@ def model_loss(
 
     of_steps = jax.vmap(jax.vmap(of_step), (0, None))(rewards, start)  # [M, H]
     losses = {
-        "model/consistency": world_model.consistency(zs[1:], encoded, core.decay),
-        "critic/loss": world_model.over_horizon(jnp.mean(of_steps, axis=0), core.decay),
+        "model/consistency": world_model.consistency(zs[1:], encoded, core.horizon_decay),
+        "critic/loss": world_model.over_horizon(
+            jnp.mean(of_steps, axis=0), core.horizon_decay
+        ),
     }
     total = config.consistency * losses["model/consistency"]
     total += config.critic * losses["critic/loss"]
@@ -357,3 +374,8 @@ def _penalty(parts, pair: Params, zs, actions, count: int, key: jax.Array) -> ja
     experts = flat(zs[:-1, :count]), flat(actions[:, :count])
     learners = flat(zs[:-1, count:]), flat(actions[:, count:])
     return adversarial.gradient_penalty(mean_value, experts, learners, key)
+
+
+def shows(task: Task, config: Config) -> Shows:
+    """The reward that was recovered."""
+    return Shows(reward=recovered_reward(task.spec, config))

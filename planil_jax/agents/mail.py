@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents import forward as engine
+from planil_jax.agents.common import forward_model
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -46,8 +46,11 @@ from planil_jax.base import (
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Network,
     Params,
+    Shows,
+    Task,
     Transition,
     UsageError,
 )
@@ -82,7 +85,7 @@ class Config:
     expert_starts: float = 0.0  # share of s_0 that are the expert's states
     learn_std: bool = True  # whether the policy's deviation is learned, or stays
     temperature: float = 1.0  # τ of the policy's slope where actions are choices
-    ratio: float = 0.25  # iterations for each environment step
+    updates_per_step: float = 0.25  # iterations for each environment step
     model_steps: int = 1  # gradient steps of each part in an iteration
     discriminator_steps: int = 1
     policy_steps: int = 3
@@ -90,11 +93,13 @@ class Config:
     batch: int = 128  # steps of each class, or sequences for each member of the model
     policy_batch: int = 64  # s_0, shared out among the members
     capacity: int = 20_000  # steps of each environment that are kept
-    model_rate: float = 1e-3  # Adam
-    discriminator_rate: float = 1e-3
-    discriminator_half_life: int = 50_000  # gradient steps in which it halves; 0: it stays
-    policy_rate: float = 3e-4
-    policy_half_life: int = 0  # gradient steps in which it halves; 0: it stays
+    model_lr: float = 1e-3  # Adam
+    discriminator_lr: float = 1e-3
+    discriminator_lr_half_life: int = (
+        50_000  # gradient steps in which it halves; 0: it stays
+    )
+    policy_lr: float = 3e-4
+    policy_lr_half_life: int = 0  # gradient steps in which it halves; 0: it stays
     max_grad_norm: float = 1.0  # of the policy
 
 
@@ -122,14 +127,17 @@ def published() -> Config:
         policy_steps=1,
         batch=70,
         policy_batch=70,
-        model_rate=1e-4,
-        discriminator_half_life=0,
-        policy_rate=1e-4,
+        model_lr=1e-4,
+        discriminator_lr_half_life=0,
+        policy_lr=1e-4,
     )
 
 
+NEEDS = Needs(actions=True, full_observations=True, discrete=True)
+
+
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
     policy: Params
@@ -139,7 +147,7 @@ class Acting:
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     policy: Fit
     discriminator: Fit
     model: Fit  # of the networks [M]
@@ -147,36 +155,35 @@ class State:
     replay: replay.Replay | None  # None within a loop that does not change it
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What the agent is made of."""
 
     policy: heads.Policy
     judge: Network  # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> [..]
-    model: engine.Learner
+    model: forward_model.Learner
     physics: Dynamics | None
     unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
     discrete: bool  # whether actions are choices
-    policy_fit: fit.Fitter
-    discriminator_fit: fit.Fitter
+    policy_fit: fit.Optimizer
+    discriminator_fit: fit.Optimizer
 
 
-def make(
-    spec: EnvSpec, config: Config, environments: int, physics: Dynamics | None = None
-) -> Agent:
+def make(task: Task, config: Config) -> Agent:
     """MAIL in an environment of this spec.
 
     Args:
-      environments: E of the loop, by which the replay is laid out.
-      physics: what the policy is rolled through, or corrected by, if `config` says so.
+      task: its dynamics are what the policy is rolled through, or corrected by, if
+        `config` says so.
 
     Raises:
       UsageError: a setting is unknown or does not fit, or physics cannot be differentiated.
     """
+    spec, physics = task.spec, task.dynamics
     _check(spec, config, physics)
     parts = make_parts(spec, config, physics)
     policy = parts.policy
 
-    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
         chosen = policy.apply(params.policy, normalise.apply(params.moments, state.obs))
         return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
 
@@ -195,12 +202,12 @@ def make(
             "ended": jnp.zeros((), bool),
         }
         return State(
-            params=Acting(fitted.params, judge.params, model.obs),
+            params=InferenceParams(fitted.params, judge.params, model.obs),
             policy=fitted,
             discriminator=judge,
             model=parts.model.fit.init(model.networks),
             change=model.change,
-            replay=replay.init(step, config.capacity, environments),
+            replay=replay.init(step, config.capacity, task.num_envs),
         )
 
     def update(
@@ -208,7 +215,7 @@ def make(
     ) -> tuple[State, Metrics]:
         del round_
         assert state.replay is not None
-        told = engine.fresh_errors(parts.model, model_of(state), rollout)
+        told = forward_model.fresh_errors(parts.model, model_of(state), rollout)
         steps = {
             "obs": rollout.obs,
             "action": rollout.action,
@@ -218,7 +225,7 @@ def make(
         held = replay.insert(state.replay, steps)
         of_model = _sequences(held, config.model_length)
         of_policy = _starts(config, held, steps, demos)
-        known = ensemble.acquainted(model_of(state), rollout.obs, rollout.next_obs)
+        known = ensemble.update_normalizer(model_of(state), rollout.obs, rollout.next_obs)
         acting = dataclasses.replace(state.params, moments=known.obs)
         slim = dataclasses.replace(state, params=acting, change=known.change, replay=None)
 
@@ -250,43 +257,47 @@ def make(
                 told |= jax.tree.map(jnp.mean, metrics)
             return state, told
 
-        count = max(round(config.ratio * rollout.reward.size), 1)
+        count = max(round(config.updates_per_step * rollout.reward.size), 1)
         slim, metrics = jax.lax.scan(iterate, slim, jax.random.split(key, count))
-        acting = Acting(slim.policy.params, slim.discriminator.params, known.obs)
+        acting = InferenceParams(slim.policy.params, slim.discriminator.params, known.obs)
         state = dataclasses.replace(slim, params=acting, replay=held)
         return state, told | jax.tree.map(jnp.mean, metrics)
 
-    return Agent(needs_actions=True, init=init, carry=lambda: (), act=act, update=update)
+    return Agent(init=init, carry=lambda: (), act=act, update=update)
 
 
-def make_parts(spec: EnvSpec, config: Config, physics: Dynamics | None = None) -> Parts:
+def make_parts(
+    spec: EnvSpec, config: Config, physics: Dynamics | None = None
+) -> Components:
     obs_size = spec.observation_size
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     clip = optax.clip_by_global_norm(config.max_grad_norm)
-    judge_rate = fit.halving(config.discriminator_rate, config.discriminator_half_life)
-    policy_rate = fit.halving(config.policy_rate, config.policy_half_life)
-    return Parts(
-        policy=heads.of(spec, config.policy, (obs_size,), config.temperature),
+    judge_rate = fit.exponential_decay(
+        config.discriminator_lr, config.discriminator_lr_half_life
+    )
+    policy_lr = fit.exponential_decay(config.policy_lr, config.policy_lr_half_life)
+    return Components(
+        policy=heads.make_for(spec, config.policy, (obs_size,), config.temperature),
         judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
-        model=engine.make(spec, config.model, config.model_rate),
+        model=forward_model.make(spec, config.model, config.model_lr),
         physics=physics,
         unit=lambda action: (2 * action - low - high) / (high - low),
         discrete=spec.discrete,
-        policy_fit=fit.make(optax.chain(clip, optax.adam(policy_rate))),
+        policy_fit=fit.make(optax.chain(clip, optax.adam(policy_lr))),
         discriminator_fit=fit.make(optax.adam(judge_rate)),
     )
 
 
-def model_of(state: State) -> ensemble.Learned:
+def model_of(state: State) -> ensemble.ModelParams:
     """The parameters of the forward model, with which it can be planned through."""
-    return ensemble.Learned(state.model.params, state.params.moments, state.change)
+    return ensemble.ModelParams(state.model.params, state.params.moments, state.change)
 
 
 def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
     """l: `(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`."""
     parts = make_parts(spec, config)
 
-    def reward(params: Acting, obs, action, next_obs) -> jax.Array:
+    def reward(params: InferenceParams, obs, action, next_obs) -> jax.Array:
         del next_obs
         seen = normalise.apply(params.moments, obs)
         return parts.judge.apply(params.discriminator, seen, parts.unit(action))
@@ -298,15 +309,17 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
 
 
 def fit_model(
-    parts: Parts, state: State, obs: jax.Array, actions: jax.Array
+    parts: Components, state: State, obs: jax.Array, actions: jax.Array
 ) -> tuple[State, Metrics]:
     """On sequences obs `[H + 1, B, O]` and actions `[H, B, U]`."""
-    fitted, metrics = engine.step(parts.model, state.model, model_of(state), obs, actions)
+    fitted, metrics = forward_model.step(
+        parts.model, state.model, model_of(state), obs, actions
+    )
     return dataclasses.replace(state, model=fitted), metrics
 
 
 def fit_discriminator(
-    config: Config, parts: Parts, state: State, expert, own, key: jax.Array
+    config: Config, parts: Components, state: State, expert, own, key: jax.Array
 ) -> tuple[State, Metrics]:
     """On pairs of obs `[B, O]` and actions `[B, U]` of each."""
     loss = functools.partial(discriminator_loss, config, parts)
@@ -319,7 +332,7 @@ def fit_discriminator(
 
 def fit_policy(
     config: Config,
-    parts: Parts,
+    parts: Components,
     state: State,
     obs: jax.Array,
     actions: jax.Array,
@@ -340,7 +353,7 @@ def fit_policy(
 
 def discriminator_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     moments: Moments,
     expert: tuple[jax.Array, jax.Array],
@@ -377,10 +390,10 @@ def discriminator_loss(
 
 def policy_loss(
     config: Config,
-    parts: Parts,
+    parts: Components,
     params: Params,
     judge: Params,
-    model: ensemble.Learned,
+    model: ensemble.ModelParams,
     obs: jax.Array,
     actions: jax.Array,
     key: jax.Array,
@@ -402,18 +415,18 @@ def policy_loss(
         chosen = parts.policy.apply(params, normalise.apply(model.obs, seen))
         noise, done = given
         if records:
-            noise = jax.lax.stop_gradient(parts.policy.infer(chosen, done, noise))
-        if isinstance(chosen, heads.Squashed) and not config.learn_std:
-            chosen = heads.Squashed(chosen.mean, jax.lax.stop_gradient(chosen.std))
-        return parts.policy.reach(chosen, noise)
+            noise = jax.lax.stop_gradient(parts.policy.inverse_noise(chosen, done, noise))
+        if isinstance(chosen, heads.TanhNormal) and not config.learn_std:
+            chosen = heads.TanhNormal(chosen.mean, jax.lax.stop_gradient(chosen.std))
+        return parts.policy.rsample(chosen, noise)
 
-    def path(model: ensemble.Learned, obs: jax.Array, inputs, keys: jax.Array):
+    def path(model: ensemble.ModelParams, obs: jax.Array, inputs, keys: jax.Array):
         dynamics, both = _rolled(config, parts, model, obs)
         return unroll.path(act, dynamics, both, obs[0], inputs, keys)
 
     paths = jax.vmap(path, (None, 1, 1, 1), 1)
     paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
-    shares = jax.tree.map(lambda x: engine.shared(x, members), (obs, inputs, keys))
+    shares = jax.tree.map(lambda x: forward_model.shared(x, members), (obs, inputs, keys))
     seen, acted = paths_of_members(model, *shares)  # [H, M, B / M, ...]
     logits = parts.judge.apply(judge, normalise.apply(model.obs, seen), parts.unit(acted))
     costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, batch)
@@ -424,7 +437,7 @@ def policy_loss(
     }
 
 
-def _rolled(config: Config, parts: Parts, model: ensemble.Learned, obs: jax.Array):
+def _rolled(config: Config, parts: Components, model: ensemble.ModelParams, obs: jax.Array):
     """What the policy is rolled through from a recorded sequence `[H + 1, O]`, and its
     parameters."""
     member, physics = parts.model.ensemble.member, parts.physics
@@ -516,3 +529,8 @@ def _check(spec: EnvSpec, config: Config, physics: Dynamics | None) -> None:
                 f"agent.roll=physics differentiates physics, but that of {spec.name} holds "
                 "a loop of unknown length or a call to the host: choose agent.roll=model."
             )
+
+
+def shows(task: Task, config: Config) -> Shows:
+    """The reward that was recovered."""
+    return Shows(reward=recovered_reward(task.spec, config))

@@ -18,7 +18,7 @@ way where nobody ever was: the smooth discriminator says everywhere what is less
 expert, and imagined steps teach the value, which would else extrapolate at random, to add
 it up. A model that cannot start from an observation (`Dynamics.recover`) imagines nothing.
 
-Without a model of the environment (`online`), one of observations is learned from all steps
+Without a model of the environment (`learned_model`), one of observations is learned from all steps
 that were taken, before 2, and planned through: MPAIL(OM). The first rounds take random
 actions, since a model that knows nothing yet takes all plans for equal. It imagines
 nothing, since it knows nothing far around the demonstrations.
@@ -47,7 +47,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents import forward as engine
+from planil_jax.agents.common import forward_model
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -56,8 +56,11 @@ from planil_jax.base import (
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Params,
     Plan,
+    Shows,
+    Task,
     Transition,
     UsageError,
 )
@@ -84,90 +87,94 @@ class Config:
     reward_pairs: str = "next"  # d(s_t, s_{t+1}); "same": d(s_t, s_t), in the returns
     pairs_across_resets: bool = False  # take the step after an end for its successor
     spectral_norm: bool = True  # of the discriminator's kernels
-    sharpness: float = 1.0  # factor of what the discriminator reads, so of its slopes
+    input_scale: float = 1.0  # factor of what the discriminator reads, so of its slopes
     discount: float = 0.99  # γ
-    trace: float = 0.95  # λ of the returns
+    td_lambda: float = 0.95  # λ of the returns
     discriminator_steps: int = 64  # gradient steps a round
     value_steps: int = 64
     batch: int = 512  # steps of each class in a gradient step
     history: int = 20_000  # steps of each environment that are kept
     history_share: float = 0.5  # of the discriminator's learner batch
-    history_age_power: float = 3.0  # above 1: the old are favoured, see data.replay
+    recency_exponent: float = 3.0  # above 1: the old are favoured, see data.replay
     imagined_share: float = 0.1  # of the discriminator's learner batch
     imagined_batch: int = 256  # imagined steps in a gradient step of the value
     imagined_spread: float = 8.0  # how far around, in the demonstrations' deviations
     imagined_discount: float = 0.95  # γ of the imagined targets
     huber_delta: float = 10.0  # of the imagined loss, in units of value
-    discriminator_rate: float = 1e-3  # AdamW
-    value_rate: float = 1e-3  # Adam
-    rate_half_life: int = 8  # rounds in which both rates halve; 0: they stay
+    discriminator_lr: float = 1e-3  # AdamW
+    value_lr: float = 1e-3  # Adam
+    lr_half_life: int = 8  # rounds in which both rates halve; 0: they stay
     momentum: float = 0.5  # AdamW's β1
     weight_decay: float = 1e-3  # AdamW's
     max_grad_norm: float = 1.0  # of the value
     target_rate: float = 0.01  # V̄ follows V by this share a gradient step
-    average_rate: float = 0.3  # what acts follows what learns by this share a round
-    online: bool = False  # whether to plan through a model that is learned on the way
+    ema_rate: float = 0.3  # what acts follows what learns by this share a round
+    learned_model: bool = (
+        False  # whether to plan through a model that is learned on the way
+    )
     model: ensemble.Config = field(default_factory=lambda: ensemble.Config(members=2))
-    warm_up: int = 1  # rounds of random actions, which it learns from first
+    seed_steps: int = 1  # rounds of random actions, which it learns from first
     model_steps: int = 128  # gradient steps a round
     model_batch: int = 128  # steps of each member in one
-    model_rate: float = 1e-3  # Adam
+    model_lr: float = 1e-3  # Adam
+
+
+NEEDS = Needs()
+
+
+def learned_model() -> Config:
+    """MPAIL(OM): planning through a model of observations that is learned on the way."""
+    return Config(learned_model=True)
 
 
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
     discriminator: Params  # normalised
     value: Params
     model: Params
     temperature: jax.Array  # []
-    random: jax.Array | None = None  # [] bool, of `online`: warming up
+    random: jax.Array | None = None  # [] bool, of `learned_model`: warming up
 
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     discriminator: Fit  # raw, not normalised
     value: Fit
     target: Params  # V̄
-    history: replay.Replay  # of {obs, next_obs, terminal}, and action if `online`
-    model: Fit | None  # networks [M] of the model that is learned, if `online`
+    history: replay.Replay  # of {obs, next_obs, terminal}, and action if `learned_model`
+    model: Fit | None  # networks [M] of the model that is learned, if `learned_model`
 
 
-def make(
-    spec: EnvSpec,
-    dynamics: Dynamics,
-    config: Config,
-    environments: int,
-    entries: tuple[int, ...],
-) -> Agent:
-    """MPAIL in an environment of this spec, planning with `dynamics`.
+def make(task: Task, config: Config) -> Agent:
+    """MPAIL for a task, planning with its dynamics.
 
-    Args:
-      environments: E of the loop, by which the history is laid out.
-      entries: indices of the observation entries that the demonstrations hold; the
-        discriminator sees no others.
+    The discriminator sees no observation entries but `task.observed`.
     """
+    spec, observed = task.spec, task.observed
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
-    learner = engine.make(spec, config.model, config.model_rate)
-    dynamics = learner.ensemble.dynamics if config.online else dynamics
+    learner = forward_model.make(spec, config.model, config.model_lr)
+    dynamics = _dynamics(task, config, learner)
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    networks = _networks(spec, config, entries)
-    score_fn = _score_fn(spec, dynamics, config, entries)
+    networks = _networks(spec, config, observed)
+    score_fn = _score_fn(spec, dynamics, config, observed)
     reward_of = adversarial.reward_of(config.reward)
-    logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
+    logit, value = _logit_fn(spec, config, observed), _value_fn(spec, config, observed)
     if config.reward_pairs not in ("next", "same"):
         raise UsageError(
             f"agent.reward_pairs is 'next' or 'same', not {config.reward_pairs!r}."
         )
     discriminator_fit, value_fit = _fitters(config)
-    imagines = dynamics.recover is not None and not config.online
+    imagines = dynamics.recover is not None and not config.learned_model
 
     def normalised(params: Params) -> Params:
         return spectral.normalise(params) if config.spectral_norm else params
 
-    def act(params: Acting, carry: Plan, state: EnvState, key: jax.Array, explore: bool):
+    def act(
+        params: InferenceParams, carry: Plan, state: EnvState, key: jax.Array, explore: bool
+    ):
         plan_key, model_key = jax.random.split(key)
         score = score_fn(params, state, model_key)
         action, plan = planner.plan(score, carry, plan_key, params.temperature, explore)
@@ -185,24 +192,24 @@ def make(
         obs = jnp.zeros((spec.observation_size,), jnp.float32)
         step = {"obs": obs, "next_obs": obs, "terminal": jnp.zeros((), bool)}
         model, fitted_model = dynamics.init(model_key), None
-        if config.online:
+        if config.learned_model:
             step["action"] = jnp.zeros((spec.action_size,), jnp.float32)
             fitted_model = learner.fit.init(model.networks)
-        params = Acting(
+        params = InferenceParams(
             discriminator=normalised(discriminator.params),
             value=fitted_value.params,
             model=model,
             temperature=jnp.asarray(config.temperature, jnp.float32),
-            random=jnp.asarray(config.warm_up > 0) if config.online else None,
+            random=jnp.asarray(config.seed_steps > 0) if config.learned_model else None,
         )
-        history = replay.init(step, config.history, environments)
+        history = replay.init(step, config.history, task.num_envs)
         target = fitted_value.params
         return State(params, discriminator, fitted_value, target, history, fitted_model)
 
     def update(
         state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
-        if config.online:
+        if config.learned_model:
             key, model_key = jax.random.split(key)
         discriminator_key, value_key = jax.random.split(key)
         next_obs = rollout.next_obs  # [T, E, O]
@@ -215,12 +222,12 @@ def make(
         }
         told_model: Metrics = {}
         model, fitted_model = state.params.model, state.model
-        if config.online:
+        if config.learned_model:
             steps["action"] = rollout.action
-            told_model = engine.fresh_errors(learner, model, rollout)
+            told_model = forward_model.fresh_errors(learner, model, rollout)
         history = replay.insert(state.history, steps)
         if fitted_model is not None:
-            model = ensemble.acquainted(model, rollout.obs, rollout.next_obs)
+            model = ensemble.update_normalizer(model, rollout.obs, rollout.next_obs)
             model, fitted_model, told = fit_model(model, fitted_model, history, model_key)
             told_model |= told
         fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps)
@@ -232,12 +239,12 @@ def make(
             model,
             discriminator_key,
         )
-        judge = normalised(discriminator.params)
-        targets = lambda_returns(judge, state.target, rollout)
+        discriminator_params = normalised(discriminator.params)
+        targets = lambda_returns(discriminator_params, state.target, rollout)
         fitted_value, target, told_value = fit_value(
             state.value,
             state.target,
-            judge,
+            discriminator_params,
             fresh["obs"],
             targets,
             history,
@@ -246,24 +253,28 @@ def make(
             value_key,
         )
         before = state.params.discriminator, state.params.value
-        judged, valued = fit.polyak(before, (judge, target), config.average_rate)
+        discriminator_params, value_params = fit.polyak(
+            before, (discriminator_params, target), config.ema_rate
+        )
         temperature = temperature_after(round_)
-        warming = round_ + 1 < config.warm_up if config.online else None
-        params = Acting(judged, valued, model, temperature, warming)
+        warming = round_ + 1 < config.seed_steps if config.learned_model else None
+        params = InferenceParams(
+            discriminator_params, value_params, model, temperature, warming
+        )
         metrics = told_model | told | told_value | {"planner/temperature": temperature}
         state = State(params, discriminator, fitted_value, target, history, fitted_model)
         return state, metrics
 
-    def fit_model(model: ensemble.Learned, fitted: Fit, history, key: jax.Array):
+    def fit_model(model: ensemble.ModelParams, fitted: Fit, history, key: jax.Array):
         """Fits the networks to steps of all rounds; the newest act, none averaged."""
 
         def step(fitted: Fit, key: jax.Array):
             steps = replay.sample(history, key, config.model_batch * config.model.members)
             obs = jnp.stack([steps["obs"], steps["next_obs"]])
-            return engine.step(learner, fitted, model, obs, steps["action"][None])
+            return forward_model.step(learner, fitted, model, obs, steps["action"][None])
 
         fitted, told = jax.lax.scan(step, fitted, jax.random.split(key, config.model_steps))
-        model = ensemble.Learned(fitted.params, model.obs, model.change)
+        model = ensemble.ModelParams(fitted.params, model.obs, model.change)
         return model, fitted, jax.tree.map(jnp.mean, told)
 
     def temperature_after(round_: jax.Array) -> jax.Array:
@@ -301,26 +312,30 @@ def make(
         rows = jax.random.randint(fresh_key, (config.batch - old - dreamt,), 0, count)
         parts = [
             jax.tree.map(lambda leaf: leaf[rows], fresh),
-            replay.sample(history, history_key, old, config.history_age_power),
+            replay.sample(history, history_key, old, config.recency_exponent),
         ]
         if dreamt:
             parts.append(imagine(model, demos, history, imagined_key, dreamt))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
-    def lambda_returns(judge: Params, target: Params, rollout: Transition) -> jax.Array:
+    def lambda_returns(
+        discriminator_params: Params, target: Params, rollout: Transition
+    ) -> jax.Array:
         """G_t of the fresh rollout, flat `[T E]`."""
         successors = rollout.next_obs if config.reward_pairs == "next" else rollout.obs
         return jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
-            reward_of(logit(judge, rollout.obs, successors)),
+            reward_of(logit(discriminator_params, rollout.obs, successors)),
             value(target, rollout.next_obs),
             config.discount * ~rollout.terminal,
             rollout.terminal | rollout.truncated,
-            config.trace,
+            config.td_lambda,
         ).reshape(-1)
 
-    def one_step_targets(judge, target, discount, obs, next_obs, terminal) -> jax.Array:
+    def one_step_targets(
+        discriminator_params, target, discount, obs, next_obs, terminal
+    ) -> jax.Array:
         """d(s, s') + γ V̄(s'), `[B]`."""
-        rewards = reward_of(logit(judge, obs, next_obs))
+        rewards = reward_of(logit(discriminator_params, obs, next_obs))
         return rewards + discount * ~terminal * value(target, next_obs)
 
     def imagine(model: Params, demos: Demonstrations, history, key: jax.Array, count: int):
@@ -332,10 +347,10 @@ def make(
         assert recover is not None
         obs_key, noise_key, step_key = jax.random.split(key, 3)
         obs, _ = demonstrations.sample_pairs(demos, obs_key, count)
-        if len(entries) < spec.observation_size:
+        if len(observed) < spec.observation_size:
             own_key, noise_key = jax.random.split(noise_key)
             own = replay.sample(history, own_key, count)["obs"]
-            obs = own.at[:, jnp.asarray(entries)].set(obs[:, jnp.asarray(entries)])
+            obs = own.at[:, jnp.asarray(observed)].set(obs[:, jnp.asarray(observed)])
         noise = jax.random.normal(noise_key, obs.shape)
         obs = obs + config.imagined_spread * jnp.std(obs, axis=0) * noise
 
@@ -350,7 +365,9 @@ def make(
         terminal = jnp.zeros((count,), bool)
         return {"obs": obs, "next_obs": next_obs, "terminal": terminal}
 
-    def fit_value(fitted: Fit, target, judge, obs, targets, history, model, demos, key):
+    def fit_value(
+        fitted: Fit, target, discriminator_params, obs, targets, history, model, demos, key
+    ):
         """Fits V to `targets` at `obs` and one-step targets on history; moves V̄ along."""
 
         def step(carry, key: jax.Array):
@@ -358,16 +375,18 @@ def make(
             fresh_key, history_key, imagined_key = jax.random.split(key, 3)
             rows = jax.random.randint(fresh_key, (config.batch,), 0, targets.shape[0])
             past = replay.sample(
-                history, history_key, config.batch, config.history_age_power
+                history, history_key, config.batch, config.recency_exponent
             )
             steps = {name: past[name] for name in ("obs", "next_obs", "terminal")}
-            past_targets = one_step_targets(judge, target, config.discount, **steps)
+            past_targets = one_step_targets(
+                discriminator_params, target, config.discount, **steps
+            )
             if imagines and config.imagined_batch:
                 imagined = imagine(
                     model, demos, history, imagined_key, config.imagined_batch
                 )
                 imagined_targets = one_step_targets(
-                    judge, target, config.imagined_discount, **imagined
+                    discriminator_params, target, config.imagined_discount, **imagined
                 )
 
             def loss_fn(params):
@@ -392,62 +411,61 @@ def make(
         (fitted, target), metrics = jax.lax.scan(step, (fitted, target), keys)
         return fitted, target, jax.tree.map(jnp.mean, metrics)
 
-    return Agent(needs_actions=False, init=init, carry=planner.init, act=act, update=update)
+    return Agent(init=init, carry=planner.init, act=act, update=update)
 
 
-def critic(
-    spec: EnvSpec, config: Config, entries: tuple[int, ...]
-) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """What a trained planner thinks of states, for looking at.
-
-    Returns:
-      `logit(params, obs, next_obs)` and `value(params, obs)`: Acting parameters and
-      observations `[…, O]` to `[…]`.
-    """
-    logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
-    return (
-        lambda params, obs, next_obs: logit(params.discriminator, obs, next_obs),
-        lambda params, obs: value(params.value, obs),
+def shows(task: Task, config: Config) -> Shows:
+    """The reward d(s, s'), the value V and the plans that `act` weighed."""
+    logit = _logit_fn(task.spec, config, task.observed)
+    value = _value_fn(task.spec, config, task.observed)
+    return Shows(
+        reward=lambda params, obs, action, next_obs: logit(
+            params.discriminator, obs, next_obs
+        ),
+        value=lambda params, obs: value(params.value, obs),
+        plans=plan_samples(task, config),
     )
 
 
-def inspect(
-    spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[int, ...]
+def plan_samples(
+    task: Task, config: Config
 ) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-    """What `act` weighed, for looking at.
-
-    Returns:
-      `(params, carry, state, key) -> (paths [K, H + 1, O], weights [K], mean path
-      [H + 1, O])`: the last iteration's plans as the model foresees them, and the plan
-      that they were averaged to.
-    """
+    """What `act` weighed, as `Shows.plans` says."""
+    spec, observed = task.spec, task.observed
     planner = mppi.make(config.planner, spec.action_low, spec.action_high)
-    if config.online:
-        dynamics = engine.make(spec, config.model, config.model_rate).ensemble.dynamics
-    score_fn = _score_fn(spec, dynamics, config, entries)
+    learner = forward_model.make(spec, config.model, config.model_lr)
+    dynamics = _dynamics(task, config, learner)
+    score_fn = _score_fn(spec, dynamics, config, observed)
 
-    def look(params: Acting, carry: Plan, state: EnvState, key: jax.Array):
+    def look(params: InferenceParams, carry: Plan, state: EnvState, key: jax.Array):
         plan_key, model_key = jax.random.split(key)
         score = score_fn(params, state, model_key)
-        plans, weights = planner.trace(score, carry, plan_key, params.temperature)
+        plans, weights = planner.plan_samples(score, carry, plan_key, params.temperature)
         mean = jnp.sum(weights[:, None, None] * plans, axis=0)  # [H, U]
 
         def path(actions: jax.Array) -> jax.Array:
-            return foresight.path(dynamics, params.model, state, model_key, actions)
+            return foresight.imagine(dynamics, params.model, state, model_key, actions)
 
         return jax.vmap(path)(plans), weights, path(mean)
 
     return look
 
 
-def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[int, ...]):
+def _dynamics(task: Task, config: Config, learner: forward_model.Learner) -> Dynamics:
+    """What the planner rolls forward."""
+    if config.learned_model:
+        return learner.ensemble.dynamics
+    return task.require_dynamics("mpail")
+
+
+def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, observed: tuple[int, ...]):
     """`(params, state, key) -> score`, with `score` of actions `[H, U]`, `[]`."""
-    logit, value = _logit_fn(spec, config, entries), _value_fn(spec, config, entries)
+    logit, value = _logit_fn(spec, config, observed), _value_fn(spec, config, observed)
     reward_of = adversarial.reward_of(config.reward)
     horizon = config.planner.horizon
     markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
 
-    def score_fn(params: Acting, state: EnvState, key: jax.Array):
+    def score_fn(params: InferenceParams, state: EnvState, key: jax.Array):
         def reward(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
             del action
             return reward_of(logit(params.discriminator, obs, next_obs))
@@ -455,7 +473,7 @@ def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[
         def final(obs: jax.Array) -> jax.Array:
             return value(params.value, obs)
 
-        scores = foresight.scores(
+        scores = foresight.score_plan(
             dynamics, params.model, state, key, horizon, reward, final
         )
 
@@ -468,44 +486,44 @@ def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, entries: tuple[
     return score_fn
 
 
-def _networks(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
+def _networks(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
     """The discriminator's and the value's."""
-    seen = len(entries)
+    seen = len(observed)
     return (
         mlp.make_scalar(config.discriminator, (seen, seen)),
         mlp.make_scalar(config.value, (spec.observation_size,)),
     )
 
 
-def _logit_fn(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
+def _logit_fn(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
     """d: `(normalised params, obs […, O], next_obs […, O]) -> […]`."""
-    network, seen = _networks(spec, config, entries)[0], jnp.asarray(entries)
+    network, seen = _networks(spec, config, observed)[0], jnp.asarray(observed)
 
     def logit(params: Params, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
-        pair = config.sharpness * obs[..., seen], config.sharpness * next_obs[..., seen]
+        pair = config.input_scale * obs[..., seen], config.input_scale * next_obs[..., seen]
         return network.apply(params, *pair)
 
     return logit
 
 
-def _value_fn(spec: EnvSpec, config: Config, entries: tuple[int, ...]):
+def _value_fn(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
     """V: `(params, obs […, O]) -> […]`."""
-    return _networks(spec, config, entries)[1].apply
+    return _networks(spec, config, observed)[1].apply
 
 
-def _fitters(config: Config) -> tuple[fit.Fitter, fit.Fitter]:
+def _fitters(config: Config) -> tuple[fit.Optimizer, fit.Optimizer]:
     """The discriminator's and the value's."""
 
     def rate(start: float, steps: int) -> optax.ScalarOrSchedule:
-        return fit.halving(start, config.rate_half_life * steps)
+        return fit.exponential_decay(start, config.lr_half_life * steps)
 
     discriminator_tx = optax.adamw(
-        rate(config.discriminator_rate, config.discriminator_steps),
+        rate(config.discriminator_lr, config.discriminator_steps),
         b1=config.momentum,
         weight_decay=config.weight_decay,
     )
     value_tx = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adam(rate(config.value_rate, config.value_steps)),
+        optax.adam(rate(config.value_lr, config.value_steps)),
     )
     return fit.make(discriminator_tx), fit.make(value_tx)

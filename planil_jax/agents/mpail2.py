@@ -21,7 +21,7 @@ a the first action of π(·|z_H); plans of the policy compete in every iteration
 is what the model tells, and the planner finds the plans that the model is wrong about. What
 critics tell of the first action takes no model: it is asked about a state that was seen.
 Nor are critics right about what is seldom done, but of that they think differently. With
-`unanimous` a plan acts, when it does not explore, where every critic prefers its first
+`accept_if_all_critics_prefer` a plan acts, when it does not explore, where every critic prefers its first
 action to the policy's, and elsewhere the policy.
 
 An end for good is a latent state e of its own, from which no action leads elsewhere:
@@ -34,7 +34,7 @@ one that looks best. Demonstrations hold observations only.
 
 What v asks for is an action of the policy, which, where plans act, may be one that is never
 tried; what critics hope of it nothing then corrects, and step by step they hope for more.
-With μ > 0 what was done counts as well. Critics tell values in `value_unit`s, as those of
+With μ > 0 what was done counts as well. Critics tell values in `value_scale`s, as those of
 γ = 0.99 are a hundred times as large as rewards, and a network is slow to grow to them.
 
 Source: Han et al. 2026, MPAIL2, arXiv 2602.24121; the planner after Hansen, Su & Wang 2024,
@@ -43,7 +43,7 @@ whose absorbing state comes after what was seen last; here it takes that one's p
 Departures from its published code: the plan of the last step is where the next begins;
 actions are squashed once; G is the recursion above; the last reward of a plan counts; an
 end of time is no end; the replay is a ring; only the critics that are used are evaluated;
-μ and ω, which are 0 there, `value_unit`, 1, and `unanimous`, False.
+μ and ω, which are 0 there, `value_scale`, 1, and `accept_if_all_critics_prefer`, False.
 """
 
 import dataclasses
@@ -56,15 +56,18 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents import latent as engine
+from planil_jax.agents.common import latent_planning
 from planil_jax.base import (
     Agent,
     Demonstrations,
     EnvSpec,
     Fit,
     Metrics,
+    Needs,
     Network,
     Params,
+    Shows,
+    Task,
     Transition,
 )
 from planil_jax.data import replay
@@ -73,34 +76,43 @@ from planil_jax.losses import policy as losses
 from planil_jax.nets import fit, latent, mlp
 
 
-def _core() -> engine.Config:
-    usual = engine.Config()
+def _core() -> latent_planning.Config:
+    usual = latent_planning.Config()
     planner = dataclasses.replace(usual.planner, horizon=7, iterations=5)
     return dataclasses.replace(
-        usual, planner=planner, horizon=7, decay=0.95, encoder_share=0.1
+        usual, planner=planner, horizon=7, horizon_decay=0.95, encoder_share=0.1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    core: engine.Config = field(default_factory=_core)  # its `entropy` is α at first
+    core: latent_planning.Config = field(
+        default_factory=_core
+    )  # its `entropy_coef` is α at first
     reward: mlp.Config = field(
         default_factory=lambda: mlp.Config(hidden=(512, 512), activation="silu")
     )
     gradient_penalty: float = 0.1  # c_p
-    trace: float = 0.95  # λ
-    critic_trace: float = 0.0  # μ
-    value_unit: float = 1.0  # what a critic's output of 1 stands for
-    critic_share: float = 0.0  # ω, of a plan's score
-    unanimous: bool = False  # whether a plan acts only where all critics are for it
+    policy_lambda: float = 0.95  # λ
+    td_lambda: float = 0.0  # μ
+    value_scale: float = 1.0  # what a critic's output of 1 stands for
+    q_weight: float = 0.0  # ω, of a plan's score
+    accept_if_all_critics_prefer: bool = (
+        False  # whether a plan acts only where all critics are for it
+    )
     absorbing: bool = True  # whether an end for good lasts, or else is worth 0
     critic_grad_norm: float = 5.0
     policy_grad_norm: float = 1.0
 
 
+NEEDS = Needs(full_observations=True, pixels=True)
+
+
 @struct.dataclass
 class State:
-    params: engine.Acting  # its model: {"encoder", "step", "critics", "reward"}
+    params: (
+        latent_planning.InferenceParams
+    )  # its model: {"encoder", "step", "critics", "reward"}
     model: Fit  # of {"encoder", "step"}
     reward: Fit
     critics: Fit
@@ -110,30 +122,31 @@ class State:
     replay: replay.Replay | None  # None within a loop that does not change it
 
 
-def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
-    """MPAIL2 in an environment of this spec.
-
-    Args:
-      environments: E of the loop, by which the replay is laid out.
-    """
+def make(task: Task, config: Config) -> Agent:
+    """MPAIL2 in an environment of this spec."""
+    spec = task.spec
     core = config.core
-    lasting = spec.terminates and config.absorbing
-    parts = engine.make(spec, core, steps=core.planner.horizon)
-    size, end = core.network.latent, latent.aside(core.network)
+    absorbing = spec.terminates and config.absorbing
+    parts = latent_planning.make(spec, core, steps=core.planner.horizon)
+    size, end = core.network.latent, latent.absorbing_embedding(core.network)
     reward = mlp.make_scalar(config.reward, (size, size))
-    reward_fit = fit.make(engine.adam(core))
+    reward_fit = fit.make(latent_planning.adam(core))
 
-    def clipped(norm: float) -> fit.Fitter:
-        return fit.make(optax.chain(optax.clip_by_global_norm(norm), engine.adam(core)))
+    def clipped(norm: float) -> fit.Optimizer:
+        return fit.make(
+            optax.chain(optax.clip_by_global_norm(norm), latent_planning.adam(core))
+        )
 
     critics_fit = clipped(config.critic_grad_norm)
     policy_fit = clipped(config.policy_grad_norm)
-    carry, act = engine.acting(
+    carry, act = latent_planning.acting(
         spec,
         core,
         parts,
         functools.partial(plan_score, config, parts, reward),
-        functools.partial(all_prefer, parts) if config.unanimous else None,
+        functools.partial(all_critics_prefer, parts)
+        if config.accept_if_all_critics_prefer
+        else None,
     )
 
     def init(key: jax.Array) -> State:
@@ -142,9 +155,9 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         fitted_reward = reward_fit.init(reward.init(reward_key))
         critics = critics_fit.init(parts.critics.init(critics_key))
         policy = policy_fit.init(parts.policy.init(policy_key))
-        log_temperature = jnp.log(jnp.asarray(core.entropy, jnp.float32))
+        log_temperature = jnp.log(jnp.asarray(core.entropy_coef, jnp.float32))
         return State(
-            params=engine.Acting(
+            params=latent_planning.InferenceParams(
                 _model(model, fitted_reward, critics), policy.params, jnp.ones((), bool)
             ),
             model=model,
@@ -153,34 +166,36 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             policy=policy,
             temperature=reward_fit.init(log_temperature),
             target=critics.params,
-            replay=engine.empty_replay(spec, core, environments),
+            replay=latent_planning.empty_replay(spec, core, task.num_envs),
         )
 
     def update(
         state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
     ) -> tuple[State, Metrics]:
         assert state.replay is not None
-        held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, parts, core, past_ends=lasting)
-        warming, count = engine.warming(core, round_, rollout)
+        held = latent_planning.insert(state.replay, parts, rollout)
+        places = latent_planning.valid_starts(held, parts, core, past_ends=absorbing)
+        warming, count = latent_planning.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, expert_key, key = jax.random.split(key, 3)
-            own = engine.own(held, places, parts, core, own_key)
-            if lasting:
-                own = engine.staying(own)
-            shown = engine.expert_pairs(demos, parts, core, expert_key)
+            own = latent_planning.sample_replay(held, places, parts, core, own_key)
+            if absorbing:
+                own = latent_planning.absorbing_from_terminal(own)
+            shown = latent_planning.expert_pairs(demos, parts, core, expert_key)
             return learn(state, own, *shown, key)
 
         slim = dataclasses.replace(state, replay=None)
-        slim, metrics = engine.repeat(improve, slim, key, count)
+        slim, metrics = latent_planning.fori_mean(improve, slim, key, count)
         model = _model(slim.model, slim.reward, slim.critics)
-        params = engine.acting_after(core, state.params, model, slim.policy.params, warming)
+        params = latent_planning.ema_params(
+            core, state.params, model, slim.policy.params, warming
+        )
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
     def learn(
         state: State,
-        own: engine.Sequences,
+        own: latent_planning.Sequences,
         pairs: jax.Array,
         expert_ends: jax.Array,
         key: jax.Array,
@@ -188,7 +203,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         visit_key, reward_key, critic_key, policy_key = jax.random.split(key, 4)
 
         # The model; what it encoded serves all that follows.
-        of_model = functools.partial(model_loss, core, parts, end if lasting else None)
+        of_model = functools.partial(model_loss, core, parts, end if absorbing else None)
         gradients, (encoded, told) = jax.grad(of_model, has_aux=True)(
             state.model.params, own
         )  # encoded [H + 1, B, Z]
@@ -196,20 +211,20 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         expert = parts.model.encode(state.model.params, pairs)  # [2, B, Z]
 
         learner = encoded[:2]
-        if lasting:
+        if absorbing:
             stay, keys = 1 / (1 - parts.discount), jax.random.split(visit_key)
             expert = expert.at[1].set(jnp.where(expert_ends[:, None], end, expert[1]))
-            expert = visited(expert, expert_ends * stay, end, keys[0])
+            expert = reweight_absorbing(expert, expert_ends * stay, end, keys[0])
             # Each end of the learner's is in H sequences.
-            stays = own.terminal[-1] * stay / core.horizon
-            learner = visited(learner, stays, end, keys[1])
+            occupancy = own.terminal[-1] * stay / core.horizon
+            learner = reweight_absorbing(learner, occupancy, end, keys[1])
         of_reward = functools.partial(reward_loss, config, reward)
         gradients, told_reward = jax.grad(of_reward, has_aux=True)(
             state.reward.params, learner, expert, reward_key
         )
         fitted_reward = reward_fit.step(state.reward, gradients)
 
-        of_critics = functools.partial(critic_loss, config, parts, reward, lasting)
+        of_critics = functools.partial(critic_loss, config, parts, reward, absorbing)
         gradients, told_critic = jax.grad(of_critics, has_aux=True)(
             state.critics.params,
             state.target,
@@ -246,7 +261,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         )
         return state, told | told_reward | told_critic | told_policy
 
-    return Agent(needs_actions=False, init=init, carry=carry, act=act, update=update)
+    return Agent(init=init, carry=carry, act=act, update=update)
 
 
 def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
@@ -254,7 +269,9 @@ def _model(model: Fit, reward: Fit, critics: Fit) -> Params:
     return model.params | {"reward": reward.params, "critics": critics.params}
 
 
-def visited(pairs: jax.Array, stays: jax.Array, end: jax.Array, key: jax.Array):
+def reweight_absorbing(
+    pairs: jax.Array, occupancy: jax.Array, end: jax.Array, key: jax.Array
+):
     """Of pairs `[2, B, Z]` and of (e, e) as many, drawn as often as one is there.
 
     Without the steps that are spent in e a learner that falls at once is, by count, mostly
@@ -265,22 +282,28 @@ def visited(pairs: jax.Array, stays: jax.Array, end: jax.Array, key: jax.Array):
       stays: steps `[B]` spent in e after a pair, 0 where its episode goes on.
       end: e `[Z]`.
     """
-    count = len(stays)
-    weights = jnp.append(jnp.ones(count), jnp.sum(stays))
+    count = len(occupancy)
+    weights = jnp.append(jnp.ones(count), jnp.sum(occupancy))
     chosen = jax.random.choice(key, count + 1, (count,), p=weights / jnp.sum(weights))
     of_end = jnp.broadcast_to(end, (2, 1, len(end)))
     return jnp.concatenate([pairs, of_end], axis=1)[:, chosen]
 
 
 def value(
-    config: Config, parts: engine.Parts, pair: Params, z: jax.Array, actions: jax.Array
+    config: Config,
+    parts: latent_planning.Components,
+    pair: Params,
+    z: jax.Array,
+    actions: jax.Array,
 ) -> jax.Array:
     """q: the mean of two critics `[...]`."""
     told = parts.critics.apply(pair, z, actions)[..., 0]
-    return config.value_unit * jnp.mean(told, axis=0)
+    return config.value_scale * jnp.mean(told, axis=0)
 
 
-def first_action(parts: engine.Parts, policy_params: Params, z: jax.Array, key: jax.Array):
+def first_action(
+    parts: latent_planning.Components, policy_params: Params, z: jax.Array, key: jax.Array
+):
     """What π does at once in z `[..., Z]`, `[..., U]`."""
     chosen = parts.policy.apply(policy_params, z)
     chosen = jax.tree.map(lambda leaf: leaf[..., 0, :], chosen)
@@ -289,16 +312,16 @@ def first_action(parts: engine.Parts, policy_params: Params, z: jax.Array, key: 
 
 def plan_score(
     config: Config,
-    parts: engine.Parts,
+    parts: latent_planning.Components,
     reward: Network,
-    params: engine.Acting,
+    params: latent_planning.InferenceParams,
     z_0: jax.Array,
     key: jax.Array,
 ) -> Callable[[jax.Array], jax.Array]:
     """The score of plans from z_0 `[Z]`: `(actions [H, U]) -> []`."""
     pair_key, last_key = jax.random.split(key)
     pair = latent.choose(params.model["critics"], pair_key)
-    share = config.critic_share  # 0: nobody is asked about the first action
+    share = config.q_weight  # 0: nobody is asked about the first action
 
     def score(actions: jax.Array) -> jax.Array:
         total, z = jnp.zeros(()), z_0
@@ -316,9 +339,9 @@ def plan_score(
     return score
 
 
-def all_prefer(
-    parts: engine.Parts,
-    params: engine.Acting,
+def all_critics_prefer(
+    parts: latent_planning.Components,
+    params: latent_planning.InferenceParams,
     z: jax.Array,
     planned: jax.Array,
     own: jax.Array,
@@ -331,10 +354,10 @@ def all_prefer(
 
 def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
     """r: `(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`."""
-    parts, size = engine.make(spec, config.core), config.core.network.latent
+    parts, size = latent_planning.make(spec, config.core), config.core.network.latent
     network = mlp.make_scalar(config.reward, (size, size))
 
-    def reward(params: engine.Acting, obs, action, next_obs) -> jax.Array:
+    def reward(params: latent_planning.InferenceParams, obs, action, next_obs) -> jax.Array:
         del action
         zs = parts.model.encode(params.model, jnp.stack([obs, next_obs]))
         return network.apply(params.model["reward"], zs[0], zs[1])
@@ -346,11 +369,11 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
 
 
 def model_loss(
-    core: engine.Config,
-    parts: engine.Parts,
+    core: latent_planning.Config,
+    parts: latent_planning.Components,
     end: jax.Array | None,
     params: Params,
-    own: engine.Sequences,
+    own: latent_planning.Sequences,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """Of {"encoder", "step"}, with ẑ `[H + 1, B, Z]` and metrics.
 
@@ -362,7 +385,7 @@ def model_loss(
     if end is not None:
         later = jnp.where(own.terminal[..., None], end, later)
     zs = parts.model.rollout(params, first, own.actions)
-    loss = world_model.consistency(zs[1:], later, core.decay)
+    loss = world_model.consistency(zs[1:], later, core.horizon_decay)
     encoded = jnp.concatenate([jax.lax.stop_gradient(first)[None], later])
     return loss, (encoded, {"model/consistency": loss})
 
@@ -395,14 +418,14 @@ def reward_loss(
 
 def critic_loss(
     config: Config,
-    parts: engine.Parts,
+    parts: latent_planning.Components,
     reward: Network,
-    lasting: bool,
+    absorbing: bool,
     params: Params,
     target: Params,
     reward_params: Params,
     policy_params: Params,
-    own: engine.Sequences,
+    own: latent_planning.Sequences,
     encoded: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
@@ -412,14 +435,14 @@ def critic_loss(
       lasting: whether an end for good lasts, or else is worth 0.
     """
     pair_key, action_key, dropout_key = jax.random.split(key, 3)
-    gamma, mu, unit = parts.discount, config.critic_trace, config.value_unit
+    gamma, mu, unit = parts.discount, config.td_lambda, config.value_scale
     z, following = encoded[:-1], encoded[1:]
     rewards = reward.apply(reward_params, z, following)  # [H, B]
     actions = first_action(parts, policy_params, following, action_key)
     told = parts.critics.apply(latent.choose(target, pair_key), following, actions)
     next_values = unit * jnp.min(told[..., 0], axis=0)
-    stays = reward.apply(reward_params, following, following) / (1 - gamma)
-    next_values = jnp.where(own.terminal, stays if lasting else 0.0, next_values)
+    occupancy = reward.apply(reward_params, following, following) / (1 - gamma)
+    next_values = jnp.where(own.terminal, occupancy if absorbing else 0.0, next_values)
     foreseen = jax.vmap(returns.lambda_returns, (1, 1, None, 1, None), 1)(
         rewards, next_values, jnp.full(len(rewards), gamma), own.terminal, mu
     )
@@ -431,7 +454,7 @@ def critic_loss(
 
 def policy_loss(
     config: Config,
-    parts: engine.Parts,
+    parts: latent_planning.Components,
     reward: Network,
     params: Params,
     model: Params,
@@ -452,7 +475,7 @@ def policy_loss(
     gain = values[-1]
     for t in reversed(range(len(actions))):
         foreseen = rewards[t] + gamma * gain
-        gain = config.trace * values[t] + (1 - config.trace) * foreseen
+        gain = config.policy_lambda * values[t] + (1 - config.policy_lambda) * foreseen
         gain -= temperature * log_probs[:, t]
     return -jnp.mean(gain), (
         log_probs,
@@ -462,3 +485,8 @@ def policy_loss(
             "policy/temperature": temperature,
         },
     )
+
+
+def shows(task: Task, config: Config) -> Shows:
+    """The reward that was recovered."""
+    return Shows(reward=recovered_reward(task.spec, config))

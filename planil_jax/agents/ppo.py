@@ -33,7 +33,9 @@ from planil_jax.base import (
     EnvState,
     Fit,
     Metrics,
+    Needs,
     Params,
+    Task,
     Transition,
     UsageError,
 )
@@ -47,21 +49,24 @@ class Config:
     policy: heads.Config = field(default_factory=heads.Config)
     value: mlp.Config = field(default_factory=lambda: mlp.Config(activation="tanh"))
     discount: float = 0.99  # γ
-    trace: float = 0.95  # λ
+    gae_lambda: float = 0.95  # λ
     epochs: int = 10  # passes over a rollout
     minibatches: int = 32  # that a pass is cut into
-    clip: float = 0.2  # ε
-    entropy: float = 0.0  # c_H
-    rate: float = 3e-4  # Adam
-    rate_half_life: int = 0  # rounds in which the rate halves; 0: it stays
+    clip_eps: float = 0.2  # ε
+    entropy_coef: float = 0.0  # c_H
+    learning_rate: float = 3e-4  # Adam
+    lr_half_life: int = 0  # rounds in which the rate halves; 0: it stays
     max_grad_norm: float = 0.5
     normalise_observations: bool = True
     scale_rewards: bool = True
-    memory: float = 1e5  # steps by which the scale of rewards is known; older ones fade
+    stats_cap: float = 1e5  # steps by which the scale of rewards is known; older ones fade
+
+
+NEEDS = Needs(demonstrations=False)
 
 
 @struct.dataclass
-class Acting:
+class InferenceParams:
     """The part that acts and is exported."""
 
     policy: Params
@@ -70,7 +75,7 @@ class Acting:
 
 @struct.dataclass
 class State:
-    params: Acting
+    params: InferenceParams
     learner: Fit  # of {policy, value}
     sums: normalise.Moments  # [1], of discounted sums of rewards
 
@@ -82,7 +87,7 @@ class Engine(NamedTuple):
     # (params, carry, EnvState, key, explore) -> (action [U], carry)
     act: Callable[..., tuple[jax.Array, tuple]]
     # (params, obs [..., O], actions [..., U]) -> log-densities [...]
-    log_prob: Callable[[Acting, jax.Array, jax.Array], jax.Array]
+    log_prob: Callable[[InferenceParams, jax.Array, jax.Array], jax.Array]
     # (acting, value's params, unit [], obs [..., O]) -> [...], in units of reward
     value: Callable[..., jax.Array]
     unit: Callable[[State], jax.Array]  # how much reward the value calls 1, []
@@ -91,17 +96,15 @@ class Engine(NamedTuple):
     improve: Callable[..., tuple[State, Metrics]]
 
 
-def make(spec: EnvSpec, config: Config) -> Agent:
+def make(task: Task, config: Config) -> Agent:
     """PPO for the task's own reward: no imitator; demonstrations are not looked at."""
-    ppo = engine(spec, config)
+    ppo = engine(task.spec, config)
 
     def update(state: State, rollout: Transition, demos, key: jax.Array, round_):
         del demos, round_
         return ppo.improve(state, rollout, rollout.reward, key)
 
-    return Agent(
-        needs_actions=False, init=ppo.init, carry=lambda: (), act=ppo.act, update=update
-    )
+    return Agent(init=ppo.init, carry=lambda: (), act=ppo.act, update=update)
 
 
 def engine(spec: EnvSpec, config: Config) -> Engine:
@@ -110,7 +113,7 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
     policy = heads.make(config.policy, sizes, spec.action_low, spec.action_high)
     value_net = mlp.make_scalar(config.value, sizes)
     steps_a_round = config.epochs * config.minibatches
-    rate = fit.halving(config.rate, config.rate_half_life * steps_a_round)
+    rate = fit.exponential_decay(config.learning_rate, config.lr_half_life * steps_a_round)
     fitter = fit.make(
         optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5)
@@ -121,21 +124,23 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
         policy_key, value_key = jax.random.split(key)
         params = {"policy": policy.init(policy_key), "value": value_net.init(value_key)}
         moments = normalise.init(spec.observation_size)
-        acting = Acting(policy=params["policy"], moments=moments)
+        acting = InferenceParams(policy=params["policy"], moments=moments)
         return State(acting, fitter.init(params), normalise.init(1))
 
-    def distribution(params: Acting, obs: jax.Array) -> heads.Squashed:
+    def distribution(params: InferenceParams, obs: jax.Array) -> heads.TanhNormal:
         return policy.apply(params.policy, normalise.apply(params.moments, obs))
 
-    def act(params: Acting, carry, state: EnvState, key: jax.Array, explore: bool):
+    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
         chosen = distribution(params, state.obs)
         action = policy.sample(chosen, key)[0] if explore else policy.mode(chosen)
         return action, carry
 
-    def log_prob(params: Acting, obs: jax.Array, actions: jax.Array) -> jax.Array:
+    def log_prob(params: InferenceParams, obs: jax.Array, actions: jax.Array) -> jax.Array:
         return policy.log_prob(distribution(params, obs), actions)
 
-    def value(params: Acting, value_params: Params, unit: jax.Array, obs: jax.Array):
+    def value(
+        params: InferenceParams, value_params: Params, unit: jax.Array, obs: jax.Array
+    ):
         return unit * value_net.apply(value_params, normalise.apply(params.moments, obs))
 
     def unit(state: State) -> jax.Array:
@@ -149,7 +154,7 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
         ends = rollout.terminal | rollout.truncated  # [T, E]
         sums = discounted_sums(rewards, ends)
         state = dataclasses.replace(
-            state, sums=normalise.update(state.sums, sums, config.memory)
+            state, sums=normalise.update(state.sums, sums, config.stats_cap)
         )
         unit_value = functools.partial(
             value, state.params, state.learner.params["value"], jnp.ones(())
@@ -161,7 +166,7 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
             unit_value(rollout.next_obs),
             config.discount * ~rollout.terminal,
             ends,
-            config.trace,
+            config.gae_lambda,
         )
         steps = {
             "obs": normalise.apply(state.params.moments, rollout.obs),
@@ -175,7 +180,7 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
         moments = state.params.moments
         if config.normalise_observations:
             moments = normalise.update(moments, rollout.obs)
-        acting = Acting(policy=learner.params["policy"], moments=moments)
+        acting = InferenceParams(policy=learner.params["policy"], moments=moments)
         spread = jnp.maximum(jnp.var(targets), 1e-8)  # targets may be all alike
         metrics["value/explained"] = 1 - jnp.var(targets - values) / spread
         return State(acting, learner, state.sums), metrics
@@ -223,12 +228,12 @@ def engine(spec: EnvSpec, config: Config) -> Engine:
         advantages = batch["advantage"] - jnp.mean(batch["advantage"])
         advantages = advantages / (jnp.std(advantages) + 1e-6)
         surrogate = losses.clipped_surrogate(
-            log_probs, batch["log_prob"], advantages, config.clip
+            log_probs, batch["log_prob"], advantages, config.clip_eps
         )
         entropy = -jnp.mean(policy.sample(chosen, key)[1])
         errors = value_net.apply(params["value"], batch["obs"]) - batch["target"]
         value_loss = jnp.mean(errors**2)
-        loss = surrogate - config.entropy * entropy + value_loss
+        loss = surrogate - config.entropy_coef * entropy + value_loss
         return loss, {
             "policy/loss": surrogate,
             "policy/entropy": entropy,

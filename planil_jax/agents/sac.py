@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.base import Agent, EnvSpec, EnvState, Fit, Metrics, Params, Transition
+from planil_jax.base import Agent, EnvState, Fit, Metrics, Needs, Params, Task, Transition
 from planil_jax.data import replay
 from planil_jax.losses import policy as losses
 from planil_jax.nets import fit, heads, mlp
@@ -38,10 +38,13 @@ class Config:
     steps: int = 200  # gradient steps a round
     batch: int = 128
     capacity: int = 20_000  # steps of each environment that are kept
-    rate: float = 1e-3  # Adam, of policy, critics and temperature
+    learning_rate: float = 1e-3  # Adam, of policy, critics and temperature
     target_rate: float = 0.005  # τ
     temperature: float = 0.2  # α at first
     learn_temperature: bool = True
+
+
+NEEDS = Needs(demonstrations=False)
 
 
 @struct.dataclass
@@ -54,16 +57,13 @@ class State:
     replay: replay.Replay  # of {obs, action, reward, next_obs, terminal}
 
 
-def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
-    """SAC for the task's own reward: no imitator; demonstrations are not looked at.
-
-    Args:
-      environments: E of the loop, by which the replay is laid out.
-    """
+def make(task: Task, config: Config) -> Agent:
+    """SAC for the task's own reward: no imitator; demonstrations are not looked at."""
+    spec = task.spec
     obs_size, action_size = spec.observation_size, spec.action_size
     policy = heads.make(config.policy, (obs_size,), spec.action_low, spec.action_high)
     critic = mlp.make_scalar(config.critic, (obs_size, action_size))
-    fitter = fit.make(optax.adam(config.rate))
+    fitter = fit.make(optax.adam(config.learning_rate))
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
     def q_values(params: Params, obs: jax.Array, actions: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             critics=critics,
             target=critics.params,
             temperature=fitter.init(log_temperature),
-            replay=replay.init(step, config.capacity, environments),
+            replay=replay.init(step, config.capacity, task.num_envs),
         )
 
     def update(state: State, rollout: Transition, demos, key: jax.Array, round_):
@@ -165,4 +165,4 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
             "policy/temperature": temperature,
         }
 
-    return Agent(needs_actions=False, init=init, carry=lambda: (), act=act, update=update)
+    return Agent(init=init, carry=lambda: (), act=act, update=update)

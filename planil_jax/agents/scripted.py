@@ -82,7 +82,9 @@ def _planning(env: Environment, dynamics: Dynamics, config: Config) -> Agent:
     def act(params, carry: Plan, state: EnvState, key: jax.Array, explore: bool):
         plan_key, model_key = jax.random.split(key)
         horizon = config.planner.horizon
-        scores = foresight.scores(dynamics, params, state, model_key, horizon, step_score)
+        scores = foresight.score_plan(
+            dynamics, params, state, model_key, horizon, step_score
+        )
 
         def score(actions: jax.Array) -> jax.Array:
             return jnp.sum(scores(actions))
@@ -91,7 +93,6 @@ def _planning(env: Environment, dynamics: Dynamics, config: Config) -> Agent:
         return planner.plan(score, carry, plan_key, config.temperature, explore, kept)
 
     return Agent(
-        needs_actions=False,
         init=lambda key: State(dynamics.init(key)),
         carry=planner.init,
         act=act,

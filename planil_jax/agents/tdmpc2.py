@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from planil_jax.agents import latent as engine
-from planil_jax.base import Agent, EnvSpec, Fit, Metrics, Params, Transition
+from planil_jax.agents.common import latent_planning
+from planil_jax.base import Agent, Fit, Metrics, Needs, Params, Task, Transition
 from planil_jax.data import replay
 from planil_jax.losses import two_hot, world_model
 from planil_jax.nets import fit, latent
@@ -36,15 +36,18 @@ from planil_jax.nets import fit, latent
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    core: engine.Config = field(default_factory=engine.Config)
+    core: latent_planning.Config = field(default_factory=latent_planning.Config)
     consistency: float = 20.0  # c_z
     task: float = 0.1  # c
     scale_rate: float = 0.01  # of S
 
 
+NEEDS = Needs(demonstrations=False, pixels=True)
+
+
 @struct.dataclass
 class State:
-    params: engine.Acting
+    params: latent_planning.InferenceParams
     model: Fit  # of {"encoder", "step", "reward", "critics"}
     policy: Fit
     target: Params  # Q̄
@@ -52,13 +55,10 @@ class State:
     replay: replay.Replay | None  # None within a loop that does not change it
 
 
-def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
-    """TD-MPC2 for the task's own reward: no imitator; demonstrations are not looked at.
-
-    Args:
-      environments: E of the loop, by which the replay is laid out.
-    """
-    core, parts = config.core, engine.make(spec, config.core, two_hot.BINS)
+def make(task: Task, config: Config) -> Agent:
+    """TD-MPC2 for the task's own reward: no imitator; demonstrations are not looked at."""
+    spec = task.spec
+    core, parts = config.core, latent_planning.make(spec, config.core, two_hot.BINS)
     model, critics, policy, gamma = parts.model, parts.critics, parts.policy, parts.discount
     sizes = (core.network.latent, spec.action_size)
     reward = latent.make_head(core.network, sizes, two_hot.BINS)
@@ -67,7 +67,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         """`[2, ...]`."""
         return two_hot.decode(critics.apply(pair, z, actions))
 
-    def score(params: engine.Acting, z_0: jax.Array, key: jax.Array):
+    def score(params: latent_planning.InferenceParams, z_0: jax.Array, key: jax.Array):
         pair_key, last_key = jax.random.split(key)
         pair = latent.choose(params.model["critics"], pair_key)
 
@@ -82,7 +82,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
 
         return of_plan
 
-    carry, act = engine.acting(spec, core, parts, score)
+    carry, act = latent_planning.acting(spec, core, parts, score)
 
     # ---------------------------------------------------------------------------- learning
 
@@ -95,12 +95,14 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         fitted = parts.model_fit.init(params)
         fitted_policy = parts.policy_fit.init(policy.init(policy_key))
         return State(
-            params=engine.Acting(params, fitted_policy.params, jnp.ones((), bool)),
+            params=latent_planning.InferenceParams(
+                params, fitted_policy.params, jnp.ones((), bool)
+            ),
             model=fitted,
             policy=fitted_policy,
             target=params["critics"],
             scale=jnp.ones(()),
-            replay=engine.empty_replay(spec, core, environments, rewards=True),
+            replay=latent_planning.empty_replay(spec, core, task.num_envs, rewards=True),
         )
 
     def update(
@@ -108,22 +110,28 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
     ) -> tuple[State, Metrics]:
         del demos
         assert state.replay is not None
-        held = engine.remember(state.replay, parts, rollout)
-        places = engine.starts(held, parts, core)
-        warming, count = engine.warming(core, round_, rollout)
+        held = latent_planning.insert(state.replay, parts, rollout)
+        places = latent_planning.valid_starts(held, parts, core)
+        warming, count = latent_planning.warming(core, round_, rollout)
 
         def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
             own_key, key = jax.random.split(key)
-            return learn(state, engine.own(held, places, parts, core, own_key), key)
+            return learn(
+                state,
+                latent_planning.sample_replay(held, places, parts, core, own_key),
+                key,
+            )
 
         slim = dataclasses.replace(state, replay=None)
-        slim, metrics = engine.repeat(improve, slim, key, count)
-        params = engine.acting_after(
+        slim, metrics = latent_planning.fori_mean(improve, slim, key, count)
+        params = latent_planning.ema_params(
             core, state.params, slim.model.params, slim.policy.params, warming
         )
         return dataclasses.replace(slim, params=params, replay=held), metrics
 
-    def learn(state: State, own: engine.Sequences, key: jax.Array) -> tuple[State, Metrics]:
+    def learn(
+        state: State, own: latent_planning.Sequences, key: jax.Array
+    ) -> tuple[State, Metrics]:
         model_key, pair_key, policy_key = jax.random.split(key, 3)
         gradients, (zs, metrics) = jax.grad(model_loss, has_aux=True)(
             state.model.params, state.policy.params, state.target, own, model_key
@@ -134,7 +142,7 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         def value(zs: jax.Array, actions: jax.Array) -> jax.Array:
             return jnp.mean(q_values(pair, zs, actions), axis=0)
 
-        fitted_policy, told = engine.fit_policy(
+        fitted_policy, told = latent_planning.fit_policy(
             parts,
             core,
             state.policy,
@@ -155,7 +163,11 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         return state, metrics | told | {"policy/scale": state.scale}
 
     def model_loss(
-        params: Params, policy_params, target, own: engine.Sequences, key: jax.Array
+        params: Params,
+        policy_params,
+        target,
+        own: latent_planning.Sequences,
+        key: jax.Array,
     ):
         assert own.rewards is not None  # the replay holds them
         pair_key, action_key, dropout_key = jax.random.split(key, 3)
@@ -172,13 +184,15 @@ def make(spec: EnvSpec, config: Config, environments: int) -> Agent:
         logits = critics.apply(params["critics"], zs[:-1], own.actions, key=dropout_key)
         of_values = jnp.mean(jax.vmap(two_hot.cross_entropy, (0, None))(logits, targets), 0)
         losses = {
-            "model/consistency": world_model.consistency(zs[1:], encoded, core.decay),
-            "reward/loss": world_model.over_horizon(of_rewards.mean(1), core.decay),
-            "critic/loss": world_model.over_horizon(of_values.mean(1), core.decay),
+            "model/consistency": world_model.consistency(
+                zs[1:], encoded, core.horizon_decay
+            ),
+            "reward/loss": world_model.over_horizon(of_rewards.mean(1), core.horizon_decay),
+            "critic/loss": world_model.over_horizon(of_values.mean(1), core.horizon_decay),
         }
         total = config.consistency * losses["model/consistency"] + config.task * (
             losses["reward/loss"] + losses["critic/loss"]
         )
         return total, (zs, losses | {"critic/mean": jnp.mean(targets)})
 
-    return Agent(needs_actions=False, init=init, carry=carry, act=act, update=update)
+    return Agent(init=init, carry=carry, act=act, update=update)

@@ -124,7 +124,7 @@ def refuse_numbers(
     array: np.ndarray,
     where: str,
     complaint: str,
-    entries: Sequence[str] = (),
+    observed: Sequence[str] = (),
 ) -> None:
     """Names the first bad number of an episode's array, if there is one.
 
@@ -141,7 +141,7 @@ def refuse_numbers(
     if not bad.any():
         return
     step, *column = (int(index) for index in np.argwhere(bad)[0])
-    entry = f", entry {entries[column[0]] if entries else column[0]!r}" if column else ""
+    entry = f", entry {observed[column[0]] if observed else column[0]!r}" if column else ""
     value = array[(step, *column)]
     raise UsageError(f"{where}, step {step}{entry}: {value:g} is {complaint}; {AGAIN}.")
 
@@ -230,7 +230,7 @@ def _card(path: Path, array: np.ndarray) -> Card:
             f"{VERSION}: install a newer one."
         )
     try:
-        return config.freeze(held, Card())
+        return config.from_config_dict(held, Card())
     except UsageError as error:
         raise UsageError(f"{path}: its card is unsound: {error}") from None
 
@@ -324,8 +324,8 @@ def _check(path: Path, episodes: Sequence[Episode], card: Card) -> None:
                     f"card and the other arrays want {wanted}; {AGAIN}."
                 )
             if array is not None and not _pictures(array):
-                where, entries = f"{path}: {name} of episode {n}", names * (name == "obs")
-                refuse_numbers(~np.isfinite(array), array, where, "not finite", entries)
+                where, observed = f"{path}: {name} of episode {n}", names * (name == "obs")
+                refuse_numbers(~np.isfinite(array), array, where, "not finite", observed)
 
 
 def _check_card(path: Path, card: Card, episodes: int) -> None:

@@ -68,7 +68,7 @@ def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
         actions=None if episodes[0].actions is None else jnp.asarray(actions),
         length=jnp.array(lengths, jnp.int32),
         terminal=jnp.array([episode.terminal for episode in episodes], bool),
-        entries=tuple(sorted(columns)),
+        observed=tuple(sorted(columns)),
     )
 
 
@@ -80,7 +80,7 @@ def none(spec: EnvSpec) -> Demonstrations:
         actions=None,
         length=jnp.ones((1,), jnp.int32),
         terminal=jnp.zeros((1,), bool),
-        entries=tuple(range(spec.observation_size)),
+        observed=tuple(range(spec.observation_size)),
     )
 
 

@@ -16,11 +16,11 @@ class Replay:
     size: jax.Array  # [] int32, steps held, up to C
 
 
-def init(step: Any, capacity: int, environments: int) -> Replay:
+def init(step: Any, capacity: int, num_envs: int) -> Replay:
     """An empty ring for steps of the shapes and dtypes of `step`, one environment's."""
 
     def empty(leaf: jax.Array) -> jax.Array:
-        return jnp.zeros((capacity, environments, *leaf.shape), leaf.dtype)
+        return jnp.zeros((capacity, num_envs, *leaf.shape), leaf.dtype)
 
     zero = jnp.zeros((), jnp.int32)
     return Replay(steps=jax.tree.map(empty, step), cursor=zero, size=zero)
@@ -45,7 +45,9 @@ def insert(replay: Replay, rollout: Any) -> Replay:
     )
 
 
-def sample(replay: Replay, key: jax.Array, batch: int, age_power: float = 1.0) -> Any:
+def sample(
+    replay: Replay, key: jax.Array, batch: int, recency_exponent: float = 1.0
+) -> Any:
     """Draws `batch` steps `[B, …]`, with replacement; the ring must not be empty.
 
     Args:
@@ -53,10 +55,10 @@ def sample(replay: Replay, key: jax.Array, batch: int, age_power: float = 1.0) -
         is drawn with probability q^(1 / age_power).
     """
     row_key, column_key = jax.random.split(key)
-    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
-    age = _by_age(row_key, batch, replay.size, age_power)
+    capacity, num_envs = jax.tree.leaves(replay.steps)[0].shape[:2]
+    age = _by_age(row_key, batch, replay.size, recency_exponent)
     rows = (_oldest(replay) + age) % capacity
-    columns = jax.random.randint(column_key, (batch,), 0, environments)
+    columns = jax.random.randint(column_key, (batch,), 0, num_envs)
     return jax.tree.map(lambda ring: ring[rows, columns], replay.steps)
 
 
@@ -87,30 +89,34 @@ def sample_sequences(
     key: jax.Array,
     batch: int,
     length: int,
-    age_power: float = 1.0,
+    recency_exponent: float = 1.0,
 ) -> Any:
     """Draws sequences `[length, B, ...]` of consecutive steps from `starts`, by age as
     `sample` does.
 
     Where there is none yet, what comes is one sequence, across an end.
     """
-    age, column = draw_starts(replay, starts, key, batch, age_power)
+    age, column = draw_starts(replay, starts, key, batch, recency_exponent)
     return at(replay, age + jnp.arange(length)[:, None], column)
 
 
 def draw_starts(
-    replay: Replay, starts: jax.Array, key: jax.Array, batch: int, age_power: float = 1.0
+    replay: Replay,
+    starts: jax.Array,
+    key: jax.Array,
+    batch: int,
+    recency_exponent: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws ages and columns `[B]` of steps from `starts`, as `sample` does from all."""
     count = jnp.maximum(starts[-1], 1)
-    if age_power == 1.0:
+    if recency_exponent == 1.0:
         index = jax.random.randint(key, (batch,), 0, count)
     else:
-        index = _by_age(key, batch, count, age_power)
+        index = _by_age(key, batch, count, recency_exponent)
     place = jnp.searchsorted(starts, index, side="right")  # [B]
-    capacity, environments = jax.tree.leaves(replay.steps)[0].shape[:2]
-    place = jnp.minimum(place, capacity * environments - 1)
-    return place // environments, place % environments
+    capacity, num_envs = jax.tree.leaves(replay.steps)[0].shape[:2]
+    place = jnp.minimum(place, capacity * num_envs - 1)
+    return place // num_envs, place % num_envs
 
 
 def at(replay: Replay, age: jax.Array, column: jax.Array) -> Any:
@@ -158,16 +164,18 @@ def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> A
     While fewer than `length` steps are held, what follows the newest is not yet one.
     """
     age_key, column_key = jax.random.split(key)
-    environments = jax.tree.leaves(replay.steps)[0].shape[1]
+    num_envs = jax.tree.leaves(replay.steps)[0].shape[1]
     starts = jnp.maximum(replay.size - length + 1, 1)
     age = jax.random.randint(age_key, (batch,), 0, starts)
-    column = jax.random.randint(column_key, (batch,), 0, environments)
+    column = jax.random.randint(column_key, (batch,), 0, num_envs)
     return at(replay, age + jnp.arange(length)[:, None], column)
 
 
-def _by_age(key: jax.Array, batch: int, count: jax.Array, age_power: float) -> jax.Array:
+def _by_age(
+    key: jax.Array, batch: int, count: jax.Array, recency_exponent: float
+) -> jax.Array:
     """Places `[batch]` in an order of `count` by age, as `sample` says."""
-    share = jax.random.uniform(key, (batch,)) ** age_power
+    share = jax.random.uniform(key, (batch,)) ** recency_exponent
     return jnp.minimum((share * count).astype(jnp.int32), count - 1)
 
 

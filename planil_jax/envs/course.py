@@ -35,7 +35,9 @@ _FULL_STEER = 0.488  # radians of front wheel, as the demonstrator believes
 _POINTS = 160  # of the polygon that stands for the course
 
 
-def along(make_car: Callable[..., Environment], name: str) -> Callable[..., Environment]:
+def with_course(
+    make_car: Callable[..., Environment], name: str
+) -> Callable[..., Environment]:
     """What makes the course, of what makes a task with its car; the options are the car's.
 
     An episode lasts 200 control steps unless `episode_length` says otherwise.
@@ -64,7 +66,7 @@ def _along(env: Environment, name: str) -> Environment:
     )
 
 
-make = along(navigation.make, "course")
+make = with_course(navigation.make, "course")
 
 
 def course() -> np.ndarray:
@@ -88,8 +90,10 @@ def pursue(obs: jax.Array) -> jax.Array:
     farther = jnp.roll(distances, -nearest) >= _LOOKAHEAD
     aim = away[(nearest + jnp.argmax(farther)) % _POINTS]
     cos, sin = obs[2], obs[3]
-    ahead, aside = cos * aim[0] + sin * aim[1], -sin * aim[0] + cos * aim[1]
-    wheel = jnp.arctan(2 * aside * navigation.WHEELBASE / (ahead**2 + aside**2))
+    ahead, absorbing_embedding = cos * aim[0] + sin * aim[1], -sin * aim[0] + cos * aim[1]
+    wheel = jnp.arctan(
+        2 * absorbing_embedding * navigation.WHEELBASE / (ahead**2 + absorbing_embedding**2)
+    )
     steer = jnp.clip(wheel / _FULL_STEER, -1.0, 1.0)
     throttle = SPEED / navigation.MAX_SPEED * (1 + (SPEED - obs[4]) / 2)
     return jnp.stack([jnp.clip(throttle, 0.0, 1.0), steer])

@@ -145,7 +145,7 @@ def look(model: mujoco.MjModel, camera: str, height: int, width: int) -> Config:
 # ------------------------------------------------------------------- scenes of environments
 
 
-class Standing(NamedTuple):
+class ScenePose(NamedTuple):
     """A MuJoCo model, and how it stands in a state of an environment."""
 
     model: mujoco.MjModel
@@ -156,7 +156,7 @@ class Standing(NamedTuple):
 class OfModel(NamedTuple):
     """A scene that is a MuJoCo model: (name, view) -> what draws a sim."""
 
-    stand: Callable[[str], Standing]  # (name of the environment)
+    stand: Callable[[str], ScenePose]  # (name of the environment)
 
     def __call__(self, name: str, view: View) -> Draw:
         model, positions = self.stand(name)
@@ -169,36 +169,36 @@ def of_mjcf(model: mujoco.MjModel) -> OfModel:
 
     scenes.register("arm", mjcf_scene.of_mjcf(model))
     """
-    return OfModel(lambda name: Standing(model, _placed))
+    return OfModel(lambda name: ScenePose(model, _placed))
 
 
-def _gym(name: str) -> Standing:
+def _gym(name: str) -> ScenePose:
     from planil_jax.envs import gym_mjx
 
     task = name.partition("/")[2]
     model = gym_mjx._load(task, gym_mjx.TASKS[task].file)
-    return Standing(model, lambda body: (body.qpos,))
+    return ScenePose(model, lambda body: (body.qpos,))
 
 
-def _kitchen(name: str) -> Standing:
+def _kitchen(name: str) -> ScenePose:
     from planil_jax.envs.kitchen import model
 
-    return Standing(model(), _placed)
+    return ScenePose(model(), _placed)
 
 
-def _brax(name: str) -> Standing:
+def _brax(name: str) -> ScenePose:
     from brax import envs as brax_envs
 
     task, _, backend = name.partition("/")[2].partition("/")
     env = brax_envs.get_environment(task, **({"backend": backend} if backend else {}))
-    return Standing(env.sys.mj_model, lambda state: (state.pipeline_state.q,))
+    return ScenePose(env.sys.mj_model, lambda state: (state.pipeline_state.q,))
 
 
-def _playground(name: str) -> Standing:
+def _playground(name: str) -> ScenePose:
     from planil_jax.envs import brax_env
 
     env, _ = brax_env._load_playground(name, name.partition("/")[2], "jax")
-    return Standing(env.mj_model, lambda state: _placed(state.data))
+    return ScenePose(env.mj_model, lambda state: _placed(state.data))
 
 
 def _placed(data: Any) -> tuple[jax.Array, ...]:

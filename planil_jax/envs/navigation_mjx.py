@@ -76,7 +76,7 @@ def make(
     )
 
 
-make_course = course.along(make, "course_mjx")
+make_course = course.with_course(make, "course_mjx")
 
 
 def model(

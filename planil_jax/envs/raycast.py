@@ -69,7 +69,7 @@ class Config:
 
 
 @struct.dataclass
-class Sight:
+class RayHit:
     """What pixels see."""
 
     solid: jax.Array  # [H, W] int32, its index; -1: the sky
@@ -112,14 +112,14 @@ def make(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], jax.
     return draw
 
 
-def cast(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], Sight]:
+def cast(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], RayHit]:
     """What measures: as `make`, but what is seen where, and not how it looks."""
     kinds, see = {solid.kind for solid in solids}, _seeing(solids, config)
 
-    def pixel(ray: Ray, index: jax.Array, depth: jax.Array, solid: _Placed) -> Sight:
+    def pixel(ray: Ray, index: jax.Array, depth: jax.Array, solid: _Placed) -> RayHit:
         normal = _normal(solid, kinds, _point(solid, ray, depth))
         depth = jnp.where(index < 0, jnp.inf, depth)
-        return Sight(index, depth, jnp.stack(normal))
+        return RayHit(index, depth, jnp.stack(normal))
 
     return functools.partial(see, pixel)
 

@@ -33,7 +33,7 @@ Maker = Callable[..., Environment]
 # first here, so what a model would rather not know comes last.
 WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "action_repeat": (wrappers.action_repeat, 1),
-    "observe": (lambda env, entries: wrappers.mask(env, _entries(env, entries)), ""),
+    "observe": (lambda env, observed: wrappers.mask(env, _entries(env, observed)), ""),
     "action_delay": (wrappers.action_delay, 0),
     "tremble": (wrappers.tremble, 0.0),
     "choices": (wrappers.choices, 0),
@@ -198,16 +198,16 @@ def _split(name: str, item: str) -> tuple[str, str]:
     return option, value
 
 
-def _entries(env: Environment, entries: Any) -> tuple[int, ...]:
+def _entries(env: Environment, observed: Any) -> tuple[int, ...]:
     """The indices in "0+1+4", or those given as a sequence."""
-    if not isinstance(entries, str):
-        return tuple(entries)
+    if not isinstance(observed, str):
+        return tuple(observed)
     try:
-        return tuple(int(entry) for entry in entries.split("+"))
+        return tuple(int(entry) for entry in observed.split("+"))
     except ValueError:
         raise UsageError(
             f"environment {env.spec.name!r}: option observe must be indices joined by '+', "
-            f"as in observe=0+1, not {entries!r}."
+            f"as in observe=0+1, not {observed!r}."
         ) from None
 
 

@@ -89,7 +89,7 @@ def action_repeat(env: Environment, count: int) -> Environment:
     return wrapped._replace(prior=wrapped.prior._replace(step=repeated))
 
 
-def mask(env: Environment, entries: Iterable[int]) -> Environment:
+def mask(env: Environment, observed: Iterable[int]) -> Environment:
     """Only these entries of the observation remain.
 
     `success` and `expert_cost` are None in what comes of it, unless all entries remain in
@@ -101,7 +101,7 @@ def mask(env: Environment, entries: Iterable[int]) -> Environment:
       env: any environment.
       entries: their indices in the environment's own observation, in the order wanted.
     """
-    chosen = tuple(entries)
+    chosen = tuple(observed)
     size = env.spec.observation_size
     whole = chosen == tuple(range(size))
     valid = chosen and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(size))
@@ -221,7 +221,7 @@ def choices(env: Environment, count: int) -> Environment:
         following, told = env.step(state, inner)
         return following, replace(told, action=one_hot)
 
-    def foresee(params, z, action: jax.Array, key: jax.Array):
+    def predict(params, z, action: jax.Array, key: jax.Array):
         assert prior is not None
         return prior.step(params, z, chosen(action)[1], key)
 
@@ -229,7 +229,7 @@ def choices(env: Environment, count: int) -> Environment:
     return env._replace(
         spec=env.spec._replace(action_low=low, action_high=high, discrete=True),
         step=step,
-        prior=prior and prior._replace(step=foresee),
+        prior=prior and prior._replace(step=predict),
         expert_cost=cost and (lambda obs, a, then: cost(obs, chosen(a)[1], then)),
         demonstrator=demonstrator and (lambda state: choose(demonstrator(state))),
     )

@@ -10,7 +10,7 @@ def lambda_returns(
     next_values: jax.Array,
     discounts: jax.Array,
     cut: jax.Array,
-    trace: float,
+    td_lambda: float,
 ) -> jax.Array:
     """λ-returns of one trajectory, `[T]`.
 
@@ -27,7 +27,7 @@ def lambda_returns(
     """
     chex.assert_rank([rewards, next_values, discounts, cut], 1)
     chex.assert_equal_shape([rewards, next_values, discounts, cut])
-    traces = jnp.where(cut, 0.0, trace).at[-1].set(0.0)  # [T]
+    traces = jnp.where(cut, 0.0, td_lambda).at[-1].set(0.0)  # [T]
 
     def backwards(following, step):
         reward, next_value, discount, trace_t = step
@@ -46,7 +46,7 @@ def advantages(
     next_values: jax.Array,
     discounts: jax.Array,
     cut: jax.Array,
-    trace: float,
+    td_lambda: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Generalised advantages and the λ-returns that they lead to, `[T]` each.
 
@@ -59,5 +59,5 @@ def advantages(
       values: `[T]`, V(s_t); the rest as for `lambda_returns`.
     """
     chex.assert_equal_shape([rewards, values])
-    targets = lambda_returns(rewards, next_values, discounts, cut, trace)
+    targets = lambda_returns(rewards, next_values, discounts, cut, td_lambda)
     return targets - values, targets

@@ -34,7 +34,7 @@ class Config:
 
 
 @struct.dataclass
-class Learned:
+class ModelParams:
     """The parameters: of all members, or of one, whose `networks` has no axis `[M]`."""
 
     networks: Params  # [M]
@@ -43,7 +43,7 @@ class Learned:
 
 
 @struct.dataclass
-class Foreseen:
+class ModelState:
     """Where one member believes the environment to be: its z."""
 
     obs: jax.Array  # [O]
@@ -51,7 +51,7 @@ class Foreseen:
 
 
 # Which leaves of Learned have the axis [M]: `jax.vmap(f, (EACH, ...))` goes over members.
-EACH = Learned(networks=0, obs=None, change=None)  # type: ignore[arg-type]
+EACH = ModelParams(networks=0, obs=None, change=None)  # type: ignore[arg-type]
 
 
 class Ensemble(NamedTuple):
@@ -61,7 +61,7 @@ class Ensemble(NamedTuple):
     dynamics: Dynamics  # all of them: `z` is Foreseen [M], `observe` shows [M, O]
     # (params of one, obs [H + 1, O], actions [H, U]) -> mean [H, O] and std [H, O] of the
     # observations after the first, each foreseen from the mean before
-    foresee: Callable[[Learned, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    predict: Callable[[ModelParams, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def make(spec: EnvSpec, config: Config) -> Ensemble:
@@ -70,32 +70,34 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
     network = forward.make(config.network, (size, spec.action_size), size)
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
-    def init(key: jax.Array) -> Learned:
-        return Learned(network.init(key), normalise.init(size), normalise.init(size))
+    def init(key: jax.Array) -> ModelParams:
+        return ModelParams(network.init(key), normalise.init(size), normalise.init(size))
 
-    def recover(params: Learned, obs: jax.Array) -> Foreseen:
+    def recover(params: ModelParams, obs: jax.Array) -> ModelState:
         del params
-        return Foreseen(obs, network.memory())
+        return ModelState(obs, network.memory())
 
-    def predict(params: Learned, z: Foreseen, action: jax.Array):
+    def predict_step(params: ModelParams, z: ModelState, action: jax.Array):
         """z of the mean, and the deviation `[O]` of its observation."""
         unit = (2 * action - low - high) / (high - low)
         inputs = normalise.apply(params.obs, z.obs), unit
         memory, mean, std = network.apply(params.networks, z.memory, *inputs)
         scale = deviation(params.change)
-        return Foreseen(z.obs + params.change.mean + scale * mean, memory), scale * std
+        return ModelState(z.obs + params.change.mean + scale * mean, memory), scale * std
 
-    def step(params: Learned, z: Foreseen, action: jax.Array, key: jax.Array) -> Foreseen:
-        z, std = predict(params, z, action)
+    def step(
+        params: ModelParams, z: ModelState, action: jax.Array, key: jax.Array
+    ) -> ModelState:
+        z, std = predict_step(params, z, action)
         if not config.network.probabilistic:
             return z
-        return Foreseen(z.obs + std * jax.random.normal(key, std.shape), z.memory)
+        return ModelState(z.obs + std * jax.random.normal(key, std.shape), z.memory)
 
-    def foresee(params: Learned, obs: jax.Array, actions: jax.Array):
+    def predict(params: ModelParams, obs: jax.Array, actions: jax.Array):
         chex.assert_rank([obs, actions], 2)
 
-        def one(z: Foreseen, action: jax.Array):
-            z, std = predict(params, z, action)
+        def one(z: ModelState, action: jax.Array):
+            z, std = predict_step(params, z, action)
             return z, (z.obs, std)
 
         return jax.lax.scan(one, recover(params, obs[0]), actions)[1]
@@ -107,20 +109,22 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
         observe=lambda params, z: z.obs,
         recover=recover,
     )
-    return Ensemble(member, _side_by_side(member, recover, config.members), foresee)
+    return Ensemble(member, _side_by_side(member, recover, config.members), predict)
 
 
 def _side_by_side(member: Dynamics, recover_one: Callable, count: int) -> Dynamics:
     """All members, under the same actions, each with noise of its own."""
 
-    def init(key: jax.Array) -> Learned:
+    def init(key: jax.Array) -> ModelParams:
         return jax.vmap(member.init, out_axes=EACH)(jax.random.split(key, count))
 
-    def step(params: Learned, z: Foreseen, action: jax.Array, key: jax.Array) -> Foreseen:
+    def step(
+        params: ModelParams, z: ModelState, action: jax.Array, key: jax.Array
+    ) -> ModelState:
         keys = jax.random.split(key, count)
         return jax.vmap(member.step, (EACH, 0, None, 0))(params, z, action, keys)
 
-    def recover(params: Learned, obs: jax.Array) -> Foreseen:
+    def recover(params: ModelParams, obs: jax.Array) -> ModelState:
         return jax.vmap(recover_one, (EACH, None))(params, obs)
 
     return Dynamics(
@@ -137,9 +141,11 @@ def deviation(moments: Moments) -> jax.Array:
     return jnp.sqrt(jnp.maximum(moments.variance, _SMALLEST**2))
 
 
-def acquainted(params: Learned, obs: jax.Array, next_obs: jax.Array) -> Learned:
+def update_normalizer(
+    params: ModelParams, obs: jax.Array, next_obs: jax.Array
+) -> ModelParams:
     """With what was observed, `[..., O]` each, in the normalisers."""
-    return Learned(
+    return ModelParams(
         networks=params.networks,
         obs=normalise.update(params.obs, obs),
         change=normalise.update(params.change, next_obs - obs),
@@ -147,7 +153,7 @@ def acquainted(params: Learned, obs: jax.Array, next_obs: jax.Array) -> Learned:
 
 
 def errors(
-    ensemble: Ensemble, params: Learned, obs: jax.Array, actions: jax.Array
+    ensemble: Ensemble, params: ModelParams, obs: jax.Array, actions: jax.Array
 ) -> jax.Array:
     """How far the members' mean is off after each step, `[H, O]`, in units of the entry.
 
@@ -158,6 +164,6 @@ def errors(
       actions: `[H, B, U]`.
     """
     chex.assert_rank([obs, actions], 3)
-    one = jax.vmap(ensemble.foresee, (None, 1, 1), 1)  # over B
+    one = jax.vmap(ensemble.predict, (None, 1, 1), 1)  # over B
     means, _ = jax.vmap(one, (EACH, None, None))(params, obs, actions)  # [M, H, B, O]
     return jnp.sqrt(jnp.mean((jnp.mean(means, axis=0) - obs[1:]) ** 2, axis=1))

@@ -16,7 +16,7 @@ from planil_jax.base import Dynamics, EnvState, Params
 StepScore = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def scores(
+def score_plan(
     dynamics: Dynamics,
     params: Params,
     state: EnvState,
@@ -54,7 +54,7 @@ def scores(
     return score
 
 
-def path(
+def imagine(
     dynamics: Dynamics,
     params: Params,
     state: EnvState,

@@ -198,8 +198,8 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         if not isinstance(observation, int):
             # Tile by tile, so that the compiler leaves out laying them.
             side = config.pictures.tile or 1
-            obs = tiles.cut(conv.unit(obs), side)
-            decoded = tiles.cut(decoded, side)
+            obs = tiles.patchify(conv.unit(obs), side)
+            decoded = tiles.patchify(decoded, side)
         return 0.5 * jnp.sum((decoded - obs) ** 2, range(features.ndim - 1, obs.ndim))
 
     def spread(params: Params, deter: jax.Array) -> jax.Array:

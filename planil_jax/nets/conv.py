@@ -85,7 +85,7 @@ def make(config: Config, image: tuple[int, int, int]) -> Network:
     return Network(init=lambda key: module.init(key, dummy), apply=apply)
 
 
-def before(config: Config, image: tuple[int, int, int], rest: Network | Policy) -> Network:
+def chain(config: Config, image: tuple[int, int, int], rest: Network | Policy) -> Network:
     """A network of pictures: the encoder, ReLU, and then `rest`, of its features."""
     eye = make(config, image)
 

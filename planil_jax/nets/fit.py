@@ -9,24 +9,24 @@ import optax
 from planil_jax.base import Fit, Params
 
 
-class Fitter(NamedTuple):
+class Optimizer(NamedTuple):
     """An optimiser over `Fit` records."""
 
     init: Callable[[Params], Fit]
     step: Callable[[Fit, Params], Fit]  # (fit, gradients) -> fit
 
 
-def make(tx: optax.GradientTransformation) -> Fitter:
+def make(tx: optax.GradientTransformation) -> Optimizer:
     """Wraps an optax transformation."""
 
     def step(fit: Fit, gradients: Params) -> Fit:
         updates, opt_state = tx.update(gradients, fit.opt_state, fit.params)
         return Fit(optax.apply_updates(fit.params, updates), opt_state)
 
-    return Fitter(init=lambda params: Fit(params, tx.init(params)), step=step)
+    return Optimizer(init=lambda params: Fit(params, tx.init(params)), step=step)
 
 
-def halving(rate: float, steps: int, hold: int = 0) -> optax.ScalarOrSchedule:
+def exponential_decay(rate: float, steps: int, hold: int = 0) -> optax.ScalarOrSchedule:
     """A learning rate that stays for `hold` gradient steps, and from then on halves every
     so many; of 0 steps: it stays."""
     if not steps:

@@ -41,7 +41,7 @@ class Config:
 
 
 @struct.dataclass
-class Squashed:
+class TanhNormal:
     """The Gaussian before it is squashed."""
 
     mean: jax.Array  # [..., U]
@@ -70,10 +70,10 @@ class Policy(NamedTuple):
     # (distribution, action [..., U]) -> log-density [...]
     log_prob: Callable[[Any, jax.Array], jax.Array]
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, [..., U]) -> ξ
-    reach: Callable[[Any, jax.Array], jax.Array]  # (distribution, ξ) -> action [..., U]
+    rsample: Callable[[Any, jax.Array], jax.Array]  # (distribution, ξ) -> action [..., U]
     # (distribution, action [..., U], ξ) -> a ξ that leads there; where many do, one drawn
     # by the ξ that is given
-    infer: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    inverse_noise: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 class _Head(nn.Module):
@@ -81,7 +81,7 @@ class _Head(nn.Module):
     action_size: int
 
     @nn.compact
-    def __call__(self, *inputs: jax.Array) -> Squashed:
+    def __call__(self, *inputs: jax.Array) -> TanhNormal:
         config = self.config
         x = _hidden(config.network, inputs)
         mean = nn.Dense(self.action_size, kernel_init=_small)(x)
@@ -91,7 +91,7 @@ class _Head(nn.Module):
             shape = (self.action_size,)
             raw = self.param("raw_std", nn.initializers.zeros_init(), shape, jnp.float32)
             raw = jnp.broadcast_to(raw, mean.shape)
-        return Squashed(mean, spread(config, raw))
+        return TanhNormal(mean, spread(config, raw))
 
 
 class _Choices(nn.Module):
@@ -120,7 +120,7 @@ def spread(config: Config, raw: jax.Array) -> jax.Array:
     return jnp.exp(low + (high - low) * jax.nn.sigmoid(raw + offset))
 
 
-def of(
+def make_for(
     spec: EnvSpec, config: Config, input_sizes: tuple[int, ...], temperature: float = 1.0
 ) -> Policy:
     """A policy of the concatenated inputs, for actions such as the environment takes.
@@ -149,7 +149,7 @@ def make(
     module = _Head(config, len(action_low))
     dummies = [jnp.zeros((size,), jnp.float32) for size in input_sizes]
 
-    def apply(params: Params, *inputs: jax.Array) -> Squashed:
+    def apply(params: Params, *inputs: jax.Array) -> TanhNormal:
         return module.apply(params, *inputs)  # type: ignore[return-value]
 
     return squashing(lambda key: module.init(key, *dummies), apply, action_low, action_high)
@@ -157,7 +157,7 @@ def make(
 
 def squashing(
     init: Callable[[jax.Array], Params],
-    apply: Callable[..., Squashed],
+    apply: Callable[..., TanhNormal],
     action_low: tuple[float, ...],
     action_high: tuple[float, ...],
 ) -> Policy:
@@ -168,7 +168,7 @@ def squashing(
     def squash(u: jax.Array) -> jax.Array:
         return jnp.clip(centre + half * jnp.tanh(u), low, high)
 
-    def density(distribution: Squashed, u: jax.Array) -> jax.Array:
+    def density(distribution: TanhNormal, u: jax.Array) -> jax.Array:
         z = (u - distribution.mean) / distribution.std
         normal = -0.5 * z**2 - jnp.log(distribution.std) - 0.5 * math.log(2 * math.pi)
         stretch = jnp.log(half) + 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
@@ -177,12 +177,14 @@ def squashing(
     def unsquash(action: jax.Array) -> jax.Array:
         return jnp.arctanh(jnp.clip((action - centre) / half, -1 + _EDGE, 1 - _EDGE))
 
-    def sample(distribution: Squashed, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def sample(distribution: TanhNormal, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise = jax.random.normal(key, distribution.mean.shape)
         u = distribution.mean + distribution.std * noise
         return squash(u), density(distribution, u)
 
-    def infer(distribution: Squashed, action: jax.Array, noise: jax.Array) -> jax.Array:
+    def inverse_noise(
+        distribution: TanhNormal, action: jax.Array, noise: jax.Array
+    ) -> jax.Array:
         del noise
         return (unsquash(action) - distribution.mean) / distribution.std
 
@@ -193,8 +195,8 @@ def squashing(
         sample=sample,
         log_prob=lambda distribution, action: density(distribution, unsquash(action)),
         noise=jax.random.normal,
-        reach=lambda given, noise: squash(given.mean + given.std * noise),
-        infer=infer,
+        rsample=lambda given, noise: squash(given.mean + given.std * noise),
+        inverse_noise=inverse_noise,
     )
 
 
@@ -205,7 +207,7 @@ def choosing(
 ) -> Policy:
     """A policy of the categorical that `apply` gives; actions are one-hot.
 
-    `infer` draws from the noise that leads to a choice as it is distributed: the largest of
+    `inverse_noise` draws from the noise that leads to a choice as it is distributed: the largest of
     logit_i + ξ_i does not depend on which it is, and the others are cut off there.
 
     Source of that: Maddison, Tarlow & Minka 2014, A* Sampling, arXiv 1411.0030, section 3.
@@ -215,7 +217,7 @@ def choosing(
         largest = jnp.argmax(scores, axis=-1)
         return jax.nn.one_hot(largest, scores.shape[-1], dtype=scores.dtype)
 
-    def reach(distribution: Categorical, noise: jax.Array) -> jax.Array:
+    def rsample(distribution: Categorical, noise: jax.Array) -> jax.Array:
         scores = distribution.logits + noise
         relaxed = jax.nn.softmax(scores / temperature)
         return one_hot(scores) + (relaxed - jax.lax.stop_gradient(relaxed))
@@ -224,10 +226,12 @@ def choosing(
         return jnp.sum(action * jax.nn.log_softmax(distribution.logits), axis=-1)
 
     def sample(distribution: Categorical, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action = reach(distribution, jax.random.gumbel(key, distribution.logits.shape))
+        action = rsample(distribution, jax.random.gumbel(key, distribution.logits.shape))
         return action, log_prob(distribution, action)
 
-    def infer(distribution: Categorical, action: jax.Array, noise: jax.Array) -> jax.Array:
+    def inverse_noise(
+        distribution: Categorical, action: jax.Array, noise: jax.Array
+    ) -> jax.Array:
         logits = jax.nn.log_softmax(distribution.logits)
         largest = jnp.sum(action * noise, axis=-1, keepdims=True)
         below = -jnp.logaddexp(-largest, -(logits + noise))
@@ -240,6 +244,6 @@ def choosing(
         sample=sample,
         log_prob=log_prob,
         noise=jax.random.gumbel,
-        reach=reach,
-        infer=infer,
+        rsample=rsample,
+        inverse_noise=inverse_noise,
     )

@@ -30,7 +30,9 @@ class Config:
     latent: int = 512  # Z, entries of a latent state
     group: int = 8  # entries that add up to 1
     encoder: tuple[int, ...] = (256,)  # units of the hidden layers of the encoder
-    eye: conv.Config = field(default_factory=conv.Config)  # before them, of pictures
+    encoder_conv: conv.Config = field(
+        default_factory=conv.Config
+    )  # before them, of pictures
     hidden: tuple[int, ...] = (512, 512)  # of dynamics, policy, critics and rewards
     critics: int = 5  # M
     dropout: float = 0.01  # in the first layer of critics
@@ -59,14 +61,14 @@ def mish(x: jax.Array) -> jax.Array:
     return x * (ratio / (ratio + 2.0))
 
 
-def simplices(x: jax.Array, group: int) -> jax.Array:
+def simnorm(x: jax.Array, group: int) -> jax.Array:
     """`x` `[..., Z]` with each group of entries replaced by its softmax."""
     grouped = x.reshape(*x.shape[:-1], -1, group)
     powers = jnp.exp(grouped - jax.lax.stop_gradient(_over_group(jnp.maximum, grouped)))
     return (powers / _over_group(jnp.add, powers)).reshape(x.shape)
 
 
-def aside(config: Config) -> jax.Array:
+def absorbing_embedding(config: Config) -> jax.Array:
     """A latent state `[Z]` beside what is seen, a little farther off than that is apart: of
     each simplex what lies halfway from its centre to its first corner.
     """
@@ -219,7 +221,7 @@ class _Normed(nn.Module):
             else:
                 x = normalised(*weights, *xs)
             x = _Affine(name=f"LayerNorm_{i}")(x)
-            xs = (simplices(x, self.group) if last else mish(x),)
+            xs = (simnorm(x, self.group) if last else mish(x),)
         return xs[0]
 
 
@@ -234,8 +236,10 @@ def make_encoder(
     module = _Normed(config.encoder, config.latent, group=config.group)
     if image is None:
         return _network(module, (observation_size,))
-    return conv.before(
-        config.eye, image, _network(module, (conv.features(config.eye, image),))
+    return conv.chain(
+        config.encoder_conv,
+        image,
+        _network(module, (conv.features(config.encoder_conv, image),)),
     )
 
 
@@ -298,12 +302,12 @@ def make_policy(config: Config, action_size: int, steps: int = 0) -> heads.Polic
     network = _network(_Normed(config.hidden, outputs), (config.latent,))
     spread = heads.Config(std=config.std, std_low=config.std_low, std_high=config.std_high)
 
-    def apply(params: Params, z: jax.Array) -> heads.Squashed:
+    def apply(params: Params, z: jax.Array) -> heads.TanhNormal:
         raw = network.apply(params, z)
         if steps:
             raw = raw.reshape(*raw.shape[:-1], steps, 2 * action_size)
         mean, raw_std = jnp.split(raw, 2, axis=-1)
-        return heads.Squashed(mean, heads.spread(spread, raw_std))
+        return heads.TanhNormal(mean, heads.spread(spread, raw_std))
 
     bounds = (-1.0,) * action_size, (1.0,) * action_size
     return heads.squashing(network.init, apply, *bounds)

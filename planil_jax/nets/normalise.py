@@ -30,7 +30,7 @@ def init(size: int) -> Moments:
     )
 
 
-def update(moments: Moments, batch: jax.Array, memory: float = float("inf")) -> Moments:
+def update(moments: Moments, batch: jax.Array, stats_cap: float = float("inf")) -> Moments:
     """Takes in `batch` `[..., F]`.
 
     Args:
@@ -42,7 +42,7 @@ def update(moments: Moments, batch: jax.Array, memory: float = float("inf")) -> 
     gap = jnp.mean(rows, axis=0) - moments.mean
     variance = moments.variance + share * (jnp.var(rows, axis=0) - moments.variance)
     return Moments(
-        count=jnp.minimum(moments.count + count, memory),
+        count=jnp.minimum(moments.count + count, stats_cap),
         mean=moments.mean + share * gap,
         variance=variance + share * (1 - share) * gap**2,
     )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from planil_jax.base import Network, Params, UsageError
 
 
-def cut(images: jax.Array, side: int) -> jax.Array:
+def patchify(images: jax.Array, side: int) -> jax.Array:
     """`[.., H, W, C]` to tiles `[.., H / side, W / side, side² C]`."""
     *lead, height, width, channels = images.shape
     x = images.reshape(*lead, height // side, side, width // side, side, channels)
@@ -29,7 +29,7 @@ def cut(images: jax.Array, side: int) -> jax.Array:
     return x.reshape(*x.shape[:-3], side * side * channels)
 
 
-def lay(tiles: jax.Array, side: int) -> jax.Array:
+def unpatchify(tiles: jax.Array, side: int) -> jax.Array:
     """The inverse of `cut`."""
     *lead, rows, columns, size = tiles.shape
     x = tiles.reshape(*lead, rows, columns, side, side, size // (side * side))
@@ -43,8 +43,8 @@ class _Reading(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = nn.relu(nn.Dense(self.filters)(cut(images, self.side)))
-        x = nn.Dense(2 * self.filters)(cut(x, 2))
+        x = nn.relu(nn.Dense(self.filters)(patchify(images, self.side)))
+        x = nn.Dense(2 * self.filters)(patchify(x, 2))
         return x.reshape(*x.shape[:-3], -1)
 
 
@@ -59,8 +59,8 @@ class _Drawing(nn.Module):
         rows, columns = height // self.side // 2, width // self.side // 2
         x = nn.relu(nn.Dense(rows * columns * 2 * self.filters)(told))
         x = x.reshape(*x.shape[:-1], rows, columns, 2 * self.filters)
-        x = nn.relu(lay(nn.Dense(4 * self.filters)(x), 2))
-        return lay(nn.Dense(self.side * self.side * channels)(x), self.side)
+        x = nn.relu(unpatchify(nn.Dense(4 * self.filters)(x), 2))
+        return unpatchify(nn.Dense(self.side * self.side * channels)(x), self.side)
 
 
 def make_encoder(side: int, filters: int, image: tuple[int, int, int]) -> Network:

@@ -93,7 +93,7 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
                 action += plan.std[0] * jax.random.normal(noise_key, action.shape)
         return jnp.clip(action, lower, upper), _shift(plan)
 
-    def trace(score_fn, plan, key, temperature, proposals=None):
+    def plan_samples(score_fn, plan, key, temperature, proposals=None):
         """What `plan` weighs last, for looking at: plans `[K, H, U]` and weights `[K]`."""
         search_key, _ = jax.random.split(key)
         _, plans, weights = _search(score_fn, plan, search_key, temperature, proposals)
@@ -145,7 +145,7 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
         }[config.warm_start]()
         return Plan(mean=mean, std=jnp.broadcast_to(sigma, plan.std.shape))
 
-    return Planner(init, plan, trace)
+    return Planner(init, plan, plan_samples)
 
 
 def importance_weights(

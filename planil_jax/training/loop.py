@@ -28,7 +28,7 @@ from planil_jax.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    environments: int = 16  # E, stepped together
+    num_envs: int = 16  # E, stepped together
     steps: int = 100  # T, of each environment in a round
     rounds: int = 2  # R, rounds an epoch; metrics and checkpoints come once an epoch
     resets: int = 32  # reset states drawn a round, to restart from
@@ -36,14 +36,14 @@ class Config:
     @property
     def steps_per_epoch(self) -> int:
         """Environment steps of one seed in one epoch."""
-        return self.environments * self.steps * self.rounds
+        return self.num_envs * self.steps * self.rounds
 
 
 def init(agent: Agent, env: Environment, config: Config, key: jax.Array) -> TrainState:
     """Everything that one seed starts with."""
     agent_key, reset_key, key = jax.random.split(key, 3)
-    states = jax.vmap(env.reset)(jax.random.split(reset_key, config.environments))
-    carry = _repeat(agent.carry(), config.environments)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, config.num_envs))
+    carry = _repeat(agent.carry(), config.num_envs)
     return TrainState(agent=agent.init(agent_key), env=states, carry=carry, key=key)
 
 
@@ -88,7 +88,7 @@ def collect(
     """T steps of E environments: states and carries after, and a rollout `[T, E]`."""
     bank_key, key = jax.random.split(key)
     bank = jax.vmap(env.reset)(jax.random.split(bank_key, config.resets))
-    fresh = _repeat(agent.carry(), config.environments)
+    fresh = _repeat(agent.carry(), config.num_envs)
 
     def act(carry, state, key):
         return agent.act(params, carry, state, key, True)
@@ -96,11 +96,11 @@ def collect(
     def one_step(running, step_key):
         states, carry = running
         act_key, restart_key = jax.random.split(step_key)
-        act_keys = jax.random.split(act_key, config.environments)
+        act_keys = jax.random.split(act_key, config.num_envs)
         actions, carry = jax.vmap(act)(carry, states, act_keys)
         states, transitions = jax.vmap(env.step)(states, actions)
         ended = transitions.terminal | transitions.truncated  # [E]
-        chosen = jax.random.randint(restart_key, (config.environments,), 0, config.resets)
+        chosen = jax.random.randint(restart_key, (config.num_envs,), 0, config.resets)
         restarts = jax.tree.map(lambda leaf: leaf[chosen], bank)
         states = _where(ended, restarts, states)
         carry = _where(ended, fresh, carry)

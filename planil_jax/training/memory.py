@@ -65,7 +65,7 @@ def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str
     if wanted > there:
         raise UserError(
             f"training needs {told}, but {human(there)} are free; lower --seeds, "
-            f"{_LOWERED_BY.get(largest, '')}--config.loop.environments."
+            f"{_LOWERED_BY.get(largest, '')}--config.loop.num_envs."
         )
     return f"{told}; {human(there)} are free"
 

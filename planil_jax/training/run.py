@@ -53,7 +53,9 @@ class Config:
     seeds_by: str = "vmap"  # or "map"
 
 
-Settings: TypeAlias = dict[str, Any]  # "agent.rate" -> [], or [P] of P settings, or [S]
+Settings: TypeAlias = dict[
+    str, Any
+]  # "agent.learning_rate" -> [], or [P] of P settings, or [S]
 MakeAgent: TypeAlias = Callable[[Settings], Agent]
 
 

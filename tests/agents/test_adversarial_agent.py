@@ -19,6 +19,7 @@ from planil_jax.base import (
     EnvSpec,
     EnvState,
     Fit,
+    Task,
     Transition,
     UsageError,
 )
@@ -51,7 +52,7 @@ CONFIGS = {
             discount=0.9,
             epochs=1,
             minibatches=2,
-            rate=0.01,
+            learning_rate=0.01,
         ),
         discriminator=LINEAR,
         reward=REWARDS[form],
@@ -59,7 +60,7 @@ CONFIGS = {
         penalty_norm=0.4,
         steps=1,
         batch=4096,
-        rate=0.05,
+        learning_rate=0.05,
     )
     for form in FORMS
 }
@@ -71,7 +72,7 @@ REWARD, POTENTIAL = [0.5, -1.0], [0.7, 0.2]  # of AIRL's g and h
 @functools.cache
 def compiled(form: str):
     """`init` and `update`, one environment."""
-    agent = adversarial.make(SPEC, CONFIGS[form], ENTRIES, MOVED)
+    agent = adversarial.make(Task.of(SPEC, dynamics=MOVED, observed=ENTRIES), CONFIGS[form])
     return jax.jit(agent.init), jax.jit(agent.update)
 
 
@@ -92,7 +93,7 @@ def begin(form: str) -> adversarial.State:
     state = compiled(form)[0](jax.random.key(0))
     policy = jax.tree.map(jnp.zeros_like, state.learner.params.policy)
     policy["params"]["Dense_0"]["bias"] = jnp.full((1,), MEAN, jnp.float32)
-    acting = ppo.Acting(policy=policy, moments=MOMENTS)
+    acting = ppo.InferenceParams(policy=policy, moments=MOMENTS)
     params = state.learner.learner.params | {"policy": policy}
     learner = dataclasses.replace(
         state.learner, params=acting, learner=Fit(params, state.learner.learner.opt_state)
@@ -127,7 +128,7 @@ def demonstrate(terminal: bool = True) -> Demonstrations:
         actions=jnp.array([[[1.4]]]),
         length=jnp.array([1], jnp.int32),
         terminal=jnp.array([terminal]),
-        entries=ENTRIES,
+        observed=ENTRIES,
     )
 
 
@@ -334,7 +335,7 @@ def test_what_acts_is_what_was_learnt():
 @pytest.mark.parametrize("normed", [False, True])
 def test_the_discriminator_is_spectrally_normalised_where_it_is_said(normed):
     config = dataclasses.replace(CONFIGS["gail"], spectral_norm=normed)
-    agent = adversarial.make(SPEC, config, ENTRIES, MOVED)
+    agent = adversarial.make(Task.of(SPEC, dynamics=MOVED, observed=ENTRIES), config)
     state = jax.jit(agent.init)(jax.random.key(0))
     raw, acting = (
         np.linalg.norm(weights_and_bias(params)[0])
@@ -357,7 +358,7 @@ PLANNED = dataclasses.replace(
 
 @functools.cache
 def acting(config: adversarial.Config):
-    agent = adversarial.make(SPEC, config, ENTRIES, MOVED)
+    agent = adversarial.make(Task.of(SPEC, dynamics=MOVED, observed=ENTRIES), config)
     return agent, jax.jit(agent.act, static_argnums=4)
 
 
@@ -437,4 +438,4 @@ def test_other_forms_recover_no_reward(form):
 def test_an_unknown_choice_is_refused_in_one_sentence(field, known):
     config = dataclasses.replace(CONFIGS["gail"], **{field: "magic"})
     with pytest.raises(UsageError, match=f"^agent.{field} is {known}, not 'magic'.$"):
-        adversarial.make(SPEC, config, ENTRIES, MOVED)
+        adversarial.make(Task.of(SPEC, dynamics=MOVED, observed=ENTRIES), config)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import bc
-from planil_jax.base import Demonstrations, EnvSpec, EnvState, UsageError
+from planil_jax.base import Demonstrations, EnvSpec, EnvState, Task, UsageError
 from planil_jax.nets import heads, mlp
 
 SPEC = EnvSpec("plane", ("a", "b", "c"), (0.0, -4.0), (2.0, 4.0), 5, 0.1)
@@ -18,16 +18,16 @@ SMALL = bc.Config(
     policy=heads.Config(network=mlp.Config(hidden=(32,), activation="tanh")),
     steps=400,
     batch=64,
-    rate=1e-2,
+    learning_rate=1e-2,
     weight_decay=0.0,
 )
-LIKELIHOOD = dataclasses.replace(SMALL, loss="likelihood", rate=3e-3)
+LIKELIHOOD = dataclasses.replace(SMALL, loss="likelihood", learning_rate=3e-3)
 
 
 @functools.cache
 def compiled(config: bc.Config):
     """`init`, `update` and `act`; the last with `explore` static."""
-    agent = bc.make(SPEC, config, ENTRIES)
+    agent = bc.make(Task.of(SPEC, observed=ENTRIES), config)
     return jax.jit(agent.init), jax.jit(agent.update), jax.jit(agent.act, static_argnums=4)
 
 
@@ -48,7 +48,7 @@ def demonstrate(noise: float = 0.0, seed: int = 0) -> Demonstrations:
         actions=jnp.asarray(actions, jnp.float32),
         length=jnp.array([60, 60, 60, 30], jnp.int32),
         terminal=jnp.zeros((4,), bool),
-        entries=ENTRIES,
+        observed=ENTRIES,
     )
 
 
@@ -140,7 +140,7 @@ def test_the_likelihood_finds_the_spread_of_actions_but_none_below_its_floor(noi
 def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
     """By the sign of an entry; a wrong choice is an error of 1."""
     choices = SPEC._replace(action_low=(0.0,) * 2, action_high=(1.0,) * 2, discrete=True)
-    agent = bc.make(choices, SMALL, ENTRIES)
+    agent = bc.make(Task.of(choices, observed=ENTRIES), SMALL)
     demos = demonstrate()
     right = jax.nn.one_hot((demos.obs[:, :-1, 0] > 0).astype(int), 2)
     state, told = jax.jit(agent.update)(
@@ -166,7 +166,7 @@ def test_an_unknown_loss_is_refused_in_one_sentence():
     with pytest.raises(
         UsageError, match="^agent.loss is 'mse' or 'likelihood', not 'l1'.$"
     ):
-        bc.make(SPEC, bc.Config(loss="l1"), ENTRIES)
+        bc.make(Task.of(SPEC, observed=ENTRIES), bc.Config(loss="l1"))
 
 
 def equal(left, right) -> bool:

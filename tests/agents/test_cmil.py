@@ -15,6 +15,7 @@ from planil_jax.base import (
     EnvSpec,
     EnvState,
     Network,
+    Task,
     Transition,
     UsageError,
 )
@@ -39,13 +40,13 @@ CONFIG = cmil.Config(
     conservatism=2.0,
     horizon=HORIZON,
     discount=0.9,
-    trace=0.8,
-    entropy=0.0,
+    td_lambda=0.8,
+    entropy_coef=0.0,
     length=LENGTH,
     batch=BATCH,
-    pretrain=2,
-    clone=1,
-    ratio=0.1,
+    pretrain_steps=2,
+    bc_steps=1,
+    updates_per_step=0.1,
     capacity=30,
 )
 
@@ -79,7 +80,7 @@ class Setting(NamedTuple):
     """Parts, parameters, a batch, and where its steps are believed to be."""
 
     config: cmil.Config
-    parts: cmil.Parts
+    parts: cmil.Components
     model: dict
     policy: dict
     judge: dict
@@ -221,7 +222,7 @@ def test_entropy_and_cloning_are_added_with_their_weights():
     np.testing.assert_allclose(likelihood, np.mean(log_probs), rtol=1e-5)
     alone, _, _ = imagined(made, cloning=True)
     np.testing.assert_allclose(alone, -likelihood, rtol=1e-5)
-    both = made._replace(config=options(entropy=10.0, cloning=0.5, horizon=1))
+    both = made._replace(config=options(entropy_coef=10.0, cloning=0.5, horizon=1))
     loss, rollout, metrics = imagined(both)
     values = smaller(made.critics, rollout.features, rollout.action)
     worth = 0.8 * (rollout.reward[0] + 0.9 * values[1]) + 0.2 * values[0]
@@ -232,7 +233,7 @@ def test_entropy_and_cloning_are_added_with_their_weights():
 def test_the_policy_does_not_learn_from_what_its_actions_will_make_it_see():
     """x' = a and a = θ x from x = 1, paid a: d(a + γ a')/dθ is 1 + γ θ, and not 1 + 2 γ θ;
     a reward of x instead, which the model foresees, is d(1 + γ θ)/dθ = γ."""
-    made = setting(options(horizon=2, trace=1.0))
+    made = setting(options(horizon=2, td_lambda=1.0))
     theta, shape = 0.7, (LENGTH, BATCH)
 
     def imagine(params, belief, act, horizon, key):
@@ -377,10 +378,10 @@ def test_a_logit_of_slope_three_pays_a_penalty_of_four_and_noise_spares_actions(
 
 @functools.cache
 def learned():
-    made = setting(options(cloning=0.1, entropy=0.1, instance_noise=0.1))
+    made = setting(options(cloning=0.1, entropy_coef=0.1, instance_noise=0.1))
     config, parts = made.config, made.parts
     state = cmil.State(
-        params=cmil.Acting(made.model, made.policy, normalise.init(3)),
+        params=cmil.InferenceParams(made.model, made.policy, normalise.init(3)),
         model=parts.model_fit.init(made.model),
         discriminator=parts.discriminator_fit.init(made.judge),
         critics=parts.critic_fit.init(made.critics),
@@ -489,7 +490,7 @@ def test_the_model_s_loss_is_an_error_and_a_divergence():
 
 def test_a_batch_is_learned_by_heart():
     """Its loss falls below a third of what it was, within 300 steps."""
-    made = setting(options(model_rate=1e-2, free_nats=0.0, kl_weight=0.01))
+    made = setting(options(model_lr=1e-2, free_nats=0.0, kl_weight=0.01))
     moments = normalise.init(3)
     losses = functools.partial(cmil.model_loss, made.config, made.parts)
 
@@ -526,7 +527,7 @@ def demos_of(longest: int = 8) -> Demonstrations:
         actions=jnp.zeros((2, longest, 2)),
         length=jnp.array([longest, longest - 1], jnp.int32),
         terminal=jnp.zeros((2,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
 
 
@@ -571,9 +572,9 @@ def states(obs) -> EnvState:
 
 def test_acting_follows_the_posterior_s_mean_and_samples_when_it_explores():
     made = setting()
-    agent = cmil.make(SPEC, CONFIG, 1)
+    agent = cmil.make(Task.of(SPEC), CONFIG)
     moments = normalise.Moments(jnp.float32(5), jnp.full(3, 0.2), jnp.full(3, 4.0))
-    params = cmil.Acting(made.model, made.policy, moments)
+    params = cmil.InferenceParams(made.model, made.policy, moments)
     act, model = jax.jit(agent.act, static_argnums=4), made.parts.model
     seen, carry = normal(3, 3, seed=4), agent.carry()
     belief, led, step = model.start(), jnp.zeros(2), jax.jit(model.observe_step)
@@ -597,7 +598,7 @@ def test_acting_follows_the_posterior_s_mean_and_samples_when_it_explores():
 
 def test_of_a_stack_of_frames_the_newest_is_seen_and_held():
     spec = SPEC._replace(observation_names=(), image=(64, 64, 9))
-    agent, parts = cmil.make(spec, CONFIG, 1), cmil.make_parts(spec, CONFIG)
+    agent, parts = cmil.make(Task.of(spec), CONFIG), cmil.make_parts(spec, CONFIG)
     params = drawn(jax.eval_shape(agent.init, KEY).params, 0.1)
     frames = jnp.asarray(
         np.random.default_rng(0).integers(0, 256, (64, 64, 9), dtype=np.uint8)
@@ -629,7 +630,7 @@ def test_of_a_stack_of_frames_the_newest_is_seen_and_held():
 def test_pictures_that_it_cannot_draw_are_refused(image, message):
     spec = SPEC._replace(observation_names=(), image=image)
     with pytest.raises(UsageError, match=message):
-        cmil.make(spec, CONFIG, 1)
+        cmil.make(Task.of(spec), CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -645,11 +646,11 @@ def test_pictures_that_it_cannot_draw_are_refused(image, message):
 )
 def test_settings_that_do_not_go_together_are_refused(changed, message):
     with pytest.raises(UsageError, match=message):
-        cmil.make(SPEC, options(**changed), 1)
+        cmil.make(Task.of(SPEC), options(**changed))
 
 
 def test_demonstrations_that_are_shorter_than_a_sequence_are_refused():
-    agent = cmil.make(SPEC, CONFIG, 1)
+    agent = cmil.make(Task.of(SPEC), CONFIG)
     state = jax.eval_shape(agent.init, KEY)
     update = functools.partial(agent.update, state, rollout_of())
     with pytest.raises(UsageError, match="length is 5 steps, but the longest .* has 4"):

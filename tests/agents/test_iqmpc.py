@@ -9,27 +9,27 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import iqmpc
-from planil_jax.agents import latent as engine
-from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition, UsageError
+from planil_jax.agents.common import latent_planning
+from planil_jax.base import Demonstrations, EnvSpec, EnvState, Task, Transition, UsageError
 from planil_jax.nets import latent
 from planil_jax.planners import mppi
 
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON = 4
-CORE = engine.Config(
+CORE = latent_planning.Config(
     network=latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3, dropout=0.2),
     planner=mppi.Config(
         samples=6, horizon=HORIZON, iterations=2, sampling="gaussian", explore="noise"
     ),
     proposals=2,
-    entropy=0.1,
+    entropy_coef=0.1,
     batch=5,
     capacity=40,
-    warm_up=20,
-    rate=1e-2,
+    seed_steps=20,
+    learning_rate=1e-2,
 )
 CONFIG = iqmpc.Config(core=CORE)
-PARTS = engine.make(SPEC, CORE)
+PARTS = latent_planning.make(SPEC, CORE)
 KEY = jax.random.key(0)
 
 
@@ -37,11 +37,13 @@ def normal(*shape, seed: int = 1) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def params(seed: int = 0) -> engine.Acting:
+def params(seed: int = 0) -> latent_planning.InferenceParams:
     """Parameters none of which is zero, critics least of all."""
     keys = jax.random.split(jax.random.key(seed), 3)
     model = PARTS.model.init(keys[0]) | {"critics": PARTS.critics.init(keys[1])}
-    acting = engine.Acting(model, PARTS.policy.init(keys[2]), jnp.zeros((), bool))
+    acting = latent_planning.InferenceParams(
+        model, PARTS.policy.init(keys[2]), jnp.zeros((), bool)
+    )
     leaves, tree = jax.tree.flatten(acting.replace(random=None))
     moved = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(tree, moved).replace(random=acting.random)
@@ -50,10 +52,10 @@ def params(seed: int = 0) -> engine.Acting:
 ACTING = params()
 
 
-def sequences(seed: int, terminal: bool = False) -> engine.Sequences:
+def sequences(seed: int, terminal: bool = False) -> latent_planning.Sequences:
     horizon, batch = CORE.horizon, CORE.batch
     ends = jnp.zeros((horizon, batch), bool).at[-1].set(terminal)
-    return engine.Sequences(
+    return latent_planning.Sequences(
         obs=normal(horizon + 1, batch, 3, seed=seed),
         actions=jnp.tanh(normal(horizon, batch, 2, seed=seed + 1)),
         terminal=ends,
@@ -71,7 +73,7 @@ def literal(config, acting, z, key, actions):
     pair_key, value_key = jax.random.split(key)
     pair = latent.choose(acting.model["critics"], pair_key)
     keys = jax.random.split(value_key, config.value_samples)
-    gamma, beta = PARTS.discount, config.core.entropy
+    gamma, beta = PARTS.discount, config.core.entropy_coef
 
     def value(z):
         policy = PARTS.policy.apply(acting.policy, z)
@@ -109,8 +111,8 @@ def test_the_telescoped_score_is_the_paper_s(samples):
 def test_the_published_score_telescopes_but_for_its_noise():
     """Where all critics are one, the policy is narrow and β is 0, both are the same."""
     network = dataclasses.replace(CORE.network, std=1e-6, std_low=1e-7, std_high=1e-5)
-    core = dataclasses.replace(CORE, network=network, entropy=0.0)
-    config, parts = iqmpc.Config(core=core), engine.make(SPEC, core)
+    core = dataclasses.replace(CORE, network=network, entropy_coef=0.0)
+    config, parts = iqmpc.Config(core=core), latent_planning.make(SPEC, core)
     critics = ACTING.model["critics"]
     one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), critics)
     same = ACTING.replace(model=ACTING.model | {"critics": one})
@@ -127,7 +129,7 @@ def test_the_published_score_telescopes_but_for_its_noise():
     assert abs(apart[0] - apart[1]) > 1e-2
     assert iqmpc.published().score == "published"
     with pytest.raises(UsageError, match="score is one of telescoped, published, not 'x'"):
-        iqmpc.make(SPEC, dataclasses.replace(CONFIG, score="x"), 1)
+        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, score="x"))
 
 
 def test_noise_on_the_expert_s_actions_reaches_critics_alone():
@@ -152,7 +154,7 @@ def test_of_one_step_the_score_is_that_of_critic_and_policy_alone():
     action = jnp.array([0.3, -0.6])
     pair = latent.choose(ACTING.model["critics"], jax.random.split(KEY)[0])
     log_prob = PARTS.policy.log_prob(PARTS.policy.apply(ACTING.policy, z), action)
-    wanted = iqmpc.value(PARTS, pair, z, action) - CORE.entropy * log_prob
+    wanted = iqmpc.value(PARTS, pair, z, action) - CORE.entropy_coef * log_prob
     broken = dict(
         ACTING.model, step=jax.tree.map(lambda x: x * jnp.nan, ACTING.model["step"])
     )
@@ -176,7 +178,7 @@ def test_what_follows_the_last_action_does_not_matter_to_it():
             here = PARTS.model.rollout(ACTING.model, z, actions[:-1])[-1]
             policy = PARTS.policy.apply(ACTING.policy, here)
             gain = iqmpc.value(PARTS, pair, here, last)
-            gain -= CORE.entropy * PARTS.policy.log_prob(policy, last)
+            gain -= CORE.entropy_coef * PARTS.policy.log_prob(policy, last)
             return PARTS.discount ** (HORIZON - 1) * gain
 
         return jax.grad(of_score)(last), jax.grad(of_step)(last)
@@ -236,7 +238,7 @@ def test_the_policy_s_step_moves_the_policy_and_pulls_on_no_latent_state():
     def stepped(zs):
         fitted = PARTS.policy_fit.init(ACTING.policy)
         value = functools.partial(iqmpc.value, PARTS, pair)
-        fitted, metrics = engine.fit_policy(PARTS, CORE, fitted, value, zs, KEY)
+        fitted, metrics = latent_planning.fit_policy(PARTS, CORE, fitted, value, zs, KEY)
         return metrics["policy/loss"], fitted.params
 
     slope, after = jax.jit(jax.grad(stepped, has_aux=True))(normal(4, 5, 16))
@@ -281,9 +283,9 @@ def test_nothing_is_bootstrapped_from_an_end_for_good():
 
 def test_decoded_rewards_are_those_of_the_critics_and_the_target():
     """By hand, with a constant target and a policy whose entropy counts nothing."""
-    config = dataclasses.replace(CONFIG, core=dataclasses.replace(CORE, entropy=0.0))
+    config = dataclasses.replace(CONFIG, core=dataclasses.replace(CORE, entropy_coef=0.0))
     network = dataclasses.replace(CORE.network, dropout=0.0)
-    parts = engine.make(SPEC, dataclasses.replace(CORE, network=network))
+    parts = latent_planning.make(SPEC, dataclasses.replace(CORE, network=network))
     target = jax.tree.map(jnp.zeros_like, ACTING.model["critics"])
     last = target["params"]["_Dense_1"]
     target["params"]["_Dense_1"] = dict(last, bias=last["bias"] + 3.0)  # Q̄ = 3
@@ -319,13 +321,13 @@ DEMOS = Demonstrations(
     actions=1.0 + jnp.tanh(normal(2, 12, 2, seed=10)),
     length=jnp.array([12, 8], jnp.int32),
     terminal=jnp.zeros((2,), bool),
-    entries=(0, 1, 2),
+    observed=(0, 1, 2),
 )
 
 
 @functools.cache
 def agent():
-    made = iqmpc.make(SPEC, CONFIG, 1)
+    made = iqmpc.make(Task.of(SPEC), CONFIG)
     return jax.jit(made.init), jax.jit(made.update), made
 
 
@@ -370,23 +372,23 @@ def test_while_warming_up_exploring_actions_are_uniform_and_others_are_not():
 
 def test_an_unknown_objective_is_refused():
     with pytest.raises(UsageError, match="^agent.objective is 'start' or 'value'"):
-        iqmpc.make(SPEC, dataclasses.replace(CONFIG, objective="v0"), 1)
+        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, objective="v0"))
 
 
 def test_the_discount_looks_a_fifth_of_an_episode_ahead():
     lengths = {25: 0.95, 200: 0.975, 500: 0.99, 100_000: 0.995}
     for length, gamma in lengths.items():
-        np.testing.assert_allclose(engine.discount(length), gamma)
+        np.testing.assert_allclose(latent_planning.discount(length), gamma)
 
 
 def test_planning_in_turn_is_planning_side_by_side():
     """Also of an agent that is made in the program, as those of a finished run are."""
 
-    def plans(core: engine.Config):
+    def plans(core: latent_planning.Config):
         params = ACTING.replace(random=jnp.zeros((), bool))
 
         def driven(obs, key):
-            made = iqmpc.make(SPEC, dataclasses.replace(CONFIG, core=core), 1)
+            made = iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, core=core))
             state = EnvState((), obs, jnp.zeros((), jnp.int32))
 
             def step(carry, key):
@@ -396,18 +398,23 @@ def test_planning_in_turn_is_planning_side_by_side():
 
         return jax.jit(jax.vmap(driven))(normal(3, 3), jax.random.split(KEY, 3))
 
-    beside, in_turn = plans(CORE), plans(dataclasses.replace(CORE, in_turn=True))
-    for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
+    beside, sequential_vmap = (
+        plans(CORE),
+        plans(dataclasses.replace(CORE, sequential_vmap=True)),
+    )
+    for one, other in zip(
+        jax.tree.leaves(beside), jax.tree.leaves(sequential_vmap), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_what_acts_follows_what_was_learned_once_something_was():
-    core = dataclasses.replace(CORE, average_rate=0.25)
+    core = dataclasses.replace(CORE, ema_rate=0.25)
     no, yes = jnp.zeros((), bool), jnp.ones((), bool)
     zero, one = ({"a": jnp.full((2,), value)} for value in (0.0, 1.0))
     for random, share in ((no, 0.25), (yes, 1.0)):
-        before = engine.Acting(zero, zero, random)
-        after = engine.acting_after(core, before, one, one, no)
+        before = latent_planning.InferenceParams(zero, zero, random)
+        after = latent_planning.ema_params(core, before, one, one, no)
         np.testing.assert_allclose(after.model["a"], share)
         np.testing.assert_allclose(after.policy["a"], share)
         assert not after.random
@@ -422,8 +429,8 @@ HALF = 0.5**0.5
 )
 def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life, hold, expected):
     """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
-    core = dataclasses.replace(CORE, rate_half_life=half_life, rate_hold=hold)
-    parts = engine.make(SPEC, core)
+    core = dataclasses.replace(CORE, lr_half_life=half_life, lr_hold=hold)
+    parts = latent_planning.make(SPEC, core)
     ones = jnp.ones(3)
     fits = {
         "encoder": (parts.model_fit, {"encoder": ones, "step": ones}),
@@ -436,5 +443,5 @@ def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life, hold, expected)
             following = fitter.step(fitted, weights)
             lengths.append(float((fitted.params[name] - following.params[name])[0]))
             fitted = following
-        rate = CORE.rate * (CORE.encoder_share if name == "encoder" else 1.0)
+        rate = CORE.learning_rate * (CORE.encoder_share if name == "encoder" else 1.0)
         np.testing.assert_allclose(lengths, rate * np.array(expected), rtol=1e-3)

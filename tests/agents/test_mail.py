@@ -9,14 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from planil_jax.agents import forward as engine
 from planil_jax.agents import mail
+from planil_jax.agents.common import forward_model
 from planil_jax.base import (
     Demonstrations,
     Dynamics,
     EnvSpec,
     EnvState,
     Network,
+    Task,
     Transition,
     UsageError,
 )
@@ -36,11 +37,11 @@ CONFIG = mail.Config(
     expert_noise=0.3,
     batch=6,
     policy_batch=4,
-    ratio=0.2,
+    updates_per_step=0.2,
     capacity=30,
-    model_rate=1e-2,
-    discriminator_rate=1e-2,
-    policy_rate=1e-2,
+    model_lr=1e-2,
+    discriminator_lr=1e-2,
+    policy_lr=1e-2,
 )
 KEY = jax.random.key(0)
 
@@ -86,11 +87,11 @@ def total(theta, model, cost, start, noise, dynamics=None):
     """J, by the library's unrolling."""
 
     def recover(params, obs):
-        return ensemble.Foreseen(obs, jnp.zeros(()))
+        return ensemble.ModelState(obs, jnp.zeros(()))
 
     def step(params, z, action, key):
         following = z.obs + jnp.tanh(model @ jnp.concatenate([z.obs, action]))
-        return ensemble.Foreseen(following, z.memory)
+        return ensemble.ModelState(following, z.memory)
 
     own = Dynamics(lambda key: (), None, step, lambda params, z: z.obs, recover)
     params = ()
@@ -298,7 +299,7 @@ def test_along_records_the_loss_is_the_cost_of_what_was_done():
         assert optax.tree.norm(slope) > 1e-3
 
 
-def line(cost_of: str) -> tuple[mail.Parts, mail.Config, ensemble.Learned]:
+def line(cost_of: str) -> tuple[mail.Components, mail.Config, ensemble.ModelParams]:
     """A model in which an action of 1 changes the second entry by 1, and the second entry
     the first, a step later each; the logit is the first entry, or the first action."""
     config = options(
@@ -441,8 +442,10 @@ def test_physics_that_loop_for_an_unknown_time_are_refused():
     looping = physics._replace(step=step)
     assert unroll.differentiable(physics, env.spec)
     with pytest.raises(UsageError, match="^agent.roll=physics differentiates physics"):
-        mail.make(env.spec, point_config(roll="physics"), 1, looping)
-    mail.make(env.spec, point_config(correct="physics"), 1, looping)  # only stepped
+        mail.make(Task.of(env.spec, dynamics=looping), point_config(roll="physics"))
+    mail.make(
+        Task.of(env.spec, dynamics=looping), point_config(correct="physics")
+    )  # only stepped
 
 
 # ------------------------------------------------------------------------ the discriminator
@@ -504,7 +507,7 @@ def test_the_recovered_reward_is_the_logit_that_the_losses_read():
     config = options(expert_noise=0.0)
     _, told = mail.discriminator_loss(config, parts, judge, model.obs, expert, own, KEY)
     reward = mail.recovered_reward(SPEC, CONFIG)
-    params = mail.Acting({}, judge, model.obs)
+    params = mail.InferenceParams({}, judge, model.obs)
     for (obs, actions), name in ((expert, "expert_logit"), (own, "learner_logit")):
         found = reward(params, obs, actions, jnp.zeros_like(obs))
         wanted = told[f"discriminator/{name}"]
@@ -553,7 +556,7 @@ def demonstrations(seed: int = 9) -> Demonstrations:
         actions=jnp.array([2.0, 0.0]) + jnp.tanh(normal(2, 12, 2, seed=seed + 1)),
         length=jnp.array([12, 8], jnp.int32),
         terminal=jnp.zeros((2,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
 
 
@@ -574,7 +577,7 @@ def program(expert_starts: float):
             **changed,
         )
         demos = demonstrations().replace(obs=seed_obs, actions=seed_actions)
-        made = mail.make(SPEC, config, 1)
+        made = mail.make(Task.of(SPEC), config)
         return made.update(state, rollout(1), demos, KEY, jnp.int32(0))
 
     return jax.jit(update)
@@ -583,7 +586,7 @@ def program(expert_starts: float):
 @functools.cache
 def updated(moving: tuple[str, ...], seed: int = 9, expert_starts: float = 0.0):
     """The State before and after an update in which only some parts have a rate."""
-    before = jax.jit(mail.make(SPEC, CONFIG, 1).init)(KEY)
+    before = jax.jit(mail.make(Task.of(SPEC), CONFIG).init)(KEY)
     before = before.replace(  # a discriminator and a model that say something
         discriminator=before.discriminator.replace(
             params=shifted(before.discriminator.params)
@@ -636,7 +639,7 @@ def test_what_acts_is_the_fitted_policy_and_the_moments_of_all_that_was_seen():
 def test_a_descent_of_each_loss_lowers_it():
     config = options(expert_noise=0.0, gradient_penalty=0.0, correct="recorded")
     parts = mail.make_parts(SPEC, config)
-    state = jax.jit(mail.make(SPEC, config, 1).init)(KEY)
+    state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(change=state.change.replace(variance=jnp.full(3, 0.5)))
     obs, actions = records(8)
     expert, own = (obs[0], actions[0]), (obs[1] - 1.0, actions[1])
@@ -665,7 +668,7 @@ def test_the_gradient_s_norm_is_told_before_it_is_clipped():
     config = options(max_grad_norm=1e-3)
     parts, policy, judge, model = setting(config)
     obs, actions = records()
-    state = jax.jit(mail.make(SPEC, config, 1).init)(KEY)
+    state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(
         params=state.params.replace(moments=model.obs),
         policy=state.policy.replace(params=policy),
@@ -700,9 +703,11 @@ def test_a_part_s_rate_halves_if_told_to(part, half_life):
 
 def test_errors_are_told_of_what_the_model_has_not_learned_yet():
     """A new model foresees the mean change: 0 before anything was seen, in units of 1."""
-    parts, init = setting()[0], jax.jit(mail.make(SPEC, CONFIG, 1).init)
+    parts, init = setting()[0], jax.jit(mail.make(Task.of(SPEC), CONFIG).init)
     model = mail.model_of(init(KEY))
-    told = jax.jit(functools.partial(engine.fresh_errors, parts.model))(model, rollout(1))
+    told = jax.jit(functools.partial(forward_model.fresh_errors, parts.model))(
+        model, rollout(1)
+    )
     change = np.asarray(rollout(1).next_obs - rollout(1).obs).reshape(-1, 3)
     each = np.sqrt(np.mean(change**2, axis=0))
     np.testing.assert_allclose(told["model/fresh_error"], each.mean(), rtol=1e-4)
@@ -711,7 +716,7 @@ def test_errors_are_told_of_what_the_model_has_not_learned_yet():
 
 def test_the_published_choices_go_together():
     """Real states, no penalty, no noise and no learned deviation, 10 steps ahead."""
-    made = mail.make(SPEC, mail.published(), 1)
+    made = mail.make(Task.of(SPEC), mail.published())
     arguments = rollout(1), demonstrations(), KEY, jnp.int32(0)
     before = jax.eval_shape(made.init, KEY)
     after, told = jax.eval_shape(made.update, before, *arguments)
@@ -734,11 +739,11 @@ def test_the_published_choices_go_together():
 )
 def test_settings_that_do_not_go_together_are_refused(changed, complaint):
     with pytest.raises(UsageError, match=f"^{complaint}"):
-        mail.make(SPEC, options(**changed), 1)
+        mail.make(Task.of(SPEC), options(**changed))
 
 
 def test_records_shorter_than_the_horizon_are_refused():
-    made = mail.make(SPEC, options(correct="recorded", horizon=11), 1)
+    made = mail.make(Task.of(SPEC), options(correct="recorded", horizon=11))
     arguments = rollout(1), demonstrations(), KEY, jnp.int32(0)
     with pytest.raises(UsageError, match="^agent.correct=recorded takes 11 steps out of"):
         jax.eval_shape(made.update, made.init(KEY), *arguments)
@@ -848,15 +853,15 @@ def chosen_update():
         actions=choices_made(2, 12),
         length=jnp.array([12, 8], jnp.int32),
         terminal=jnp.zeros((2,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
 
     def update(rates, state):
         changed = {f"{part}_rate": rate for part, rate in zip(PARTS, rates, strict=True)}
-        made = mail.make(environment, of_choices(**changed), 1)
+        made = mail.make(Task.of(environment), of_choices(**changed))
         return made.update(state, rollout, demos, KEY, jnp.int32(0))
 
-    return jax.jit(update), jax.jit(mail.make(environment, of_choices(), 1).init)(KEY)
+    return jax.jit(update), jax.jit(mail.make(Task.of(environment), of_choices()).init)(KEY)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -873,7 +878,7 @@ def test_after_an_update_it_acts_by_choices(explore):
     update, before = chosen_update()
     after, told = update([0.01] * 3, before)
     assert all(np.isfinite(value) for value in told.values())
-    agent = mail.make(CHOICES.spec, of_choices(), 1)
+    agent = mail.make(Task.of(CHOICES.spec), of_choices())
     keys = jax.random.split(KEY, 20)
 
     def one(key):

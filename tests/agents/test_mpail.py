@@ -19,6 +19,7 @@ from planil_jax.base import (
     EnvSpec,
     Fit,
     Plan,
+    Task,
     Transition,
     UsageError,
 )
@@ -44,7 +45,7 @@ CHAIN = mpail.Config(
     value=LINEAR,
     spectral_norm=False,
     discount=0.9,
-    trace=0.5,
+    td_lambda=0.5,
     temperature=1.0,
     final_temperature=0.01,
     temperature_rounds=2,
@@ -53,25 +54,25 @@ CHAIN = mpail.Config(
     batch=64,
     history=16,
     history_share=0.5,
-    history_age_power=1.0,
-    discriminator_rate=0.1,
-    value_rate=0.1,
-    rate_half_life=0,
+    recency_exponent=1.0,
+    discriminator_lr=0.1,
+    value_lr=0.1,
+    lr_half_life=0,
     weight_decay=0.0,
     target_rate=0.5,
-    average_rate=0.25,
+    ema_rate=0.25,
 )
 BOTH = CHAIN
 ONLY_DISCRIMINATOR = dataclasses.replace(
-    CHAIN, value_rate=0.0, history_share=0.0, rate_half_life=1
+    CHAIN, value_lr=0.0, history_share=0.0, lr_half_life=1
 )
 # V̄ stays where it is put, so that targets do not move while V is fitted to them.
 ONLY_VALUE = dataclasses.replace(
     CHAIN,
-    discriminator_rate=0.0,
-    value_rate=0.05,
+    discriminator_lr=0.0,
+    value_lr=0.05,
     value_steps=600,
-    rate_half_life=1,
+    lr_half_life=1,
     target_rate=0.0,
 )
 
@@ -79,7 +80,7 @@ ONLY_VALUE = dataclasses.replace(
 @functools.cache
 def compiled(config: mpail.Config):
     """`init` and `update` on the chain, one environment."""
-    agent = mpail.make(SPEC, STILL, config, 1, ENTRIES)
+    agent = mpail.make(Task.of(SPEC, dynamics=STILL, observed=ENTRIES), config)
     return jax.jit(agent.init), jax.jit(agent.update)
 
 
@@ -103,7 +104,7 @@ def demonstrate(*states: int) -> Demonstrations:
         actions=None,
         length=jnp.array([len(states) - 1], jnp.int32),
         terminal=jnp.zeros((1,), bool),
-        entries=ENTRIES,
+        observed=ENTRIES,
     )
 
 
@@ -221,7 +222,7 @@ def test_an_entry_that_demonstrations_lack_never_reaches_the_discriminator():
 def test_the_discriminator_rises_for_the_expert_and_falls_for_the_learner():
     """Twenty rounds of pairs that differ in their successor: (0, 1) against (0, 0)."""
     state, metrics = begin(), {}
-    logit, _ = mpail.critic(SPEC, BOTH, ENTRIES)
+    logit, _ = mpail.reward_and_value(SPEC, BOTH, ENTRIES)
     for round_ in range(20):
         state, metrics = update(BOTH, state, drive([0] * 8, [0] * 8), DEMOS_01, round_)
     expert = logit(state.params, one_hot(0), one_hot(1))
@@ -292,7 +293,7 @@ def test_the_value_meets_its_targets_which_end_with_the_task_but_not_with_time(k
     state = judged(begin(ONLY_VALUE), table(judge, 0.5))
     state = valued(state, table(np.zeros(6), 8.0), table(target))
     after, _ = update(ONLY_VALUE, state, steps, DEMOS)
-    _, value = mpail.critic(SPEC, ONLY_VALUE, ENTRIES)
+    _, value = mpail.reward_and_value(SPEC, ONLY_VALUE, ENTRIES)
     found = value(after.params.replace(value=after.value.params), one_hot(range(5)))
 
     goes_on = ~ended if kind == "terminal" else np.ones(8, bool)
@@ -358,7 +359,7 @@ RECOVERS = STILL._replace(recover=lambda params, obs: obs)
 def updated(**changes) -> tuple[mpail.State, dict[str, jax.Array]]:
     """The same update with a model that recovers, and so may imagine."""
     config = dataclasses.replace(BOTH, **changes)
-    agent = mpail.make(SPEC, RECOVERS, config, 1, ENTRIES)
+    agent = mpail.make(Task.of(SPEC, dynamics=RECOVERS, observed=ENTRIES), config)
     jitted = jax.jit(agent.update)
     return jitted(begin(), ROUND, DEMOS, jax.random.key(7), jnp.int32(0))
 
@@ -385,7 +386,7 @@ def test_imagined_values_come_to_the_discounted_sum_of_the_logit():
     config = dataclasses.replace(
         ONLY_VALUE, imagined_batch=32, imagined_discount=0.5, discount=0.5, target_rate=0.1
     )
-    agent = mpail.make(SPEC, RECOVERS, config, 1, ENTRIES)
+    agent = mpail.make(Task.of(SPEC, dynamics=RECOVERS, observed=ENTRIES), config)
     state = agent.init(jax.random.key(0))
     judge = dataclasses.replace(state.discriminator, params=table(np.zeros(10), 1.0))
     state = dataclasses.replace(state, discriminator=judge)
@@ -393,7 +394,7 @@ def test_imagined_values_come_to_the_discounted_sum_of_the_logit():
     rollout = drive([0, 1, 2], [1, 2, 3])
     for round_ in range(3):
         state, _ = jitted(state, rollout, DEMOS, jax.random.key(round_), jnp.int32(0))
-    _, value = mpail.critic(SPEC, config, ENTRIES)
+    _, value = mpail.reward_and_value(SPEC, config, ENTRIES)
     acts = dataclasses.replace(state.params, value=state.target)
     np.testing.assert_allclose(value(acts, one_hot([0, 1, 2, 3])), 2.0, atol=0.2)
 
@@ -457,9 +458,9 @@ def forward(params, x: np.ndarray, slope: float) -> np.ndarray:
     return np.array(x)[..., 0]
 
 
-def acting(seed: int) -> mpail.Acting:
+def acting(seed: int) -> mpail.InferenceParams:
     rng = np.random.default_rng(seed)
-    return mpail.Acting(
+    return mpail.InferenceParams(
         discriminator=network(rng, 6, 8, 8, 1),
         value=network(rng, 4, 8, 1),
         model=(),
@@ -467,14 +468,14 @@ def acting(seed: int) -> mpail.Acting:
     )
 
 
-def by_hand(params: mpail.Acting, obs, next_obs) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(params: mpail.InferenceParams, obs, next_obs) -> tuple[np.ndarray, np.ndarray]:
     """d(obs, next_obs) and V(obs), `[…]`."""
     pair = np.concatenate([obs[..., SEEN], next_obs[..., SEEN]], axis=-1)
     return forward(params.discriminator, pair, 0.2), forward(params.value, obs, 0.0)
 
 
 def test_the_critic_is_the_two_networks_applied_by_hand():
-    logit, value = mpail.critic(ENV.spec, PLANNING, SEEN)
+    logit, value = mpail.reward_and_value(ENV.spec, PLANNING, SEEN)
     obs, next_obs = np.random.default_rng(9).normal(size=(2, 5, 3, 4)).astype(np.float32)
     d, v = by_hand(acting(0), obs, next_obs)
     np.testing.assert_allclose(logit(acting(0), obs, next_obs), d, rtol=1e-4, atol=1e-4)
@@ -482,7 +483,7 @@ def test_the_critic_is_the_two_networks_applied_by_hand():
 
 
 def test_entries_that_demonstrations_lack_do_not_move_the_logit():
-    logit, value = mpail.critic(ENV.spec, PLANNING, SEEN)
+    logit, value = mpail.reward_and_value(ENV.spec, PLANNING, SEEN)
     obs, next_obs = np.random.default_rng(9).normal(size=(2, 5, 4)).astype(np.float32)
     hidden = np.array([0.0, 0.0, 7.0, 0.0], np.float32)
     before = logit(acting(0), obs, next_obs)
@@ -494,8 +495,8 @@ def test_entries_that_demonstrations_lack_do_not_move_the_logit():
 def watched():
     """`act` without exploring, and `inspect`, compiled."""
     model = simulator.prior_or_physics(ENV)
-    act = mpail.make(ENV.spec, model, PLANNING, 1, SEEN).act
-    look = mpail.inspect(ENV.spec, model, PLANNING, SEEN)
+    act = mpail.make(Task.of(ENV.spec, dynamics=model, observed=SEEN), PLANNING).act
+    look = mpail.plan_samples(ENV.spec, model, PLANNING, SEEN)
     return jax.jit(functools.partial(act, explore=False)), jax.jit(look)
 
 
@@ -560,7 +561,7 @@ def knowing_nothing(*_):
     raise AssertionError("an online learner asked the environment's own model")
 
 
-def ends_where_its_own_demonstrators_do(online: bool):
+def ends_where_its_own_demonstrators_do(learned_model: bool):
     """Some steer to (0, 0), others to (1, 1), which is 1.4 m off; 6400 steps a seed.
 
     From the same starts each learner ends within 0.5 m of its own and 1 m off the others,
@@ -568,25 +569,28 @@ def ends_where_its_own_demonstrators_do(online: bool):
     """
     env = point_mass.make(episode_length=40)
     model = simulator.prior_or_physics(env)
-    if online:
+    if learned_model:
         model = Dynamics(*[knowing_nothing] * 5)
-    rounds = loop.Config(environments=8, steps=40, rounds=20, resets=8)
+    rounds = loop.Config(num_envs=8, steps=40, rounds=20, resets=8)
     config = mpail.Config(
         planner=mppi.Config(samples=32, horizon=8, iterations=1),
         discriminator=mlp.Config(hidden=(32, 32), activation="leaky_relu"),
         value=mlp.Config(hidden=(32, 32)),
-        discriminator_rate=3e-3,
-        value_rate=3e-3,
+        discriminator_lr=3e-3,
+        value_lr=3e-3,
         batch=128,
         history=800,
         temperature_rounds=8,
-        online=online,
+        learned_model=learned_model,
         model=ensemble.Config(
             network=networks.Config(network=mlp.Config(hidden=(32, 32), activation="tanh")),
             members=2,
         ),
     )
-    agent = mpail.make(env.spec, model, config, rounds.environments, (0, 1, 2, 3))
+    agent = mpail.make(
+        Task.of(env.spec, dynamics=model, observed=(0, 1, 2, 3), num_envs=rounds.num_envs),
+        config,
+    )
 
     def learnt(obs: jax.Array, key: jax.Array) -> jax.Array:
         demos = Demonstrations(
@@ -594,7 +598,7 @@ def ends_where_its_own_demonstrators_do(online: bool):
             actions=None,
             length=jnp.full((4,), 40, jnp.int32),
             terminal=jnp.zeros((4,), bool),
-            entries=(0, 1, 2, 3),
+            observed=(0, 1, 2, 3),
         )
         state = loop.init(agent, env, rounds, key)
         state, told = loop.epoch(agent, env, rounds, demos, jnp.int32(0), state)
@@ -605,7 +609,7 @@ def ends_where_its_own_demonstrators_do(online: bool):
     run = jax.jit(learnt)
     for own, other in ((0.0, 1.0), (1.0, 0.0)):
         end, told = run(drives_to(own), jax.random.key(0))
-        if online:  # of steps not seen before, in deviations of a change; all rounds
+        if learned_model:  # of steps not seen before, in deviations of a change; all rounds
             assert told["model/fresh_error"] < 0.4
         assert np.linalg.norm(end - own) < 0.5
         assert np.linalg.norm(end - other) > 1.0

@@ -9,15 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from planil_jax.agents import latent as engine
 from planil_jax.agents import mpail2
-from planil_jax.base import Demonstrations, EnvSpec, EnvState, Transition, UsageError
+from planil_jax.agents.common import latent_planning
+from planil_jax.base import Demonstrations, EnvSpec, EnvState, Task, Transition, UsageError
 from planil_jax.nets import latent, mlp
 from planil_jax.planners import mppi
 
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON, BATCH = 3, 5
-CORE = engine.Config(
+CORE = latent_planning.Config(
     network=latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3, dropout=0.0),
     planner=mppi.Config(
         samples=6, horizon=HORIZON, iterations=2, sampling="gaussian", explore="noise"
@@ -27,7 +27,7 @@ CORE = engine.Config(
     batch=BATCH,
 )
 CONFIG = mpail2.Config(core=CORE, reward=mlp.Config(hidden=(8,), activation="silu"))
-PARTS = engine.make(SPEC, CORE, steps=HORIZON)
+PARTS = latent_planning.make(SPEC, CORE, steps=HORIZON)
 REWARD = mlp.make_scalar(CONFIG.reward, (16, 16))
 KEY = jax.random.key(0)
 
@@ -47,14 +47,14 @@ MODEL = shaken(
     PARTS.model.init(KEY) | {"critics": PARTS.critics.init(KEY), "reward": REWARD.init(KEY)}
 )
 POLICY = shaken(PARTS.policy.init(KEY))
-ACTING = engine.Acting(MODEL, POLICY, jnp.zeros((), bool))
-OWN = engine.Sequences(
+ACTING = latent_planning.InferenceParams(MODEL, POLICY, jnp.zeros((), bool))
+OWN = latent_planning.Sequences(
     obs=normal(HORIZON + 1, BATCH, 3, seed=3),
     actions=jnp.tanh(normal(HORIZON, BATCH, 2, seed=4)),
     terminal=jnp.zeros((HORIZON, BATCH), bool),
 )
 ENCODED = PARTS.model.encode(MODEL, OWN.obs)  # [H + 1, B, Z]
-END = latent.aside(CORE.network)
+END = latent.absorbing_embedding(CORE.network)
 EXPERT = PARTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
 
 
@@ -68,7 +68,7 @@ def moved(tree) -> bool:
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_score_of_a_plan_is_its_return_and_what_critics_tell_of_its_start(share):
     actions, gamma = jnp.tanh(normal(HORIZON, 2)), PARTS.discount
-    config = dataclasses.replace(CONFIG, critic_share=share, value_unit=3.0)
+    config = dataclasses.replace(CONFIG, q_weight=share, value_scale=3.0)
 
     @jax.jit
     def both(z):
@@ -91,7 +91,7 @@ def test_the_policy_tells_several_actions_at_once_and_is_followed_from_the_first
     assert plan.shape == (BATCH, HORIZON, 2) and log_probs.shape == (BATCH, HORIZON)
     score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
     core = dataclasses.replace(CORE, plan=False)
-    _, act = engine.acting(SPEC, core, PARTS, score)
+    _, act = latent_planning.acting(SPEC, core, PARTS, score)
     state = EnvState((), normal(3), jnp.zeros((), jnp.int32))
     action, _ = act(ACTING, (), state, KEY, False)
     z = PARTS.model.encode(MODEL, state.obs)
@@ -103,7 +103,7 @@ def test_a_plan_can_reach_the_bounds():
     """Published code squashes what was squashed, and never gets there."""
     planner = dataclasses.replace(CORE.planner, samples=64, noise=(2.0,))
     core = dataclasses.replace(CORE, planner=planner, temperature=1e-3)
-    carry, act = engine.acting(
+    carry, act = latent_planning.acting(
         SPEC, core, PARTS, lambda params, z, key: lambda actions: jnp.sum(actions)
     )
     state, plan = EnvState((), normal(3), jnp.zeros((), jnp.int32)), carry()
@@ -118,8 +118,8 @@ def test_a_plan_acts_where_every_critic_prefers_it_or_else_the_policy():
 
     def made(plan=True, **told):
         core = dataclasses.replace(CORE, plan=plan, temperature=1e-3)
-        config = dataclasses.replace(CONFIG, core=core, critic_share=1.0, **told)
-        agent = mpail2.make(SPEC, config, 1)
+        config = dataclasses.replace(CONFIG, core=core, q_weight=1.0, **told)
+        agent = mpail2.make(Task.of(SPEC), config)
         deciding = jax.vmap(agent.act, (None, None, 0, 0, None))
         return lambda explore: jax.jit(deciding, static_argnums=4)(
             ACTING, agent.carry(), states, keys, explore
@@ -130,18 +130,27 @@ def test_a_plan_acts_where_every_critic_prefers_it_or_else_the_policy():
     keys = jax.random.split(KEY, count)
     planned, after = made()(False)
     own, _ = made(plan=False)(False)
-    found, found_after = made(unanimous=True)(False)
+    found, found_after = made(accept_if_all_critics_prefer=True)(False)
 
     z = PARTS.model.encode(MODEL, states.obs)
     gains = jnp.subtract(
         *(PARTS.critics.apply(MODEL["critics"], z, PARTS.unit(a)) for a in (planned, own))
     )[..., 0]  # [critics, states]
-    all_prefer = np.asarray(jnp.min(gains, axis=0) > 0)
-    assert 5 < all_prefer.sum() < 59 and all_prefer.sum() < (gains[0] > 0).sum()
-    np.testing.assert_allclose(found[all_prefer], planned[all_prefer], rtol=1e-5)
-    np.testing.assert_allclose(found[~all_prefer], own[~all_prefer], rtol=1e-5, atol=1e-6)
+    all_critics_prefer = np.asarray(jnp.min(gains, axis=0) > 0)
+    assert (
+        5 < all_critics_prefer.sum() < 59
+        and all_critics_prefer.sum() < (gains[0] > 0).sum()
+    )
+    np.testing.assert_allclose(
+        found[all_critics_prefer], planned[all_critics_prefer], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found[~all_critics_prefer], own[~all_critics_prefer], rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(found_after.mean, after.mean, atol=1e-6)
-    for one, other in zip(made(unanimous=True)(True), made()(True), strict=True):
+    for one, other in zip(
+        made(accept_if_all_critics_prefer=True)(True), made()(True), strict=True
+    ):
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), one, other)
 
 
@@ -149,8 +158,8 @@ def test_more_plans_that_follow_the_policy_than_plans_are_refused():
     score = functools.partial(mpail2.plan_score, CONFIG, PARTS, REWARD)
     core = dataclasses.replace(CORE, proposals=7)
     with pytest.raises(UsageError, match=r"7 plans .* planner\.samples is 6"):
-        engine.acting(SPEC, core, PARTS, score)
-    engine.acting(SPEC, dataclasses.replace(core, plan=False), PARTS, score)
+        latent_planning.acting(SPEC, core, PARTS, score)
+    latent_planning.acting(SPEC, dataclasses.replace(core, plan=False), PARTS, score)
 
 
 # ------------------------------------------------------------------------------- learning
@@ -163,7 +172,7 @@ def test_the_policy_climbs_the_mixture_of_all_foreseen_returns(trace):
     G_0 = Σ_n w_n R_n with R_n = Σ_{t<n} γ^t r_t + γ^n q_n, w_n = λ (1 - λ)^n and
     w_H = (1 - λ)^H, less the entropy's term.
     """
-    config, gamma = dataclasses.replace(CONFIG, trace=trace), PARTS.discount
+    config, gamma = dataclasses.replace(CONFIG, policy_lambda=trace), PARTS.discount
     pair_key, plan_key, last_key = jax.random.split(KEY, 3)
     z, temperature = ENCODED[0], 0.3
 
@@ -224,9 +233,9 @@ def test_the_critics_are_moved_and_neither_policy_nor_target_nor_reward():
 
 
 @pytest.mark.parametrize("lasting", [False, True])
-def test_an_end_for_good_is_worth_what_staying_there_is(lasting):
+def test_an_end_for_good_is_worth_what_staying_there_is(absorbing):
     """Σ_k γ^k r(ẑ', ẑ') where it lasts, or else 0; nothing is bootstrapped from it."""
-    config = dataclasses.replace(CONFIG, critic_trace=0.7)
+    config = dataclasses.replace(CONFIG, td_lambda=0.7)
     some = jnp.arange(BATCH) == jnp.arange(HORIZON)[:, None]
 
     @jax.jit
@@ -234,7 +243,7 @@ def test_an_end_for_good_is_worth_what_staying_there_is(lasting):
         def loss(terminal):
             own, arguments = OWN.replace(terminal=terminal), (MODEL["reward"], POLICY)
             return mpail2.critic_loss(
-                *(config, PARTS, REWARD, lasting, MODEL["critics"], target),
+                *(config, PARTS, REWARD, absorbing, MODEL["critics"], target),
                 *(*arguments, own, ENCODED, KEY),
             )[0]
 
@@ -245,8 +254,8 @@ def test_an_end_for_good_is_worth_what_staying_there_is(lasting):
     np.testing.assert_array_equal(found == other, [False, False, True])
 
     z, following = ENCODED[:-1], ENCODED[1:]
-    stays = REWARD.apply(MODEL["reward"], following, following)[..., None]
-    after = jnp.sum(PARTS.discount ** jnp.arange(1000) * stays, axis=-1) * lasting
+    occupancy = REWARD.apply(MODEL["reward"], following, following)[..., None]
+    after = jnp.sum(PARTS.discount ** jnp.arange(1000) * occupancy, axis=-1) * absorbing
     wanted = REWARD.apply(MODEL["reward"], z, following) + PARTS.discount * after
     values = PARTS.critics.apply(MODEL["critics"], z, OWN.actions)[..., 0]
     np.testing.assert_allclose(found[2], jnp.mean((values - wanted) ** 2), rtol=1e-4)
@@ -259,7 +268,7 @@ def test_critics_foresee_what_was_done_next_and_what_the_policy_would_do(mu, uni
     R_n = Σ_{k<n} γ^k r_{t+k} + γ^n v_{t+n}, w_n = (1 - μ) μ^(n - 1), the last μ^(n - 1);
     at an end, where the last one is, v is what staying is worth.
     """
-    config = dataclasses.replace(CONFIG, critic_trace=mu, value_unit=unit)
+    config = dataclasses.replace(CONFIG, td_lambda=mu, value_scale=unit)
     ends = jnp.array([HORIZON, 0, 1, HORIZON, 2])  # the step that ends for good, [B]
     own = OWN.replace(terminal=jnp.arange(HORIZON)[:, None] >= ends)
     gamma, (pair_key, action_key, _) = PARTS.discount, jax.random.split(KEY, 3)
@@ -271,7 +280,7 @@ def test_critics_foresee_what_was_done_next_and_what_the_policy_would_do(mu, uni
 
     z, following = ENCODED[:-1], ENCODED[1:]
     rewards = REWARD.apply(MODEL["reward"], z, following)
-    stays = REWARD.apply(MODEL["reward"], following, following) / (1 - gamma)
+    occupancy = REWARD.apply(MODEL["reward"], following, following) / (1 - gamma)
     actions = mpail2.first_action(PARTS, POLICY, following, action_key)
     pair = latent.choose(target, pair_key)
     v = unit * jnp.min(PARTS.critics.apply(pair, following, actions)[..., 0], axis=0)
@@ -283,7 +292,7 @@ def test_critics_foresee_what_was_done_next_and_what_the_policy_would_do(mu, uni
             for n in range(1, most + 1):
                 weight = mu ** (n - 1) * (1 - mu if n < most else 1)
                 last = t + n - 1
-                worth = stays[last, b] if own.terminal[last, b] else v[last, b]
+                worth = occupancy[last, b] if own.terminal[last, b] else v[last, b]
                 gained = sum(gamma**k * rewards[t + k, b] for k in range(n))
                 wanted[t, b] += weight * (gained + gamma**n * worth)
     values = PARTS.critics.apply(MODEL["critics"], z, OWN.actions)[..., 0]
@@ -293,7 +302,7 @@ def test_critics_foresee_what_was_done_next_and_what_the_policy_would_do(mu, uni
 def test_a_plan_is_scored_in_the_units_of_its_rewards():
     """However large the unit in which critics tell values."""
     actions, pair = jnp.tanh(normal(HORIZON, 2)), latent.choose(MODEL["critics"], KEY)
-    large = dataclasses.replace(CONFIG, value_unit=10.0)
+    large = dataclasses.replace(CONFIG, value_scale=10.0)
     once, tenfold = (
         mpail2.value(config, PARTS, pair, ENCODED[0, :HORIZON], actions)
         for config in (CONFIG, large)
@@ -326,7 +335,9 @@ def test_all_steps_from_an_end_for_good_on_are_terminal():
     """Sequences that go on are left alone."""
     terminal = jnp.arange(HORIZON)[:, None] == ENDS
     terminal = terminal.at[2, 1].set(True)  # of the episode that came next
-    staying = jax.jit(engine.staying)(OWN.replace(terminal=terminal))
+    staying = jax.jit(latent_planning.absorbing_from_terminal)(
+        OWN.replace(terminal=terminal)
+    )
     np.testing.assert_array_equal(staying.obs, OWN.obs)
     np.testing.assert_array_equal(staying.actions, OWN.actions)
     np.testing.assert_array_equal(staying.terminal, OVER)
@@ -348,7 +359,7 @@ def test_an_end_for_good_is_one_state_whatever_was_seen_in_it_or_after():
     np.testing.assert_allclose(encoded, jnp.where(unseen, END, ENCODED), atol=1e-6)
     zs = PARTS.model.rollout(MODEL, encoded[0], own.actions)[1:]
     errors = jnp.mean((zs - encoded[1:]) ** 2, axis=(1, 2))
-    wanted = jnp.mean(CORE.decay ** jnp.arange(HORIZON) * errors)
+    wanted = jnp.mean(CORE.horizon_decay ** jnp.arange(HORIZON) * errors)
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
@@ -358,11 +369,18 @@ def test_the_state_of_an_end_is_a_little_farther_from_others_than_they_are_apart
     np.testing.assert_allclose(groups.sum(-1), 1.0)
     assert (groups == groups[0]).all() and groups[0].argmax() == 0
     size = latent.Config().latent
-    seen = latent.simplices(normal(100, size), latent.Config().group)
-    other = latent.simplices(normal(100, size, seed=2), latent.Config().group)
-    aside = jnp.linalg.norm(seen - latent.aside(latent.Config()), axis=-1)
+    seen = latent.simnorm(normal(100, size), latent.Config().group)
+    other = latent.simnorm(normal(100, size, seed=2), latent.Config().group)
+    absorbing_embedding = jnp.linalg.norm(
+        seen - latent.absorbing_embedding(latent.Config()), axis=-1
+    )
     between = jnp.linalg.norm(seen - other, axis=-1)
-    assert between.max() < aside.min() < aside.max() < 2 * between.min()
+    assert (
+        between.max()
+        < absorbing_embedding.min()
+        < absorbing_embedding.max()
+        < 2 * between.min()
+    )
 
 
 def test_a_last_step_is_learned_from_as_often_as_another():
@@ -377,13 +395,19 @@ def test_a_last_step_is_learned_from_as_often_as_another():
         terminal=none.at[3].set(True),
         truncated=none,
     )
-    held = engine.remember(engine.empty_replay(SPEC, core, 1), PARTS, rollout)
+    held = latent_planning.insert(
+        latent_planning.empty_replay(SPEC, core, 1), PARTS, rollout
+    )
 
     def drawn(past_ends: bool) -> tuple[set[int], set[int]]:
         """Where sequences start, and where those do that end for good."""
-        places = engine.starts(held, PARTS, core, past_ends)
-        own = jax.vmap(lambda key: engine.own(held, places, PARTS, core, key))
-        found = jax.vmap(engine.staying)(own(jax.random.split(KEY, 40)))
+        places = latent_planning.valid_starts(held, PARTS, core, past_ends)
+        own = jax.vmap(
+            lambda key: latent_planning.sample_replay(held, places, PARTS, core, key)
+        )
+        found = jax.vmap(latent_planning.absorbing_from_terminal)(
+            own(jax.random.split(KEY, 40))
+        )
         first, ended = found.obs[:, 0, :, 0], found.terminal[:, -1]
         return set(first.ravel().tolist()), set(first[ended].tolist())
 
@@ -395,11 +419,11 @@ def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
     """Of 5 pairs two lead to an end, for 100 steps each: 200 of 205 are there."""
     ends, stay = jnp.array([False, True, False, True, False]), 100
 
-    def places(stays, seed: int) -> jax.Array:
+    def places(occupancy, seed: int) -> jax.Array:
         """Which of the pairs each is that was drawn, or the end `[draws, B, B + 1]`."""
         keys = jax.random.split(jax.random.key(seed), 400)
-        draw = jax.vmap(mpail2.visited, (None, None, None, 0))
-        drawn = jax.jit(draw)(ENCODED[:2], stays, END, keys)  # [draws, 2, B, Z]
+        draw = jax.vmap(mpail2.reweight_absorbing, (None, None, None, 0))
+        drawn = jax.jit(draw)(ENCODED[:2], occupancy, END, keys)  # [draws, 2, B, Z]
         of_end = jnp.broadcast_to(END, (2, 1, len(END)))
         known = jnp.concatenate([ENCODED[:2], of_end], axis=1)  # [2, B + 1, Z]
         same = drawn[:, :, :, None] == known[:, None]  # [draws, 2, B, B + 1, Z]
@@ -422,10 +446,10 @@ def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
     pairs = jnp.stack([jnp.broadcast_to(begin, (64, 16)), of_learner])
     shown = jnp.stack([jnp.broadcast_to(expert, (64, 16))] * 2)
     shown = shown.at[:, 0].set(begin)
-    stays = stay * (jnp.arange(64) % 8 == 7)
+    occupancy = stay * (jnp.arange(64) % 8 == 7)
 
     def step(params, key):
-        learner = mpail2.visited(pairs, stays, fallen, key)
+        learner = mpail2.reweight_absorbing(pairs, occupancy, fallen, key)
         slope = jax.grad(mpail2.reward_loss, argnums=2, has_aux=True)(
             CONFIG, REWARD, params, learner, shown, key
         )[0]
@@ -442,17 +466,17 @@ def test_to_fall_at_once_is_not_worth_more_than_to_begin(stay):
 def test_ends_are_counted_where_they_last(terminates, absorbing, monkeypatch):
     """The learner's, each of which is in H sequences, and the expert's. All steps end."""
     spec = SPEC._replace(terminates=bool(terminates))
-    core = dataclasses.replace(CORE, capacity=20, warm_up=20, ratio=0.05)
+    core = dataclasses.replace(CORE, capacity=20, seed_steps=20, updates_per_step=0.05)
     config = dataclasses.replace(CONFIG, core=core, absorbing=bool(absorbing))
-    agent, counted = mpail2.make(spec, config, 1), []
+    agent, counted = mpail2.make(Task.of(spec), config), []
 
-    def visited(pairs, stays, end, key):
-        counted.append((stays, jnp.all(pairs[1] == END, axis=-1)))
+    def reweight_absorbing(pairs, occupancy, end, key):
+        counted.append((occupancy, jnp.all(pairs[1] == END, axis=-1)))
         return pairs
 
-    monkeypatch.setattr(mpail2, "visited", visited)
+    monkeypatch.setattr(mpail2, "reweight_absorbing", reweight_absorbing)
     monkeypatch.setattr(
-        engine, "repeat", lambda improve, state, key, _: improve(state, key)
+        latent_planning, "fori_mean", lambda improve, state, key, _: improve(state, key)
     )
     ends = jnp.ones((20, 1), bool)
     rollout = Transition(
@@ -472,15 +496,15 @@ def test_ends_are_counted_where_they_last(terminates, absorbing, monkeypatch):
 
     found = told()
     assert len(found) == 2 * terminates * absorbing
-    for (stays, at_end), times in zip(found, (1, HORIZON), strict=False):
-        np.testing.assert_allclose(times * stays, 1 / (1 - PARTS.discount), rtol=1e-5)
+    for (occupancy, at_end), times in zip(found, (1, HORIZON), strict=False):
+        np.testing.assert_allclose(times * occupancy, 1 / (1 - PARTS.discount), rtol=1e-5)
         assert at_end.all()
 
 
 @pytest.mark.parametrize("half_life", [0, 100])
 def test_the_rates_of_all_parts_halve_if_told_to(half_life):
-    core = dataclasses.replace(CORE, rate_half_life=half_life, capacity=20)
-    state = mpail2.make(SPEC, dataclasses.replace(CONFIG, core=core), 1).init(KEY)
+    core = dataclasses.replace(CORE, lr_half_life=half_life, capacity=20)
+    state = mpail2.make(Task.of(SPEC), dataclasses.replace(CONFIG, core=core)).init(KEY)
     scheduled = optax.ScaleByScheduleState
 
     def follows(fitted) -> bool:

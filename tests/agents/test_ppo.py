@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import ppo
-from planil_jax.base import EnvSpec, EnvState, Fit, Transition, UsageError
+from planil_jax.base import EnvSpec, EnvState, Fit, Task, Transition, UsageError
 from planil_jax.nets import heads, mlp
 
 SPEC = EnvSpec("chain", tuple("abcd"), (0.0,), (2.0,), 5, 0.1)
@@ -24,10 +24,10 @@ CHAIN = ppo.Config(
     policy=heads.Config(network=LINEAR),
     value=LINEAR,
     discount=0.9,
-    trace=0.5,
+    gae_lambda=0.5,
     epochs=2,
     minibatches=2,
-    rate=0.05,
+    learning_rate=0.05,
     max_grad_norm=1e9,  # nothing is clipped, so that policy and value are apart
     normalise_observations=False,
     scale_rewards=False,
@@ -135,7 +135,7 @@ def test_rewards_are_those_that_the_caller_brings():
 
 
 def test_the_agent_of_the_task_s_reward_brings_that():
-    agent, state = ppo.make(SPEC, CHAIN), begin()
+    agent, state = ppo.make(Task.of(SPEC), CHAIN), begin()
     rollout = dataclasses.replace(drive(), reward=jnp.asarray(REWARDS))
     update = jax.jit(agent.update)
     found, _ = update(state, rollout, None, jax.random.key(7), jnp.int32(0))
@@ -192,7 +192,7 @@ def test_a_better_action_is_done_more_and_a_worse_one_less():
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_an_entropy_bonus_widens_the_policy(weight):
-    config = dataclasses.replace(CHAIN, entropy=weight)
+    config = dataclasses.replace(CHAIN, entropy_coef=weight)
     flat = np.ones((8, 1), np.float32)
     state = valued(begin(config), np.zeros(4))
     after, _ = improve(config, state, drive(terminal=True), flat)
@@ -202,7 +202,7 @@ def test_an_entropy_bonus_widens_the_policy(weight):
 
 def test_it_finds_the_best_action_of_a_bandit():
     """Reward -(a - 1.5)² after one step, whatever the state; the best mode is 1.5 ± 0.1."""
-    config = dataclasses.replace(CHAIN, epochs=4, minibatches=4, rate=0.02)
+    config = dataclasses.replace(CHAIN, epochs=4, minibatches=4, learning_rate=0.02)
     engine = ppo.engine(SPEC, config)
     obs = jnp.eye(4)[jnp.arange(64) % 4]
 
@@ -244,7 +244,7 @@ def test_an_evaluated_action_is_the_mode_and_an_explored_one_is_drawn():
 # ---------------------------------------------------------------------------------- value
 
 # A linear value of one-hot states, fitted until it meets its targets.
-FITTED = dataclasses.replace(CHAIN, epochs=600, minibatches=1, rate=0.03)
+FITTED = dataclasses.replace(CHAIN, epochs=600, minibatches=1, learning_rate=0.03)
 
 
 def targets_by_hand(values, ended, terminal) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from planil_jax.agents import sac
-from planil_jax.base import EnvSpec, EnvState, Fit, Transition
+from planil_jax.base import EnvSpec, EnvState, Fit, Task, Transition
 from planil_jax.nets import heads, mlp
 
 SPEC = EnvSpec("line", ("a", "b"), (0.0,), (4.0,), 5, 0.1)
@@ -23,7 +23,7 @@ ONE_STEP = sac.Config(
     steps=1,
     batch=8192,
     capacity=2,
-    rate=0.01,
+    learning_rate=0.01,
     target_rate=0.25,
     temperature=TEMPERATURE,
 )
@@ -37,7 +37,7 @@ MEAN = 0.4  # of the policy, before squashing, whatever it sees
 @functools.cache
 def compiled(config: sac.Config):
     """`init` and `update`, one environment."""
-    agent = sac.make(SPEC, config, 1)
+    agent = sac.make(Task.of(SPEC), config)
     return jax.jit(agent.init), jax.jit(agent.update)
 
 
@@ -201,10 +201,10 @@ def test_it_finds_the_best_action_of_a_bandit_from_actions_drawn_at_random():
         steps=600,
         batch=64,
         capacity=256,
-        rate=0.01,
+        learning_rate=0.01,
         target_rate=0.05,
     )
-    agent = sac.make(SPEC, config, 1)
+    agent = sac.make(Task.of(SPEC), config)
     actions = jnp.asarray(np.random.default_rng(0).uniform(0, 4, (256, 1, 1)), jnp.float32)
     obs, ended = jnp.zeros((256, 1, 2)), jnp.ones((256, 1), bool)
     rewards = -((actions[..., 0] - 3) ** 2)

@@ -94,7 +94,6 @@ def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
 def test_it_learns_nothing():
     env = envs.make("point_mass")
     agent = scripted.make(env, simulator.make(env), CONFIG)
-    assert not agent.needs_actions
     state = jnp.arange(3.0)
     after, metrics = agent.update(state, "rollout", "demos", "key", 0)
     assert after is state and metrics == {}

@@ -11,7 +11,7 @@ NOTHING = Units(
 
 
 def cell(cost="task", **sizes):
-    chosen = {"samples": 4, "horizon": 3, "environments": 2, "iterations": 5} | sizes
+    chosen = {"samples": 4, "horizon": 3, "num_envs": 2, "iterations": 5} | sizes
     return floor.Cell(cost=cost, **chosen)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import latent as benchmark
-from planil_jax.base import EnvState
+from planil_jax.base import EnvState, Task
 from planil_jax.nets import latent as networks
 from planil_jax.planners import mppi
 
@@ -27,7 +27,7 @@ def test_the_counted_operations_are_those_of_the_program(name):
         proposals=4,
         capacity=3,
     )
-    agent = module.make(benchmark.SPEC, dataclasses.replace(config, core=core), 1)
+    agent = module.make(Task.of(benchmark.SPEC), dataclasses.replace(config, core=core))
     params = jax.eval_shape(lambda key: agent.init(key).params, jax.random.key(0))
     obs = jax.ShapeDtypeStruct((benchmark.OBSERVATIONS,), jnp.float32)
 

@@ -6,7 +6,7 @@ from benchmarks import seeds, timing
 from planil_jax.base import UsageError
 from planil_jax.training import loop
 
-SHAPE = loop.Config(environments=2, steps=3, rounds=2, resets=2)
+SHAPE = loop.Config(num_envs=2, steps=3, rounds=2, resets=2)
 SIZES = {"hidden": (4,), "batch": 4, "minibatches": 2, "epochs": 1, "steps": 2}
 
 

@@ -7,7 +7,7 @@ from benchmarks import seeds, timing, update
 from planil_jax.nets import fit
 from planil_jax.training import loop
 
-SHAPE = loop.Config(environments=2, steps=4, rounds=1, resets=2)
+SHAPE = loop.Config(num_envs=2, steps=4, rounds=1, resets=2)
 
 
 def test_an_update_is_timed_beside_its_rollout():
@@ -30,8 +30,8 @@ def test_gradient_steps_are_those_of_every_optimiser_and_of_no_schedule():
             state = fitter.step(state, jnp.ones((2,)))
         return state
 
-    halving = optax.exponential_decay(0.1, 2, 0.5)
-    first = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(halving))
+    exponential_decay = optax.exponential_decay(0.1, 2, 0.5)
+    first = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(exponential_decay))
     state = {"a": fitted(first, 3), "b": [fitted(optax.adam(0.1), 2)], "c": jnp.array(7)}
     assert update.gradient_steps(state) == 5
 

@@ -242,7 +242,7 @@ def test_loading_pads_with_the_last_observation(path):
     np.testing.assert_array_equal(loaded.actions[..., 0], [[0.5, 0, 0], [-1, 0, 1]])
     np.testing.assert_array_equal(loaded.length, [1, 3])
     np.testing.assert_array_equal(loaded.terminal, [True, False])
-    assert loaded.entries == (0, 1, 2)
+    assert loaded.observed == (0, 1, 2)
 
 
 def test_entries_that_a_file_lacks_are_zero_and_named_by_omission(tmp_path):
@@ -254,7 +254,7 @@ def test_entries_that_a_file_lacks_are_zero_and_named_by_omission(tmp_path):
     ]
     demos.save(path, thin, dataclasses.replace(CARD, observation_names=names))
     loaded = demos.load(path, SPEC)
-    assert loaded.entries == (0, 2)
+    assert loaded.observed == (0, 2)
     np.testing.assert_array_equal(loaded.obs[0, :2], [[0, 0, 2], [3, 0, 5]])
     assert loaded.actions is None
     with pytest.raises(UsageError, match="^bc imitates actions"):
@@ -347,7 +347,7 @@ def small(terminal=(True, False)) -> Demonstrations:
         actions=jnp.array(-obs[:, :-1, None]),
         length=jnp.array([1, 3], jnp.int32),
         terminal=jnp.array(terminal),
-        entries=(0,),
+        observed=(0,),
     )
 
 

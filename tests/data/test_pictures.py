@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, drivers
 from planil_jax import envs
-from planil_jax.agents import latent
+from planil_jax.agents.common import latent_planning
 from planil_jax.base import UsageError
 from planil_jax.data import demos
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.nets import conv
 
 SIZE = 8
@@ -67,7 +67,7 @@ def test_a_file_of_pictures_gives_back_what_was_seen(rollout, tmp_path):
     demos.save(path, episodes(rollout), CARD)
     held = demos.load(path, ENV.spec)
     assert held.obs.shape == (2, 7, SIZE, SIZE, 3) and held.obs.dtype == jnp.uint8
-    assert held.entries == ()
+    assert held.observed == ()
     episode, step = jnp.divmod(jnp.arange(12), 6)
     for offset, wanted in ((0, rollout.obs), (1, rollout.next_obs)):
         seen = demos.seen(held, episode, step + offset, frames=3)
@@ -136,16 +136,16 @@ def test_unsound_pictures_are_named(rollout, tmp_path, spoil, told):
 def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
     """Each frame is held once; sequences never cross the end of an episode."""
     monkeypatch.setattr(conv, "random_shift", lambda key, image: image)
-    config = latent.Config(batch=64, horizon=3, capacity=14)
+    config = latent_planning.Config(batch=64, horizon=3, capacity=14)
     spec = ENV.spec._replace(image=(64, 64, 9))  # which the encoder can read
-    parts = latent.make(spec, config)
-    held = latent.empty_replay(ENV.spec, config, environments=2)
-    held = latent.remember(held, parts, rollout)
+    parts = latent_planning.make(spec, config)
+    held = latent_planning.empty_replay(ENV.spec, config, num_envs=2)
+    held = latent_planning.insert(held, parts, rollout)
     assert (
         held.steps["obs"].shape == (14, 2, SIZE, SIZE, 3) and "next_obs" not in held.steps
     )
-    places = latent.starts(held, parts, config)
-    own = latent.own(held, places, parts, config, jax.random.key(3))
+    places = latent_planning.valid_starts(held, parts, config)
+    own = latent_planning.sample_replay(held, places, parts, config, jax.random.key(3))
     assert own.obs.shape == (4, 64, SIZE, SIZE, 9)
     seen, acted = np.asarray(rollout.obs), np.asarray(parts.unit(rollout.action))
     starts = set()
@@ -165,12 +165,12 @@ def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
 
 
 def test_pictures_are_moved_where_they_are_learned_from(rollout):
-    config = latent.Config(batch=4, horizon=2, capacity=14)
-    parts = latent.make(ENV.spec._replace(image=(64, 64, 9)), config)
-    held = latent.empty_replay(ENV.spec, config, environments=2)
-    held = latent.remember(held, parts, rollout)
-    places = latent.starts(held, parts, config)
-    own = latent.own(held, places, parts, config, jax.random.key(3))
+    config = latent_planning.Config(batch=4, horizon=2, capacity=14)
+    parts = latent_planning.make(ENV.spec._replace(image=(64, 64, 9)), config)
+    held = latent_planning.empty_replay(ENV.spec, config, num_envs=2)
+    held = latent_planning.insert(held, parts, rollout)
+    places = latent_planning.valid_starts(held, parts, config)
+    own = latent_planning.sample_replay(held, places, parts, config, jax.random.key(3))
     told = {tuple(np.ravel(each)) for each in np.asarray(rollout.obs).reshape(28, -1)}
     moved = [tuple(each) not in told for each in np.asarray(own.obs).reshape(12, -1)]
     assert sum(moved) > 8
@@ -179,7 +179,7 @@ def test_pictures_are_moved_where_they_are_learned_from(rollout):
 def test_a_task_that_can_end_early_keeps_no_pictures():
     spec = ENV.spec._replace(image=(64, 64, 9), terminates=True)
     with pytest.raises(UsageError, match="can end early.*leave out its option pixels"):
-        latent.make(spec, latent.Config())
+        latent_planning.make(spec, latent_planning.Config())
 
 
 def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
@@ -198,6 +198,8 @@ def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
 
 
 def test_names_without_what_is_said_of_pictures():
-    assert drivers.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
+    assert expert_policies.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
     named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
-    assert drivers.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"
+    assert (
+        expert_policies.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"
+    )

@@ -17,10 +17,10 @@ def sample(ring, seed: int, power: float = 1.0):
     return jax.tree.map(np.array, drawn)
 
 
-def steps(first: int, length: int, environments: int):
+def steps(first: int, length: int, num_envs: int):
     """A rollout `[T, E]` whose every leaf tells the number of its step."""
-    number = np.arange(first, first + length * environments, dtype=np.int32)
-    number = number.reshape(length, environments)
+    number = np.arange(first, first + length * num_envs, dtype=np.int32)
+    number = number.reshape(length, num_envs)
     return {
         "number": number,
         "obs": np.stack([number, -number, 2 * number], axis=-1).astype(np.float32),
@@ -28,19 +28,19 @@ def steps(first: int, length: int, environments: int):
     }
 
 
-def empty(capacity: int, environments: int) -> replay.Replay:
+def empty(capacity: int, num_envs: int) -> replay.Replay:
     one = jax.tree.map(lambda leaf: leaf[0, 0], steps(0, 1, 1))
-    return replay.init(one, capacity, environments)
+    return replay.init(one, capacity, num_envs)
 
 
-def filled(capacity: int, environments: int, rollouts: tuple[int, ...]):
+def filled(capacity: int, num_envs: int, rollouts: tuple[int, ...]):
     """A ring after rollouts of these lengths, and the numbers that it should hold."""
-    ring, held, first = empty(capacity, environments), deque(maxlen=capacity), 0
+    ring, held, first = empty(capacity, num_envs), deque(maxlen=capacity), 0
     for length in rollouts:
-        new = steps(first, length, environments)
+        new = steps(first, length, num_envs)
         ring = insert(ring, new)
         held.extend(new["number"])
-        first += length * environments
+        first += length * num_envs
     return ring, np.array(held)
 
 
@@ -138,12 +138,12 @@ _starts = jax.jit(replay.sequence_starts, static_argnums=2)
 _sequences = jax.jit(replay.sample_sequences, static_argnums=(3, 4, 5))
 
 
-def episodes(lengths: tuple[int, ...], capacity: int, environments: int):
+def episodes(lengths: tuple[int, ...], capacity: int, num_envs: int):
     """A ring fed one step at a time; steps tell their episode, their time and their end."""
     one = {"episode": jnp.int32(0), "time": jnp.int32(0), "ended": jnp.zeros((), bool)}
-    ring = replay.init(one, capacity, environments)
+    ring = replay.init(one, capacity, num_envs)
     # Environment e starts with episode e, so that ends fall at different steps.
-    clock = [(e, 0) for e in range(environments)]
+    clock = [(e, 0) for e in range(num_envs)]
     for _ in range(sum(lengths)):
         step = {"episode": [], "time": [], "ended": []}
         for e, (number, time) in enumerate(clock):
@@ -212,10 +212,10 @@ def test_where_no_sequence_fits_there_is_no_start():
     assert drawn["time"].shape == (3, 4)
 
 
-def pictures(first: int, length: int, environments: int, ended):
+def pictures(first: int, length: int, num_envs: int, ended):
     """A rollout of frames `[T, E, 1, 1, 3]` that tell the number of their step."""
     number = first + np.arange(length, dtype=np.uint8)[:, None]
-    number = number + 100 * np.arange(environments, dtype=np.uint8)
+    number = number + 100 * np.arange(num_envs, dtype=np.uint8)
     return {
         "obs": np.broadcast_to(number[..., None, None, None], (*number.shape, 1, 1, 3)),
         "ended": np.array(ended, bool),

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.envs import course, navigation
 from planil_jax.training import loop
 

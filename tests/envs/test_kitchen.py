@@ -6,8 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from experiments import experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.envs import kitchen
 
 READY = np.array(kitchen._READY)

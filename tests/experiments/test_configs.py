@@ -2,14 +2,15 @@
 
 import pytest
 
-from experiments import experiment
 from experiments.configs import ant, hopper
-from planil_jax import config
+from planil_jax import config, experiment
 
 
 @pytest.mark.parametrize("method", ["mpail2", "mpail2/small"])
 def test_the_ant_is_the_hopper_s_but_for_critics_scores_and_ends(method):
-    there, here = (experiment.freeze(made.get_config(method)) for made in (hopper, ant))
+    there, here = (
+        experiment.from_config_dict(made.get_config(method)) for made in (hopper, ant)
+    )
     told = dict(line.split(": ", 1) for line in config.differences(there, here))
     assert told == {
         "environment": "'gym/Hopper' there, 'gym/Ant:contact_forces=False' here",

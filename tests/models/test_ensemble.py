@@ -28,7 +28,7 @@ def config(members: int = 1, **options) -> ensemble.Config:
     return ensemble.Config(network=dataclasses.replace(NETWORK, **options), members=members)
 
 
-acquainted = jax.jit(ensemble.acquainted)
+update_normalizer = jax.jit(ensemble.update_normalizer)
 
 
 def normal(*shape, seed: int = 1) -> jax.Array:
@@ -42,14 +42,14 @@ def actions_within(*shape, seed: int = 2) -> jax.Array:
     return jnp.asarray(low + (high - low) * drawn, jnp.float32)
 
 
-def moved(params: ensemble.Learned) -> ensemble.Learned:
+def moved(params: ensemble.ModelParams) -> ensemble.ModelParams:
     """No parameter of the networks is 0, and normalisers are not a new model's."""
     leaves, tree = jax.tree.flatten(params.networks)
     leaves = [
         leaf + 0.3 * np.asarray(normal(*leaf.shape, seed=i))
         for i, leaf in enumerate(leaves)
     ]
-    return ensemble.Learned(
+    return ensemble.ModelParams(
         networks=jax.tree.unflatten(tree, leaves),
         obs=normalise.Moments(
             jnp.float32(9), jnp.array([1.0, 0.0, -2.0]), jnp.array([4.0, 1.0, 0.25])
@@ -60,7 +60,7 @@ def moved(params: ensemble.Learned) -> ensemble.Learned:
     )
 
 
-def member_of(params: ensemble.Learned, i: int) -> ensemble.Learned:
+def member_of(params: ensemble.ModelParams, i: int) -> ensemble.ModelParams:
     return params.replace(networks=jax.tree.map(lambda leaf: leaf[i], params.networks))
 
 
@@ -88,7 +88,7 @@ def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
 def test_a_new_model_foresees_the_mean_change_whatever_is_done():
     model = ensemble.make(SPEC, CONFIG)
     obs, next_obs = normal(50, 3), normal(50, 3, seed=5) + 3.0
-    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs, next_obs)
+    params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs, next_obs)
     z = model.dynamics.recover(params, obs[0])
     seen = model.dynamics.observe(
         params, model.dynamics.step(params, z, actions_within(), KEY)
@@ -101,7 +101,7 @@ def test_steps_foreseen_are_steps_taken():
     model = ensemble.make(SPEC, config(memory=5))
     params = moved(jax.jit(model.member.init)(KEY))
     obs, actions = normal(5, 3), actions_within(4)
-    found, _ = jax.jit(model.foresee)(params, obs, actions)
+    found, _ = jax.jit(model.predict)(params, obs, actions)
     z = model.member.recover(params, obs[0])
     for action, wanted in zip(actions, found, strict=True):
         z = model.member.step(params, z, action, KEY)
@@ -124,7 +124,7 @@ def test_a_probabilistic_step_is_drawn_with_the_deviation_foreseen():
     model = ensemble.make(SPEC, config(probabilistic=True))
     params = moved(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
-    mean, std = model.foresee(params, jnp.stack([obs, obs]), action[None])
+    mean, std = model.predict(params, jnp.stack([obs, obs]), action[None])
     z = model.member.recover(params, obs)
     keys = jax.random.split(KEY, 4000)
     step = jax.vmap(lambda key: model.member.step(params, z, action, key).obs)
@@ -168,7 +168,7 @@ def fitted(model, params, obs, actions, steps: int = 400):
     scale = ensemble.deviation(params.change)
 
     def of_member(params):
-        mean, std = jax.vmap(model.foresee, (None, 1, 1), 1)(params, obs, actions)
+        mean, std = jax.vmap(model.predict, (None, 1, 1), 1)(params, obs, actions)
         return world_model.gaussian(mean / scale, std / scale, obs[1:] / scale)
 
     def loss(networks):
@@ -219,7 +219,7 @@ def experience(count: int, length: int, seed: int, noise: float = 1.0):
 def trained(probabilistic: bool):
     model = ensemble.make(SPEC, config(members=2, probabilistic=probabilistic))
     obs, actions = experience(512, 1, seed=10)
-    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs[:1], obs[1:])
+    params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs[:1], obs[1:])
     return model, fitted(model, params, obs, actions)
 
 
@@ -235,7 +235,7 @@ def test_held_out_errors_come_down_to_the_noise_in_every_entry(probabilistic):
 def test_the_deviation_foreseen_is_that_of_the_noise():
     model, params = trained(True)
     obs, actions = experience(200, 1, seed=20)
-    one = jax.vmap(jax.vmap(model.foresee, (None, 1, 1), 1), (ensemble.EACH, None, None))
+    one = jax.vmap(jax.vmap(model.predict, (None, 1, 1), 1), (ensemble.EACH, None, None))
     _, std = jax.jit(one)(params, obs, actions)
     found = np.sqrt(np.mean(np.square(std), axis=(0, 1, 2)))
     np.testing.assert_allclose(found, NOISE, rtol=0.15)
@@ -274,7 +274,7 @@ def test_a_member_s_loss_moves_that_member_alone():
 
     def second(networks):
         one = member_of(params.replace(networks=networks), 1)
-        return jnp.sum(model.foresee(one, normal(3, 3), actions_within(2))[0])
+        return jnp.sum(model.predict(one, normal(3, 3), actions_within(2))[0])
 
     for leaf in jax.tree.leaves(jax.jit(jax.grad(second))(params.networks)):
         assert not np.any(leaf[0]) and not np.any(leaf[2])
@@ -289,7 +289,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
     )
     model = ensemble.make(SPEC, ensemble.Config(network=narrow))
     obs, actions = experience(256, 8, seed=30, noise=0.0)
-    new = acquainted(jax.jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
+    new = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
     singles = obs[:-1].reshape(1, -1, 3), obs[1:].reshape(1, -1, 3)
     of_one = fitted(model, new, jnp.concatenate(singles), actions.reshape(1, -1, 2))
     of_many = fitted(model, new, obs, actions)
@@ -322,7 +322,7 @@ def test_planners_see_every_member_and_average_their_scores():
     def distance(obs, action, next_obs):
         return next_obs[..., 0]
 
-    score = foresight.scores(model.dynamics, params, state, KEY, 2, distance)
+    score = foresight.score_plan(model.dynamics, params, state, KEY, 2, distance)
     np.testing.assert_allclose(score(actions_within(2)), [3.0, 6.0], rtol=1e-5)
 
 
@@ -337,7 +337,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
         return env.step(state, action)[0].obs
 
     following = jax.jit(jax.vmap(real))(obs, actions)
-    params = acquainted(jax.jit(model.dynamics.init)(KEY), obs, following)
+    params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs, following)
     params = fitted(model, params, jnp.stack([obs, following]), actions[None])
     planner = mppi.make(
         mppi.Config(samples=64, horizon=15, iterations=2), (-1.0,) * 2, (1.0,) * 2
@@ -350,7 +350,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
     def drive(state):
         def one(running, key):
             state, plan = running
-            scores = foresight.scores(model.dynamics, params, state, key, 15, cost)
+            scores = foresight.score_plan(model.dynamics, params, state, key, 15, cost)
             action, plan = planner.plan(
                 lambda actions: jnp.sum(scores(actions)), plan, key, 0.1, False
             )

@@ -28,7 +28,9 @@ def by_hand(env, state, actions):
 
 def foreseen(dynamics, state, actions):
     key = jax.random.key(1)
-    scores = foresight.scores(dynamics, (), state, key, HORIZON, step_score, final_score)
+    scores = foresight.score_plan(
+        dynamics, (), state, key, HORIZON, step_score, final_score
+    )
     return scores(actions)
 
 
@@ -45,7 +47,7 @@ def test_without_a_final_score_there_are_the_steps_alone():
     env = envs.make("point_mass")
     state, actions = env.reset(jax.random.key(0)), jnp.ones((HORIZON, 2))
     args = (simulator.make(env), (), state, jax.random.key(1), HORIZON, step_score)
-    told = foresight.scores(*args)(actions)
+    told = foresight.score_plan(*args)(actions)
     np.testing.assert_allclose(told, by_hand(env, state, actions)[:-1], rtol=1e-5)
 
 
@@ -65,7 +67,7 @@ def test_a_path_goes_through_what_is_observed_and_of_members_through_their_mean(
     actions = jnp.tile(jnp.array([0.7, 0.5]), (HORIZON, 1))
 
     def path(dynamics):
-        return foresight.path(dynamics, (), state, jax.random.key(1), actions)
+        return foresight.imagine(dynamics, (), state, jax.random.key(1), actions)
 
     each = []
     for model in models:

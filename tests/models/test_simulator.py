@@ -65,7 +65,7 @@ def test_the_physics_are_chosen_where_there_is_no_prior():
 # ---------------------------------------------------------------- models of other physics
 
 
-def foresee(model, env, seed: int, steps: int = 4, action: float = 0.7):
+def predict(model, env, seed: int, steps: int = 4, action: float = 0.7):
     """Observations `[T, ...]` that a model foresees from the start of an episode."""
 
     def imagine(key, actions):
@@ -92,7 +92,7 @@ def lived(env, start, steps: int = 4, action: float = 0.7):
 @pytest.mark.parametrize("seed", range(2))
 def test_a_model_of_other_parameters_starts_from_the_real_state_and_goes_its_own_way(seed):
     env, other = envs.make("navigation"), envs.make("navigation", steering_gain=0.2)
-    foreseen = foresee(simulator.make(other), env, seed)
+    foreseen = predict(simulator.make(other), env, seed)
     start = env.reset(jax.random.key(seed))
     np.testing.assert_allclose(foreseen, lived(other, start), rtol=1e-5, atol=1e-6)
     assert abs(foreseen - lived(env, start)).max() > 0.01
@@ -106,7 +106,7 @@ WITHIN = {"action_repeat": 2, "observe": "0+2+3"}
 def test_a_model_starts_from_its_own_layer_of_a_wrapped_state(within):
     env = envs.make("point_mass", **within, **AROUND)
     model = envs.make("point_mass", action_bound=0.4, **within)
-    foreseen = foresee(simulator.make(model), env, 3)
+    foreseen = predict(simulator.make(model), env, 3)
     # Disturbances do not move the starts, so the model's own reset is the state within.
     expected = lived(model, model.reset(jax.random.key(3)))
     np.testing.assert_allclose(foreseen, expected, rtol=1e-5, atol=1e-6)
@@ -119,7 +119,7 @@ def test_a_model_starts_from_its_own_layer_of_a_wrapped_state(within):
 def test_a_model_with_wrappers_that_the_environment_lacks_is_refused(real, model):
     env, other = envs.make("point_mass", **real), envs.make("point_mass", **model)
     with pytest.raises(UsageError, match="a model of 'point_mass' cannot start here"):
-        foresee(simulator.make(other), env, 0)
+        predict(simulator.make(other), env, 0)
 
 
 @pytest.mark.parametrize("wrapping", [{}, {"observation_noise": 0.1}])
@@ -127,10 +127,10 @@ def test_members_go_side_by_side_each_as_it_would_alone(wrapping):
     env = envs.make("navigation", **wrapping)
     gains = (0.2, 0.488, 0.7)
     models = [envs.make("navigation", steering_gain=gain, **wrapping) for gain in gains]
-    foreseen = foresee(simulator.members(models), env, 1)
+    foreseen = predict(simulator.members(models), env, 1)
     assert foreseen.shape == (4, 3, 7)
     for member, model in enumerate(models):
-        alone = foresee(simulator.make(model), env, 1)
+        alone = predict(simulator.make(model), env, 1)
         np.testing.assert_allclose(foreseen[:, member], alone, rtol=1e-5, atol=1e-6)
     assert np.ptp(foreseen[-1, :, 2:4], axis=0).max() > 0.01
 
@@ -199,9 +199,9 @@ def test_no_observation_tells_what_a_wrapper_remembers():
 def test_a_model_starts_from_the_observation_of_a_state_of_another_kind():
     real = envs.make("navigation:observation_noise=0.1")
     state = real.reset(jax.random.key(0))
-    elsewhere = EnvState(sim=jnp.zeros((3,)), obs=state.obs, time=state.time)
+    in_env = EnvState(sim=jnp.zeros((3,)), obs=state.obs, time=state.time)
     model = simulator.make(envs.make("navigation"))
-    seen = model.observe((), model.start((), elsewhere))
+    seen = model.observe((), model.start((), in_env))
     np.testing.assert_allclose(seen, state.obs, atol=0.4)  # a unit vector has no noise
     exact = jnp.array([0, 1, 4, 5, 6])
     np.testing.assert_allclose(seen[exact], state.obs[exact])

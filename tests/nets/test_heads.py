@@ -24,8 +24,8 @@ def made(low: tuple[float, ...], high: tuple[float, ...]):
     return jax.jit(policy.sample), jax.jit(policy.log_prob), jax.jit(policy.mode)
 
 
-def squashed(mean, std) -> heads.Squashed:
-    return heads.Squashed(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+def squashed(mean, std) -> heads.TanhNormal:
+    return heads.TanhNormal(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
 def change_of_variables(action, mean, std, low, high) -> float:
@@ -108,9 +108,9 @@ def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
     @jax.jit
     def both(mean, edge):
         def value(mean):
-            one = heads.Squashed(mean, jnp.full((1,), 0.6))
+            one = heads.TanhNormal(mean, jnp.full((1,), 0.6))
             action, log_prob = policy.sample(one, jax.random.key(0))
-            at_edge = policy.log_prob(heads.Squashed(mean / far, one.std), edge)
+            at_edge = policy.log_prob(heads.TanhNormal(mean / far, one.std), edge)
             return log_prob + at_edge, action
 
         return jax.value_and_grad(value, has_aux=True)(mean)
@@ -171,7 +171,7 @@ def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
 # -------------------------------------------------------------------------------- choices
 
 
-CHOICES = heads.of(DISCRETE, SMALL, (3,), temperature=0.7)
+CHOICES = heads.make_for(DISCRETE, SMALL, (3,), temperature=0.7)
 LOGITS = jnp.array([0.5, -1.0, 1.2, 0.0])
 
 
@@ -195,7 +195,7 @@ def test_the_slope_of_a_choice_is_that_of_the_softmax_at_its_temperature():
     noise = jax.random.gumbel(jax.random.key(1), (4,))
 
     def chosen(logits):
-        return CHOICES.reach(heads.Categorical(logits), noise)
+        return CHOICES.rsample(heads.Categorical(logits), noise)
 
     p = softmax(np.asarray(LOGITS + noise, float) / 0.7)
     wanted = (np.diag(p) - np.outer(p, p)) / 0.7
@@ -221,8 +221,8 @@ def test_inferred_noise_leads_to_the_choice_and_is_as_it_is_drawn():
     many = heads.Categorical(jnp.broadcast_to(LOGITS, (20_000, 4)))
     actions, _ = CHOICES.sample(many, act_key)
     drawn = CHOICES.noise(noise_key, actions.shape)
-    found = CHOICES.infer(many, actions, drawn)
-    np.testing.assert_array_equal(CHOICES.reach(many, found), actions)
+    found = CHOICES.inverse_noise(many, actions, drawn)
+    np.testing.assert_array_equal(CHOICES.rsample(many, found), actions)
     np.testing.assert_allclose(found.mean(0), np.euler_gamma, atol=0.04)
     np.testing.assert_allclose(found.std(0), math.pi / math.sqrt(6), atol=0.05)
     pairs = np.corrcoef(np.asarray(found).T)[np.triu_indices(4, 1)]
@@ -232,12 +232,12 @@ def test_inferred_noise_leads_to_the_choice_and_is_as_it_is_drawn():
 def test_inferred_noise_leads_to_an_action_within_bounds():
     policy = heads.make(SMALL, (3,), (-2.0,), (1.0,))
     given, action = squashed([[0.4]], [[0.5]]), jnp.array([[0.7]])
-    noise = policy.infer(given, action, jnp.zeros((1, 1)))
-    np.testing.assert_allclose(policy.reach(given, noise), action, rtol=1e-5)
+    noise = policy.inverse_noise(given, action, jnp.zeros((1, 1)))
+    np.testing.assert_allclose(policy.rsample(given, noise), action, rtol=1e-5)
 
 
 def test_a_new_policy_of_choices_prefers_none():
-    policy = heads.of(DISCRETE, SMALL, (3, 2))
+    policy = heads.make_for(DISCRETE, SMALL, (3, 2))
     params = jax.jit(policy.init)(jax.random.key(0))
     told = policy.apply(params, jnp.ones((6, 3)), jnp.ones((6, 2)))
     np.testing.assert_allclose(told.logits, np.zeros((6, 4)), atol=0.05)

@@ -49,9 +49,9 @@ def test_kernels_are_divided_and_biases_stay():
 def test_gradients_flow_through_the_norm_too():
     """Of diag(a, b) with a > b: the normalised one is diag(1, b / a)."""
     jacobian = jax.jit(jax.jacrev(lambda kernel: jnp.diag(spectral.normalise(kernel))))
-    entries = jacobian(jnp.diag(jnp.array([4.0, 1.0])))
-    np.testing.assert_allclose(entries[0], np.zeros((2, 2)), atol=1e-6)
-    np.testing.assert_allclose(entries[1], [[-1 / 16, 0], [0, 1 / 4]], atol=1e-6)
+    observed = jacobian(jnp.diag(jnp.array([4.0, 1.0])))
+    np.testing.assert_allclose(observed[0], np.zeros((2, 2)), atol=1e-6)
+    np.testing.assert_allclose(observed[1], [[-1 / 16, 0], [0, 1 / 4]], atol=1e-6)
 
 
 def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():

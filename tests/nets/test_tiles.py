@@ -25,11 +25,15 @@ def layer(params, index):
 
 def test_tiles_are_those_of_the_picture_and_are_laid_back():
     picture = np.random.default_rng(0).normal(size=(2, *IMAGE))
-    cut = np.asarray(tiles.cut(jnp.asarray(picture), SIDE))
+    patchify = np.asarray(tiles.patchify(jnp.asarray(picture), SIDE))
     for row, column in np.ndindex(4, 6):
         piece = picture[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-        np.testing.assert_allclose(cut[:, row, column], piece.reshape(2, -1), rtol=1e-6)
-    np.testing.assert_array_equal(tiles.lay(cut, SIDE), picture.astype(np.float32))
+        np.testing.assert_allclose(
+            patchify[:, row, column], piece.reshape(2, -1), rtol=1e-6
+        )
+    np.testing.assert_array_equal(
+        tiles.unpatchify(patchify, SIDE), picture.astype(np.float32)
+    )
 
 
 def test_a_picture_is_read_by_two_convolutions_that_do_not_overlap():

@@ -59,7 +59,7 @@ def plan_of(mean, std=0.5) -> Plan:
 @functools.cache
 def tracer(settings: mppi.Config, score_fn):
     planner = mppi.make(settings, LOW, HIGH)
-    return planner, jax.jit(functools.partial(planner.trace, score_fn))
+    return planner, jax.jit(functools.partial(planner.plan_samples, score_fn))
 
 
 def traced(settings: mppi.Config, seed=0, plan=None, temperature=1.0, score_fn=hill):

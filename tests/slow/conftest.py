@@ -3,10 +3,12 @@
 import jax
 import pytest
 
-from experiments import collect, experiment, runs, train
 from experiments.configs import expert as configs
+from planil_jax import experiment, runs
 from planil_jax.base import Demonstrations
+from planil_jax.cli import train
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.training import run
 
 EPISODES = 20  # of an evaluation
@@ -22,7 +24,7 @@ def optimised(compile_cache) -> None:
 def pendulum_run(tmp_path_factory) -> runs.Run:
     """SAC on pendulum."""
     directory = tmp_path_factory.mktemp("pendulum") / "run"
-    settings = experiment.freeze(configs.get_config("pendulum"))
+    settings = experiment.from_config_dict(configs.get_config("pendulum"))
     train.train(settings, None, str(directory), resume=True)
     return runs.load(directory)
 

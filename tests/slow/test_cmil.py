@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, experiment
 from experiments.configs import pendulum as configs
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import bc, cmil, sac
-from planil_jax.base import Agent, Demonstrations
+from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
@@ -60,14 +60,14 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
 def learned(name: str, demos: Demonstrations, steps: int, seeds: int) -> np.ndarray:
     """Returns `[S]` of "cmil" or "vmail"."""
     rollouts = configs.WORLD["loop"]
-    agent = cmil.make(ENV.spec, configs.SETTINGS[name], rollouts.environments)
+    agent = cmil.make(Task.of(ENV.spec, num_envs=rollouts.num_envs), configs.SETTINGS[name])
     return train(agent, rollouts, steps, demos, seeds).metrics["eval/return"]
 
 
 @pytest.fixture(scope="module")
 def expert(tmp_path_factory) -> Expert:
-    agent = sac.make(ENV.spec, sac.Config(), 2)
-    rollouts = loop.Config(environments=2, steps=100, rounds=5)
+    agent = sac.make(Task.of(ENV.spec, num_envs=2), sac.Config())
+    rollouts = loop.Config(num_envs=2, steps=100, rounds=5)
     last = train(agent, rollouts, 20_000, demonstrations.none(ENV.spec), 1)
     params = jax.tree.map(lambda leaf: leaf[0], last.state.agent.params)
     path = str(tmp_path_factory.mktemp("pendulum") / "pendulum.npz")
@@ -87,7 +87,7 @@ def first(demos: Demonstrations, count: int) -> Demonstrations:
         actions=demos.actions[:count],
         length=demos.length[:count],
         terminal=demos.terminal[:count],
-        entries=demos.entries,
+        observed=demos.observed,
     )
 
 
@@ -99,8 +99,8 @@ def test_cmil_swings_up_with_every_seed_within_a_tenth_of_the_expert(expert):
 def test_v_mail_swings_up_where_two_demonstrations_are_too_few_to_clone(expert):
     """Cloning, of 10,000 gradient steps, loses more than half of what there is to gain."""
     demos = first(expert.demos, 2)
-    cloning = bc.make(ENV.spec, bc.Config(), ENTRIES)
-    rollouts = loop.Config(environments=1, steps=1, rounds=100)
+    cloning = bc.make(Task.of(ENV.spec, observed=ENTRIES), bc.Config())
+    rollouts = loop.Config(num_envs=1, steps=1, rounds=100)
     cloned = train(cloning, rollouts, 100, demos, 2).metrics["eval/return"]
     assert expert.loss(cloned).min() > 0.5
     assert expert.loss(learned("vmail", demos, 8000, 3)).max() < 0.1
@@ -113,7 +113,7 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
     def damping(params, carry, state, key, explore):
         return jnp.clip(-state.obs[2:], -2.0, 2.0), carry
 
-    brakes = Agent(False, lambda key: (), lambda: (), damping, lambda *_: None)
+    brakes = Agent(lambda key: (), lambda: (), damping, lambda *_: None)
     keys = jax.random.split(jax.random.key(5), 10)
     steps, _ = jax.jit(lambda keys: loop.evaluate(brakes, ENV, (), keys))(keys)
     demos = Demonstrations(
@@ -121,7 +121,7 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
         actions=steps.action,
         length=jnp.full((10,), ENV.spec.episode_length, jnp.int32),
         terminal=jnp.zeros((10,), bool),
-        entries=ENTRIES,
+        observed=ENTRIES,
     )
     found = learned("cmil", demos, 5000, 2)
     np.testing.assert_allclose(found, return_of(brakes), rtol=0.1)

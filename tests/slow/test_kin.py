@@ -32,6 +32,8 @@ def test_contract(contract, case):
     contract(**case)
 
 
-@pytest.mark.parametrize("online", [False, True])
-def test_with_the_true_model_or_a_learned_one_mpail_ends_where_its_demonstrators_do(online):
-    test_mpail.ends_where_its_own_demonstrators_do(online)
+@pytest.mark.parametrize("learned_model", [False, True])
+def test_with_the_true_model_or_a_learned_one_mpail_ends_where_its_demonstrators_do(
+    learned_model,
+):
+    test_mpail.ends_where_its_own_demonstrators_do(learned_model)

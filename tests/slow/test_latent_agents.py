@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import experiment
 from experiments.configs import pendulum
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import bc
-from planil_jax.base import Agent, Demonstrations
+from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
@@ -28,7 +27,7 @@ def controller(act) -> Agent:
     def of_state(params, carry, state, key, explore):
         return act(state.obs, key), carry
 
-    return Agent(False, lambda key: (), lambda: (), of_state, lambda *_: None)
+    return Agent(lambda key: (), lambda: (), of_state, lambda *_: None)
 
 
 def damping(obs, key) -> jax.Array:
@@ -53,7 +52,7 @@ def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
     All the way, IQ-MPC's decoded rewards stay within ±4α, on average over the expert's and
     over the learner's steps.
     """
-    settings = experiment.freeze(pendulum.get_config(method))
+    settings = experiment.from_config_dict(pendulum.get_config(method))
     agent = experiment.make_agent(settings, ENV, demos)
     config = run.Config(total_steps=steps, evaluate_every=0, evaluation_episodes=EPISODES)
     epochs = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
@@ -89,9 +88,9 @@ def test_cloning_the_same_demonstrations_misses_by_more_than_twice_as_much(
     pendulum_expert, random
 ):
     demos, expert = pendulum_expert
-    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
+    agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
     config = run.Config(total_steps=30, evaluate_every=0, evaluation_episodes=EPISODES)
-    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    rollouts = loop.Config(num_envs=1, steps=1, rounds=30)
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 3))
     print("bc", last.metrics["eval/return"])
     assert last.metrics["eval/return"].max() < expert - 0.1 * (expert - random)
@@ -109,7 +108,7 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise(method, random)
         actions=steps.action,
         length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
         terminal=jnp.zeros((4,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
     found = trained(method, demos, 3000, seeds=2)
     assert abs(found - own).max() < 0.05 * abs(own)

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import bc, mail, sac
-from planil_jax.base import Agent, Demonstrations, Transition
+from planil_jax.base import Agent, Demonstrations, Task, Transition
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
 EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
-ROLLOUTS = loop.Config(environments=1, steps=100, rounds=10)  # 1000 steps an epoch
+ROLLOUTS = loop.Config(num_envs=1, steps=100, rounds=10)  # 1000 steps an epoch
 
 
 class Expert(NamedTuple):
@@ -44,7 +44,7 @@ def controller(act) -> Agent:
     def of_state(params, carry, state, key, explore):
         return act(state.obs, key), carry
 
-    return Agent(False, lambda key: (), lambda: (), of_state, lambda *_: None)
+    return Agent(lambda key: (), lambda: (), of_state, lambda *_: None)
 
 
 def return_of(agent: Agent, params=()) -> float:
@@ -59,7 +59,7 @@ def recorded(steps: Transition) -> Demonstrations:
         actions=steps.action,
         length=jnp.full((4,), ENV.spec.episode_length, jnp.int32),
         terminal=jnp.zeros((4,), bool),
-        entries=(0, 1, 2),
+        observed=(0, 1, 2),
     )
 
 
@@ -82,14 +82,14 @@ def train(
 def learned(demos: Demonstrations, steps: int, seeds: int, **options) -> np.ndarray:
     """MAIL's returns `[S]`."""
     config = dataclasses.replace(mail.Config(), **options)
-    agent = mail.make(ENV.spec, config, ROLLOUTS.environments)
+    agent = mail.make(Task.of(ENV.spec, num_envs=ROLLOUTS.num_envs), config)
     return train(agent, ROLLOUTS, steps, demos, seeds).metrics["eval/return"]
 
 
 @pytest.fixture(scope="module")
 def expert(tmp_path_factory) -> Expert:
-    agent = sac.make(ENV.spec, sac.Config(), 2)
-    rollouts = loop.Config(environments=2, steps=100, rounds=5)
+    agent = sac.make(Task.of(ENV.spec, num_envs=2), sac.Config())
+    rollouts = loop.Config(num_envs=2, steps=100, rounds=5)
     last = train(agent, rollouts, 20_000, demonstrations.none(ENV.spec), 1)
     params = jax.tree.map(lambda leaf: leaf[0], last.state.agent.params)
     path = str(tmp_path_factory.mktemp("pendulum") / "pendulum.npz")
@@ -119,8 +119,8 @@ def test_every_seed_swings_up_like_the_expert(expert, imitated):
 def test_of_two_demonstrations_cloning_loses_three_times_as_much(expert):
     """Of four whole episodes it now and then loses as little as MAIL."""
     two = jax.tree.map(lambda leaf: leaf[:2], expert.demos)
-    agent = bc.make(ENV.spec, bc.Config(), (0, 1, 2))
-    rollouts = loop.Config(environments=1, steps=1, rounds=30)
+    agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
+    rollouts = loop.Config(num_envs=1, steps=1, rounds=30)
     cloned = train(agent, rollouts, 30, two, 3).metrics["eval/return"]
     imitated = learned(two, 10_000, 3)
     print("two demonstrations: MAIL", imitated, "BC", cloned)
@@ -157,6 +157,6 @@ def test_choices_are_learned_from_an_expert_who_plans_them():
     assert reached - floor > 900
     keys = jax.random.split(jax.random.key(1), 4)
     steps, _ = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
-    agent = mail.make(env.spec, mail.Config(), ROLLOUTS.environments)
+    agent = mail.make(Task.of(env.spec, num_envs=ROLLOUTS.num_envs), mail.Config())
     last = train(agent, ROLLOUTS, 6000, recorded(steps), 2, env)
     assert ((reached - last.metrics["eval/return"]) / (reached - floor)).max() < 0.15

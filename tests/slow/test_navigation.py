@@ -2,7 +2,9 @@
 
 import pytest
 
-from experiments import collect, evaluate, experiment, runs, train
+from planil_jax import experiment, runs
+from planil_jax.cli import train
+from planil_jax.evaluation import collect, evaluate
 from planil_jax.training import report, run
 
 

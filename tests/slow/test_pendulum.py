@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import collect, experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.agents import adversarial, ppo, sac
-from planil_jax.base import Agent, Demonstrations
+from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
@@ -23,27 +23,29 @@ ENV = envs.make("pendulum")
 EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 ENTRIES = (0, 1, 2)
-ROLLOUTS = loop.Config(environments=32, steps=200, rounds=10)  # 64,000 steps an epoch
+ROLLOUTS = loop.Config(num_envs=32, steps=200, rounds=10)  # 64,000 steps an epoch
 # Rounds in which rates halve; at 40 the last policies of gail and gaifo still jump about.
 HALF_LIVES = {"gail": 20, "gaifo": 20, "airl": 40}
 
 
 def learner_of(half_life: int) -> ppo.Config:
     return ppo.Config(
-        discount=0.98, rate=1e-3, rate_half_life=half_life, epochs=5, minibatches=16
+        discount=0.98, learning_rate=1e-3, lr_half_life=half_life, epochs=5, minibatches=16
     )
 
 
 def config_of(form: str) -> adversarial.Config:
     half_life = HALF_LIVES[form]
     return adversarial.Config(
-        form=form, learner=learner_of(half_life), rate_half_life=half_life
+        form=form, learner=learner_of(half_life), lr_half_life=half_life
     )
 
 
 def agent_of(form: str) -> Agent:
     model = simulator.prior_or_physics(ENV)
-    return adversarial.make(ENV.spec, config_of(form), ENTRIES, model)
+    return adversarial.make(
+        Task.of(ENV.spec, dynamics=model, observed=ENTRIES), config_of(form)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def bound() -> float:
         return float(jax.jit(lambda keys: run.mean_return(agent, ENV, keys, ()))(STARTS))
 
     expert = return_of(experiment.make_expert("pendulum", ENV))
-    floor = return_of(Agent(False, nothing, nothing, random, nothing))
+    floor = return_of(Agent(nothing, nothing, random, nothing))
     return expert - 0.05 * (expert - floor)
 
 
@@ -102,7 +104,7 @@ def test_the_reward_that_airl_recovers_ranks_states_as_the_task_s_does(trained):
     def visited(params, judge):
         """What `judge` finds of the states that `params` visit, and the truth."""
         reset_key, key = jax.random.split(jax.random.key(3))
-        starts = jax.vmap(ENV.reset)(jax.random.split(reset_key, ROLLOUTS.environments))
+        starts = jax.vmap(ENV.reset)(jax.random.split(reset_key, ROLLOUTS.num_envs))
         rollout = loop.collect(agent, ENV, ROLLOUTS, params, starts, (), key)[2]
         obs = rollout.obs.reshape(-1, 3)
         true = -(jnp.arctan2(obs[:, 1], obs[:, 0]) ** 2 + 0.1 * obs[:, 2] ** 2)
@@ -122,14 +124,14 @@ def test_the_reward_that_airl_recovers_ranks_states_as_the_task_s_does(trained):
 
 def test_ppo_swings_up_by_the_task_s_reward(demos):
     """Above -250 for both seeds; there are no demonstrations to look at."""
-    found = train(ppo.make(ENV.spec, learner_of(40)), demos, seeds=2)
+    found = train(ppo.make(Task.of(ENV.spec), learner_of(40)), demos, seeds=2)
     assert found.metrics["eval/return"].min() > -250
 
 
 def test_sac_swings_up_by_the_task_s_reward(demos):
     """Above -250 after 8000 steps; there are no demonstrations to look at."""
-    agent = sac.make(ENV.spec, sac.Config(steps=100), 1)
-    rollouts = loop.Config(environments=1, steps=100, rounds=20)
+    agent = sac.make(Task.of(ENV.spec), sac.Config(steps=100))
+    rollouts = loop.Config(num_envs=1, steps=100, rounds=20)
     config = run.Config(total_steps=8000, evaluate_every=0, evaluation_episodes=EPISODES)
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 1))
     assert last.metrics["eval/return"].min() > -250

@@ -7,32 +7,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import collect, experiment, report, runs, train
 from experiments.configs import pendulum_seen
+from planil_jax import experiment, runs
+from planil_jax.cli import train
+from planil_jax.evaluation import collect
 from planil_jax.nets import conv
+from planil_jax.reporting import report
 from planil_jax.training import loop, run
 
 NAME = "pendulum:pixels=40,frames=2,episode_length=12"
 EYE = conv.Config(filters=4)
-LOOP = loop.Config(environments=1, steps=6, rounds=3, resets=2)
+LOOP = loop.Config(num_envs=1, steps=6, rounds=3, resets=2)
 
 
 def settings(method: str) -> experiment.Experiment:
-    agent = experiment.freeze(pendulum_seen.get_config(method)).agent
+    agent = experiment.from_config_dict(pendulum_seen.get_config(method)).agent
     if method == "bc":
-        agent = dataclasses.replace(agent, eye=EYE, steps=20, batch=8)
+        agent = dataclasses.replace(agent, encoder_conv=EYE, steps=20, batch=8)
     else:
         core = agent.core
         core = dataclasses.replace(
             core,
-            network=dataclasses.replace(core.network, eye=EYE),
-            warm_up=6,
+            network=dataclasses.replace(core.network, encoder_conv=EYE),
+            seed_steps=6,
             batch=4,
             capacity=20,
         )
         agent = dataclasses.replace(agent, core=core)
     length = LOOP.steps_per_epoch
-    return experiment.of_method(
+    return experiment.for_method(
         method,
         environment=NAME,
         agent=agent,

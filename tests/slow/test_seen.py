@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import collect, experiment
 from experiments.configs import pendulum_seen
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.data import demos as demonstrations
+from planil_jax.evaluation import collect
 from planil_jax.training import run
 
 EPISODES, SEEDS = 20, 2
@@ -31,7 +31,7 @@ def demos(pendulum_run, tmp_path_factory) -> str:
 
 def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
     """Returns `[S]` after the configuration's steps."""
-    settings = experiment.freeze(pendulum_seen.get_config(method))
+    settings = experiment.from_config_dict(pendulum_seen.get_config(method))
     changed = dataclasses.replace(settings.agent, **agent)
     settings = dataclasses.replace(settings, agent=changed)
     env = envs.make(environment)
@@ -57,5 +57,5 @@ def test_cmil_swings_up_with_every_seed_where_cloning_does_not(pendulum_return, 
 
     cmil = learned("cmil", pendulum_seen.WORLD["environment"], demos)
     assert loss(cmil).max() < 0.1
-    cloned = learned("bc", "pendulum:pixels=64", demos, eye=pendulum_seen.TILES)
+    cloned = learned("bc", "pendulum:pixels=64", demos, encoder_conv=pendulum_seen.TILES)
     assert loss(cloned).mean() > 2 * max(loss(cmil).mean(), 0.1)

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import experiment
-from planil_jax import envs
+from planil_jax import envs, experiment
 from planil_jax.training import loop
 
 pytest.importorskip("mujoco_playground")

@@ -15,7 +15,7 @@ from planil_jax.models import simulator
 from planil_jax.planners import mppi
 from planil_jax.training import loop
 
-CONFIG = loop.Config(environments=6, steps=7, rounds=2, resets=3)
+CONFIG = loop.Config(num_envs=6, steps=7, rounds=2, resets=3)
 
 
 @struct.dataclass
@@ -44,7 +44,6 @@ def counter(env: Environment) -> Agent:
         return State(state.params + 100.0, state.updates + 1), metrics
 
     return Agent(
-        needs_actions=False,
         init=lambda key: State(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)),
         carry=lambda: jnp.zeros((), jnp.float32),
         act=act,
@@ -98,7 +97,7 @@ def test_the_successor_is_the_true_one_where_an_episode_ends_too():
     position = rollout.obs[..., :2] + 0.1 * velocity
     expected = np.concatenate([position, velocity], axis=-1)
     np.testing.assert_allclose(rollout.next_obs, expected, atol=1e-6)
-    assert rollout.truncated.sum() == 2 * CONFIG.environments  # of 14 steps each
+    assert rollout.truncated.sum() == 2 * CONFIG.num_envs  # of 14 steps each
 
 
 def test_an_episode_goes_on_from_its_successor_and_a_new_one_starts_elsewhere():
@@ -114,7 +113,7 @@ def test_an_episode_goes_on_from_its_successor_and_a_new_one_starts_elsewhere():
 def test_restarts_are_drawn_from_a_bank_that_is_new_in_every_rollout():
     rollout = collected()
     starts = rollout.obs[1:][rollout.truncated[:-1]]  # [2 E, O]: one in each rollout
-    first, second = starts[: CONFIG.environments], starts[CONFIG.environments :]
+    first, second = starts[: CONFIG.num_envs], starts[CONFIG.num_envs :]
     for starts in (first, second):
         assert 1 < len(np.unique(starts, axis=0)) <= CONFIG.resets
     assert not set(map(tuple, first)) & set(map(tuple, second))
@@ -131,7 +130,7 @@ def test_the_carry_is_wiped_at_a_restart_and_at_no_other_time():
 def test_a_terminal_end_and_one_by_time_are_kept_apart_and_both_restart(name):
     rollout = collected(name)
     steps = np.arange(14)
-    ends = np.broadcast_to((steps % 5 == 4)[:, None], (14, CONFIG.environments))
+    ends = np.broadcast_to((steps % 5 == 4)[:, None], (14, CONFIG.num_envs))
     other = {"terminal": "truncated", "truncated": "terminal"}[name]
     np.testing.assert_array_equal(getattr(rollout, name), ends)
     assert not getattr(rollout, other).any()
@@ -208,7 +207,7 @@ def test_an_epoch_gives_back_the_shapes_and_types_that_init_gave(name, make_fn):
     env = envs.make(name)
     before, after = before_and_after(make_fn(env), env, CONFIG)
     assert kinds(after) == kinds(before)
-    assert all(leaf.shape[0] == CONFIG.environments for leaf in jax.tree.leaves(before.env))
+    assert all(leaf.shape[0] == CONFIG.num_envs for leaf in jax.tree.leaves(before.env))
 
 
 @pytest.mark.parametrize("env", [probes.one_step(), probes.countdown(4), toy.environment()])

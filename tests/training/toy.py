@@ -14,7 +14,7 @@ from planil_jax.base import (
 )
 from planil_jax.training import loop, run
 
-LOOP = loop.Config(environments=3, steps=4, rounds=2, resets=2)  # 24 steps an epoch
+LOOP = loop.Config(num_envs=3, steps=4, rounds=2, resets=2)  # 24 steps an epoch
 RUN = run.Config(
     total_steps=96, evaluate_every=1, evaluation_episodes=2, checkpoint_every=1
 )
@@ -68,7 +68,7 @@ def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
         return State(
             params=jax.random.uniform(params_key, (2, 2), jnp.float32),
             value={"mean": mean, "half": jnp.ones((3,), jnp.bfloat16)},
-            history=jnp.zeros((7, LOOP.environments), jnp.uint8),
+            history=jnp.zeros((7, LOOP.num_envs), jnp.uint8),
             noise_key=noise_key,
         )
 
@@ -90,7 +90,7 @@ def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
         value = {"mean": mean, "half": state.value["half"] * jnp.bfloat16(0.99)}
         return State(params, value, history, noise_key), {"toy/target": jnp.mean(target)}
 
-    return Agent(False, init, lambda: jnp.zeros((2,), jnp.float32), act, update)
+    return Agent(init, lambda: jnp.zeros((2,), jnp.float32), act, update)
 
 
 def demonstrations(
@@ -109,7 +109,7 @@ def demonstrations(
         actions=None,
         length=jnp.full((1,), breaks_at, jnp.int32),
         terminal=jnp.zeros((1,), bool),
-        entries=(0, 1),
+        observed=(0, 1),
     )
 
 

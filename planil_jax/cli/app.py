@@ -1,0 +1,325 @@
+"""The door of every binary: reads flags, opens the device, puts errors in one sentence.
+
+    if __name__ == "__main__":
+        door.run(main)
+
+`main()` takes no arguments and reads `flags.FLAGS`. Exit codes: 0 done, 1 failed, 2 a
+mistake on the command line, 130 interrupted, 141 nobody reads the output any more.
+"""
+
+import errno
+import itertools
+import logging
+import os
+import pathlib
+import re
+import runpy
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import jax
+import ml_collections
+from absl import flags
+from absl import logging as absl_logging
+
+from planil_jax.base import UsageError, UserError, did_you_mean
+from planil_jax.config import leaves
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_bool("debug", False, "Show tracebacks and warnings.")
+flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute.")
+flags.DEFINE_string(
+    "compile_cache",
+    "~/.cache/planil_jax/xla",
+    "Directory that keeps compiled programs from one run to the next; empty: keep none.",
+)
+
+_VECTORS = "xla_cpu_prefer_vector_width"
+_HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
+_LOUD = ("jax", "jaxlib", "orbax", "flax", "etils", "absl")
+
+
+def run(main: Callable[[], None], *, config: str = "", compute: bool = True) -> NoReturn:
+    """Runs a binary from its command line to its exit code.
+
+    Args:
+      main: the binary; its module's docstring is the help text.
+      config: the config file to read where the command line names none. It must not be the
+        flag's own default, which `config_flags` would read before errors can be caught.
+      compute: whether to open a device, and to say which.
+    """
+    argv = sys.argv
+    if config and _given("config", argv) is None:
+        argv.insert(1, f"--config={config}")
+    try:
+        if _HELP & set(argv[1:]):
+            print(help_text(main, argv))
+        else:
+            parse(argv)
+            if not FLAGS.debug:
+                _quieten()
+            if compute:
+                _widen_vectors()
+                print(_open_device(FLAGS.device), file=sys.stderr)
+                _keep_compiled(FLAGS.compile_cache)
+            main()
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(_report(error, argv))
+    sys.exit(0)
+
+
+# ------------------------------------------------------------------------- command line
+
+
+def parse(argv: list[str], flag_values: flags.FlagValues = FLAGS) -> None:
+    """Parses the command line, program name first.
+
+    Raises:
+      UsageError: anything in it is wrong; one sentence.
+    """
+    for name in list(flag_values):
+        if flag_values[name].parser.flag_type() == "config object":
+            _check_config(name, argv)
+    try:
+        _, *rest = flag_values(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(_unknown(error.flagname, flag_values)) from None
+    except (flags.Error, ValueError) as error:
+        lines = str(error).splitlines()
+        raise UsageError(" ".join(_reword(line, flag_values) for line in lines)) from None
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; flags are --name=value.")
+
+
+def help_text(
+    main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS
+) -> str:
+    """The docstring of the binary, its flags, and the fields of its config."""
+    # absl files the flags of the main module under the name of the program.
+    module = argv[0] if main.__module__ == "__main__" else main.__module__
+    text = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
+    own = flag_values.get_key_flags_for_module(module)
+    for flag in own + flag_values.get_key_flags_for_module(__name__):
+        default = "" if flag.default in (None, "") else f" Default: {flag.default}."
+        text += [f"  --{'[no]' * flag.boolean}{flag.name}"]
+        text += [textwrap.indent(textwrap.fill(flag.help + default, 82), " " * 6)]
+    path = _given("config", argv)
+    if path:
+        text += ["", f"Fields of {path}, and their values:"]
+        text += [f"  --config.{name}={value}" for name, value in leaves(_load_config(path))]
+    return "\n".join(text)
+
+
+def _check_config(name: str, argv: list[str]) -> None:
+    """Refuses a config file that does not load, and an override of a field it lacks."""
+    path = _given(name, argv)
+    if path is None:
+        return
+    config = _load_config(path)
+    for argument in argv[1:]:
+        override = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
+        if override:
+            _check_override(name, override[1].split("."), config)
+
+
+def _load_config(path: str) -> ml_collections.ConfigDict:
+    """What `get_config` of "file.py" or "file.py:argument" returns."""
+    file, *arguments = path.split(":", 1)
+    if not os.path.isfile(file):
+        siblings = map(str, pathlib.Path(file).parent.glob("*.py"))
+        raise UsageError(f"no config file {file!r}.{_there_are(file, sorted(siblings))}")
+    try:
+        return runpy.run_path(file)["get_config"](*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UsageError(f"config file {path} fails: {_one_line(error)}") from error
+
+
+def _check_override(
+    path: str, fields: list[str], node: ml_collections.ConfigDict | object
+) -> None:
+    for field in fields:
+        if not isinstance(node, ml_collections.ConfigDict):
+            raise UsageError(f"--{path} is a single value and has no field {field!r}.")
+        if field not in node:
+            raise UsageError(
+                f"--{path} has no field {field!r}.{_there_are(field, list(node))}"
+            )
+        path, node = f"{path}.{field}", node[field]
+    if isinstance(node, ml_collections.ConfigDict):
+        raise UsageError(f"--{path} is a group; set one of its fields: {', '.join(node)}.")
+
+
+def _given(name: str, argv: list[str]) -> str | None:
+    """The value of a flag on a command line that is not parsed yet, or None."""
+    for argument, following in itertools.pairwise([*argv[1:], ""]):
+        if argument in (f"--{name}", f"-{name}"):
+            return following
+        if argument.startswith((f"--{name}=", f"-{name}=")):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _unknown(name: str, flag_values: flags.FlagValues) -> str:
+    config, dot, _ = name.partition(".")
+    if dot and config in flag_values:
+        return f"--{name} needs a config file: add --{config}=FILE before it."
+    return f"no flag --{name}.{did_you_mean(name, _visible(flag_values), '--')} Try --help."
+
+
+def _visible(flag_values: flags.FlagValues) -> Iterator[str]:
+    """Names of flags other than those that absl and its users bring along."""
+    for module, its_flags in flag_values.flags_by_module_dict().items():
+        if not module.startswith(("absl", "chex", "jax", "orbax", "ml_collections")):
+            yield from (flag.name for flag in its_flags)
+
+
+def _reword(line: str, flag_values: flags.FlagValues) -> str:
+    """absl's complaint about the value of one flag, in our words."""
+    found = re.fullmatch(r"flag --([^=]+)=(.*?): (.*)", line)
+    if not found or found[1] not in flag_values:
+        return line
+    name, value, reason = found.groups()
+    flag = flag_values[name]
+    if "value other than None" in reason:
+        return f"--{name} is required: {flag.help}"
+    words = {"bool": "true or false", "tuple": "a tuple, such as '(1, 2)'"}
+    wanted = words.get(flag.parser.flag_type()) or flag.parser.syntactic_help
+    return f"--{name}={value}: {f'must be {wanted}' if wanted else reason}."
+
+
+def _there_are(name: str, known: list[str]) -> str:
+    return f"{did_you_mean(name, known)} There are: {', '.join(known)}." if known else ""
+
+
+# ------------------------------------------------------------------------------- device
+
+
+def _widen_vectors() -> None:
+    """Has XLA use the widest vectors that a CPU knows, unless XLA_FLAGS says otherwise.
+
+    By itself it stays at 256 bits. With 512, what is elementwise takes half the time.
+    """
+    told = os.environ.get("XLA_FLAGS", "")
+    if _VECTORS not in told:
+        os.environ["XLA_FLAGS"] = f"{told} --{_VECTORS}=512".strip()
+
+
+def _open_device(choice: str) -> str:
+    """Opens the device of choice; a line that says which it is."""
+    if choice != "auto":
+        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda,cpu"}[choice])
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        raise UsageError(
+            f"JAX opens no device: {_one_line(error)}; try --device=cpu."
+        ) from error
+    if devices[0].platform != "cpu":
+        count = f"{len(devices)} × " if len(devices) > 1 else ""
+        return f"device: {count}{devices[0].device_kind}, jax {jax.__version__}"
+    if choice == "gpu":
+        raise UsageError(
+            'JAX finds no GPU: install its CUDA version with `pip install ".[cuda]"`, or '
+            "take what there is with --device=auto."
+        )
+    return f"device: cpu ({_cores()} cores), jax {jax.__version__}"
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _keep_compiled(directory: str) -> None:
+    """Keeps programs that took half a second to compile or more, where that is possible."""
+    if not directory:
+        return
+    path = os.path.expanduser(directory)
+    try:
+        os.makedirs(path, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        print(f"compiled programs are not kept: {path}: {error.strerror}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _quieten() -> None:
+    """Hides what the libraries below us have to say, short of errors."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence about an error, and the exit code."""
+    disk_full = "No space left on device" in str(error)
+    match error:
+        case UserError():
+            return f"error: {error}", error.exit_code
+        case KeyboardInterrupt():
+            return "interrupted; what was saved before is kept.", 130
+        case OSError() if disk_full or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _disk_full(error.filename or "a file"), 1
+        case OSError() if error.filename is not None:
+            return f"error: {error.filename}: {error.strerror}.", 1
+        case MemoryError():
+            return _OUT_OF_MEMORY, 1
+    if disk_full:
+        return _disk_full("a file"), 1
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return _OUT_OF_MEMORY, 1
+    return (
+        f"error: unexpected {_one_line(error)}; run again with --debug for the traceback, "
+        "and please report it.",
+        1,
+    )
+
+
+_OUT_OF_MEMORY = (
+    "error: the device is out of memory: lower --config.loop.num_envs, "
+    "--config.agent.planner.samples or --seeds."
+)
+
+
+def _disk_full(file: str) -> str:
+    return (
+        f"error: the disk is full: could not write {file}; the last checkpoint is kept. "
+        "Free some space and run again."
+    )
+
+
+def _report(error: BaseException, argv: list[str]) -> int:
+    """Tells standard error about an error; the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Python flushes standard output once more as it exits; nobody is there to read it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if FLAGS["debug"].value or "--debug" in argv:  # the flags may not be parsed yet
+        traceback.print_exception(error)
+    message, status = explain(error)
+    print(" ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _one_line(error: BaseException) -> str:
+    """The type of an error and its message, shortened to one line."""
+    message = textwrap.shorten(str(error), 300, placeholder=" …")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

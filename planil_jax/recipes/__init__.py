@@ -1,0 +1,1 @@
+"""Settings tuned for a method in an environment, by name."""

@@ -1,0 +1,181 @@
+"""Methods and environments by name; a method is imported when it is first used.
+
+A method is a module with `Config`, `NEEDS` and `make`, and maybe `shows`:
+
+    Config                      a frozen dataclass with a default in every field
+    NEEDS                       a `base.Needs`, or a function (config) -> Needs
+    make(task, config)          -> `base.Agent`
+    shows(task, config)         -> `base.Shows`, for reports
+
+Those of this package are named here. Others come by `register_agent`, or by an entry point
+of the group "planil_jax.agents" whose name is the method's and whose value is the module.
+Environments come by `envs.register`, or by the group "planil_jax.envs", whose value is
+"package.module:function".
+"""
+
+import functools
+import importlib
+from importlib import metadata
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from planil_jax import envs
+from planil_jax.base import Agent, Needs, Shows, Task, UsageError, did_you_mean
+
+AGENTS = "planil_jax.agents"  # groups of entry points
+ENVS = "planil_jax.envs"
+_REQUIRED = ("Config", "NEEDS", "make")
+
+
+class Method(NamedTuple):
+    """A method as the registry knows it."""
+
+    name: str
+    module: ModuleType
+    config: Any  # its default settings
+
+    def needs(self, config: Any) -> Needs:
+        """What it needs and can do under these settings."""
+        needs = self.module.NEEDS
+        return needs(config) if callable(needs) else needs
+
+    def make(self, task: Task, config: Any) -> Agent:
+        """The agent of a task."""
+        return self.module.make(task, config)
+
+    def shows(self, task: Task, config: Any) -> Shows:
+        """What there is to look at in it once it is trained."""
+        shows = getattr(self.module, "shows", None)
+        return shows(task, config) if shows else Shows()
+
+
+class _Row(NamedTuple):
+    module: str | ModuleType
+    config: Any  # a config, a function that makes one, or None: the module's default
+
+
+# Variants of a module differ by their default settings, as the function here makes them.
+_ROWS: dict[str, _Row] = {}
+
+
+def register_agent(
+    name: str, module: str | ModuleType, *, config: Any | None = None
+) -> None:
+    """Adds a method under a name of your choice.
+
+    Args:
+      name: what `train` and `--method` will say.
+      module: with `Config`, `NEEDS` and `make`, or its dotted name, which is imported when
+        the method is first used.
+      config: its default settings, or a function of the module that makes them; None:
+        `Config()`.
+
+    Raises:
+      ValueError: the name is taken by another method.
+    """
+    row = _Row(module, config)
+    there = _ROWS.setdefault(name, row)
+    if _module_name(there.module) != _module_name(module):
+        raise ValueError(f"a method named {name!r} is registered already")
+    _ROWS[name] = row
+    method.cache_clear()
+
+
+def register_env(name: str, make_fn: Any) -> None:
+    """Adds an environment under a name of your choice; see `envs.register`."""
+    envs.register(name, make_fn)
+
+
+def agents() -> tuple[str, ...]:
+    """The names of all methods, those of this package first."""
+    _read_entry_points()
+    return tuple(_ROWS)
+
+
+def environments() -> tuple[str, ...]:
+    """The names of all environments, sorted; one that ends in "/*" is a family."""
+    _read_entry_points()
+    return envs.names()
+
+
+def make_env(name: str, **options: Any):
+    """An environment by its name; `name:option=value` equals `make_env(name, option=value)`.
+
+    Raises:
+      UsageError: the name or an option is unknown.
+    """
+    _read_entry_points()
+    return envs.make(name, **options)
+
+
+@functools.cache
+def method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+      UsageError: there is none, its module cannot be imported, or it lacks a part.
+    """
+    if name not in agents():
+        raise UsageError(
+            f"no method {name!r}.{did_you_mean(name, agents())} "
+            f"There are: {', '.join(agents())}."
+        )
+    row = _ROWS[name]
+    module = row.module
+    if isinstance(module, str):
+        try:
+            module = importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(
+                f"method {name!r} is the module {row.module!r}, which cannot be imported: "
+                f"{error}."
+            ) from error
+    missing = [part for part in _REQUIRED if not hasattr(module, part)]
+    if missing:
+        raise UsageError(
+            f"method {name!r}: the module {module.__name__} lacks {' and '.join(missing)}; "
+            "an agent is a module with Config, NEEDS and make(task, config)."
+        )
+    config = row.config
+    if config is None:
+        config = module.Config()
+    elif isinstance(config, str):
+        config = getattr(module, config)()
+    return Method(name, module, config)
+
+
+def method_of(config: Any) -> str:
+    """The name of the method whose settings these are.
+
+    Raises:
+      UsageError: no registered method has such settings.
+    """
+    for name in agents():
+        row = _ROWS[name]
+        if _module_name(row.module) == type(config).__module__:
+            return name
+    raise UsageError(
+        f"no method has settings of the class {type(config).__module__}."
+        f"{type(config).__qualname__}; register its module by register_agent."
+    )
+
+
+@functools.cache
+def _read_entry_points() -> None:
+    for point in metadata.entry_points(group=AGENTS):
+        _ROWS.setdefault(point.name, _Row(point.value, None))
+    for point in metadata.entry_points(group=ENVS):
+        if point.name not in envs.names():
+            envs.register(point.name, point.value)
+
+
+def _module_name(module: str | ModuleType) -> str:
+    return module if isinstance(module, str) else module.__name__
+
+
+for _name in ("mpail", "mpail2", "iqmpc", "mail", "cmil", "bc", "ppo", "sac", "tdmpc2"):
+    register_agent(_name, f"planil_jax.agents.{_name}")
+for _name in ("gaifo", "gail", "airl", "irl_mpc"):
+    register_agent(_name, "planil_jax.agents.adversarial", config=_name)
+register_agent("mpail_om", "planil_jax.agents.mpail", config="learned_model")
+register_agent("vmail", "planil_jax.agents.cmil", config="vmail")

@@ -1,0 +1,305 @@
+"""Figures over time: what was told while learning, and what is observed in an episode."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from planil_jax.reporting.figures import style
+
+
+class Panel(NamedTuple):
+    """One small multiple of the learning curves."""
+
+    title: str
+    metrics: tuple[str, ...]  # solid, then dashed
+    words: tuple[str, ...] = ()  # what each is, where there are several
+    log: bool = False
+    level: float | None = None  # a line to compare with
+
+
+PANELS = (
+    Panel("Return in evaluation", ("eval/return",)),
+    Panel("Task reward while collecting", ("train/reward",)),
+    Panel("Discriminator: accuracy", ("discriminator/accuracy",), level=0.5),
+    Panel(
+        "Discriminator: logit",
+        ("discriminator/expert_logit", "discriminator/learner_logit"),
+        ("expert", "learner"),
+        level=0.0,
+    ),
+    Panel(
+        "Value: loss",
+        ("value/loss", "value/history_loss"),
+        ("fresh rollout", "history"),
+        log=True,
+    ),
+    Panel("Planner: temperature", ("planner/temperature",), log=True),
+    Panel("Discriminator: loss", ("discriminator/loss",)),
+    Panel("Value: mean", ("value/mean",)),
+    Panel("Value: loss on imagined steps", ("value/imagined_loss",)),
+)
+
+
+@style.styled
+def learning_curves(
+    metrics: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    first_seed: int = 0,
+    expert: tuple[str, float] | None = None,
+) -> Figure:
+    """Every metric against environment steps, one line a seed; the return is the widest.
+
+    Args:
+      metrics: name -> steps `[P]` and values `[P, S]`, which may be nan.
+      expert: what the expert is called, and its return.
+    """
+    panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
+    known = {name for panel in panels for name in panel.metrics}
+    panels += [Panel(name, (name,)) for name in metrics if name not in known]
+    wide = panels[0].metrics == ("eval/return",)
+    rows = max(1, math.ceil((len(panels) + wide) / 3))
+    figure = _multiples(rows)
+    grid = figure.add_gridspec(rows, 3)
+    seeds = max(values.shape[1] for _, values in metrics.values())
+    for i, panel in enumerate(panels):
+        cell = i + (wide and i > 0)
+        place = grid[0, :2] if wide and i == 0 else grid[cell // 3, cell % 3]
+        axes = figure.add_subplot(place)
+        _curves(axes, panel, metrics)
+        if panel.metrics == ("eval/return",) and expert is not None:
+            _expert_lines(axes, *expert)
+    if seeds > 1:
+        _legend(figure, _seed_lines(seeds, first_seed))
+    return figure
+
+
+@style.styled
+def comparison(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    flat: Mapping[str, float],
+    expert: float | None,
+) -> Figure:
+    """Return against interactions, on a logarithmic axis: the mean of each method's seeds.
+
+    Args:
+      curves: method -> steps `[P]` and returns `[P, S]`; the band is from seed to seed.
+      flat: method -> return, of those that never interact.
+      expert: its return.
+    """
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (method, (steps, returns)) in enumerate(curves.items()):
+        colour = style.seed_colour(i)
+        axes.plot(steps, returns.mean(1), color=colour, label=method)
+        axes.fill_between(
+            steps, returns.min(1), returns.max(1), color=colour, alpha=0.15, linewidth=0
+        )
+    for method, value in flat.items():
+        axes.axhline(value, color=style.MUTED, linestyle=style.DOTTED, label=method)
+    if expert is not None:
+        axes.axhline(expert, color=style.INK, linestyle=style.DASHED, label="expert")
+    axes.set_xscale("log")
+    axes.set(xlabel="environment steps", ylabel="return")
+    axes.legend()
+    return figure
+
+
+@style.styled
+def trajectories(
+    names: Sequence[str],
+    learner: np.ndarray,
+    demonstrations: Sequence[np.ndarray],
+    period: float,
+    first_seed: int = 0,
+) -> Figure:
+    """Every observation entry over time: the learner's seeds over the demonstrations.
+
+    Args:
+      learner: `[S, B, L + 1, O]`, nan after an end.
+      demonstrations: `[L + 1, O]` each, nan where an entry was not recorded.
+      period: seconds between two observations.
+    """
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = _multiples(rows)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.set(title=name, xlabel="time [s]" if i >= len(names) - columns else None)
+        for s, episodes in enumerate(learner):
+            colour = style.seed_colour(s)
+            _over_time(axes, period, episodes[..., i].T, color=colour, alpha=0.45, lw=0.9)
+        for episode in demonstrations:
+            _over_time(axes, period, episode[:, i], color=style.INK, ls=style.DASHED)
+    shown = Line2D([], [], color=style.INK, linestyle=style.DASHED, label="demonstrations")
+    _legend(figure, [shown, *_seed_lines(len(learner), first_seed)])
+    return figure
+
+
+# --------------------------------------------------------------------------------- helpers
+
+
+@style.styled
+def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """The learned reward against the task's, a panel for each sort of steps or episodes.
+
+    Args:
+      pairs: name -> learned rewards `[B]` and the task's `[B]`.
+    """
+    figure = Figure(figsize=(4.2 * len(pairs), 3.8), layout="constrained")
+    for axes, (name, (learned, task)) in zip(
+        np.ravel(figure.subplots(1, len(pairs))), pairs.items(), strict=True
+    ):
+        axes.scatter(task, learned, s=5, alpha=0.25, color=style.BLUE, linewidths=0)
+        if min(np.ptp(learned), np.ptp(task)) > 1e-9:
+            name += f": r = {np.corrcoef(learned, task)[0, 1]:.2f}"
+        axes.set_title(name)
+        axes.set_xlabel("task's reward")
+        axes.set_ylabel("learned reward")
+    return figure
+
+
+@style.styled
+def dream(names: Sequence[str], lines: Mapping[str, np.ndarray], period: float) -> Figure:
+    """Entries of an observation over time, as seen and as a model makes them, by name.
+
+    Args:
+      lines: `[T, O]` each; the first is solid.
+      period: seconds a step.
+    """
+    figure = Figure(figsize=(7.2, 1.5 * len(names) + 0.6), layout="constrained")
+    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    dashes = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
+    for entry, (name, ax) in enumerate(zip(names, axes, strict=True)):
+        for index, (title, values) in enumerate(lines.items()):
+            colour = style.INK if index == 0 else style.seed_colour(index - 1)
+            how = {"color": colour, "linestyle": dashes[index % 4], "label": title}
+            _over_time(ax, period, values[:, entry], **how)
+        ax.set_ylabel(name)
+    axes[-1].set_xlabel("seconds")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines))
+    return figure
+
+
+@style.styled
+def gradient_norms(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Norms of gradients against the horizon, a line for what they went through.
+
+    Args:
+      rows: of "through", "horizon", "median" and "high", their 95th percentile.
+    """
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for index, way in enumerate(dict.fromkeys(row["through"] for row in rows)):
+        own = [row for row in rows if row["through"] == way]
+        horizons = [row["horizon"] for row in own]
+        colour, dashes = style.seed_colour(index), ("-", style.DASHED)[index % 2]
+        median, high = ([row[name] for row in own] for name in ("median", "high"))
+        axes.plot(horizons, median, color=colour, linestyle=dashes, marker="o", label=way)
+        axes.fill_between(horizons, median, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="horizon [steps]",
+        ylabel="norm of the policy's gradient",
+        title="median over starts, and the 95th percentile above it",
+    )
+    axes.legend(title="through")
+    return figure
+
+
+def _curves(
+    axes: Axes, panel: Panel, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """One panel of the learning curves."""
+    dashes: tuple[Any, ...] = ("-", style.DASHED, style.DOTTED)
+    there = [name for name in panel.metrics if name in metrics]
+    for name, dash in zip(panel.metrics, dashes, strict=False):
+        if name not in metrics:
+            continue
+        steps, values = metrics[name]
+        marker = "o" if len(steps) <= 25 else None
+        for i, line in enumerate(values.T):
+            axes.plot(
+                steps,
+                line,
+                color=style.seed_colour(i),
+                linestyle=dash,
+                marker=marker,
+                ms=2.6,
+            )
+    axes.set_title(panel.title)
+    told = [value for name in there for value in metrics[name][1].ravel().tolist()]
+    told = [value for value in told if math.isfinite(value)]
+    if panel.log and told and 0 < 10 * min(told) < max(told):
+        axes.set_yscale("log")
+    if panel.level is not None:
+        axes.axhline(panel.level, color=style.MUTED, linewidth=0.8, linestyle=":")
+    if len(there) > 1:
+        lines = [
+            Line2D([], [], color=style.MUTED, linestyle=dash, label=word)
+            for word, dash in zip(panel.words, dashes, strict=False)
+        ]
+        axes.legend(handles=lines, loc="best", handlelength=2.2)
+    axes.set_xlim(0, 1.02 * max(steps.max() for steps, _ in metrics.values()))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value / 1000:g}k" if value else "0"
+
+
+def _expert_lines(axes: Axes, who: str, value: float) -> None:
+    """The expert's return, and 95% of it where a share has a meaning."""
+    axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1)
+    marks = [(value, who)]
+    if value > 0:
+        axes.axhline(
+            0.95 * value, color=style.INK, linewidth=0.9, linestyle=style.DASHED, zorder=1
+        )
+        marks.append((0.95 * value, "95%"))
+    # Both lines lie close together: one word above the upper, one below the lower.
+    for (height, words), (va, shift) in zip(
+        marks, (("bottom", 2), ("top", -4)), strict=False
+    ):
+        axes.annotate(
+            words,
+            (1, height),
+            (-2, shift),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va=va,
+            fontsize=8.5,
+            color=style.INK,
+        )
+    axes.margins(y=0.12)
+
+
+def _over_time(axes: Axes, period: float, values: np.ndarray, **how: Any) -> None:
+    """Values `[T]` or `[T, B]`."""
+    axes.plot(period * np.arange(len(values)), values, **how)
+
+
+def _multiples(rows: int) -> Figure:
+    """A figure for small multiples, with air between the rows."""
+    layout = ConstrainedLayoutEngine(h_pad=0.1, hspace=0.04)
+    return Figure(figsize=(10.4, 2.4 * rows + 0.4), layout=layout)
+
+
+def _seed_lines(count: int, first_seed: int) -> list[Line2D]:
+    """A line for each colour that there is."""
+    return [
+        Line2D([], [], color=style.seed_colour(i), label=f"seed {first_seed + i}")
+        for i in range(min(count, len(style.SEED_COLOURS)))
+    ]
+
+
+def _legend(figure: Figure, lines: list[Line2D]) -> None:
+    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines))

@@ -1,0 +1,244 @@
+"""Figures of the plane: what was learned there, where it arrives, what a drive weighed.
+
+Demonstrations are dark, the learner vermilion, the goal green.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+
+from planil_jax.reporting.figures import style
+from planil_jax.reporting.views import Drive, Landscape, Scene, square
+
+
+@style.styled
+def landscape(
+    scene: Scene,
+    x: np.ndarray,
+    y: np.ndarray,
+    values: np.ndarray,
+    paths: np.ndarray,
+    label: str,
+    signed: bool,
+    first_seed: int = 0,
+) -> Figure:
+    """A learned function over the plane, a panel a seed, under the paths.
+
+    Args:
+      values: `[S, G, G]`, rows along y.
+      paths: `[S, B, T, 2]` of the learner, metres.
+      signed: whether zero divides the colours.
+    """
+    figure, panels = _panels(len(values), scene.bounds, first_seed)
+    low, high = np.nanpercentile(values, [1, 99.5])
+    levels = MaxNLocator(20).tick_values(low, max(high, low + 1e-6))
+    norm: Normalize = Normalize(low, high)
+    if signed:
+        norm = TwoSlopeNorm(0.0, min(low, -1e-3), max(high, 1e-3))
+    for axes, surface, driven in zip(panels, values, paths, strict=True):
+        filled = axes.contourf(
+            x,
+            y,
+            surface,
+            levels,
+            cmap=style.REWARD_COLOURS if signed else style.VALUE_COLOURS,
+            norm=norm,
+            extend="both",
+        )
+        filled.set_rasterized(True)
+        axes.contour(x, y, surface, levels[::2], colors="white", linewidths=0.5, alpha=0.7)
+        _demonstrations(axes, scene, style.INK, alpha=0.85, linewidth=1.1)
+        _lines(axes, driven, style.VERMILION, alpha=0.75, linewidth=1.0)
+        _goal(axes, scene)
+    bar = figure.colorbar(
+        filled, ax=panels, shrink=0.8, aspect=30, pad=0.015, ticks=MaxNLocator(6)
+    )
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@style.styled
+def field(
+    scene: Scene,
+    paths: np.ndarray,
+    reached: np.ndarray,
+    side: float,
+    first_seed: int = 0,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Starts all over a field, by whether the goal was reached; a panel a seed.
+
+    Args:
+      paths: `[S, B, T, 2]`, metres.
+      reached: `[S, B]` bool.
+      side: of the field, metres.
+      titles: of the panels, instead of the seeds.
+    """
+    half = 0.54 * side
+    figure, panels = _panels(len(paths), (-half, half, -half, half), first_seed)
+    for axes, driven, arrived in zip(panels, paths, reached, strict=True):
+        for there, colour, marker in (
+            (True, style.BLUE, "o"),
+            (False, style.VERMILION, "X"),
+        ):
+            chosen = driven[arrived == there]
+            _lines(axes, chosen, colour, alpha=0.28, linewidth=0.7)
+            axes.scatter(
+                chosen[:, 0, 0],
+                chosen[:, 0, 1],
+                s=16 if there else 30,
+                c=colour,
+                marker=marker,
+                linewidths=0.5,
+                edgecolors="white",
+                zorder=4,
+            )
+        _demonstrations(axes, scene, style.INK, alpha=0.9, linewidth=1.6)
+        _goal(axes, scene)
+    named = titles or [axes.get_title("left") for axes in panels]
+    for axes, title, arrived in zip(panels, named, reached, strict=True):
+        axes.set_title(f"{title}: {arrived.sum()} of {arrived.size} arrive")
+    return figure
+
+
+@style.styled
+def plans_still(scene: Scene, drive: Drive, frames: Sequence[int] | None = None) -> Figure:
+    """A drive with its sampled plans at a few moments: as a whole, and four from near.
+
+    Args:
+      frames: up to four control steps; None: spread over the way to the goal.
+    """
+    chosen = list(frames or _moments(scene, drive, 4))
+    figure = Figure(figsize=(10.4, 5.3), layout="constrained")
+    grid = figure.add_gridspec(2, 4)
+    whole = figure.add_subplot(grid[:, :2])
+    near = [figure.add_subplot(grid[i // 2, 2 + i % 2]) for i in range(len(chosen))]
+    for axes in (whole, *near):
+        _bare(axes)
+        _demonstrations(axes, scene, style.MUTED, alpha=0.45, linewidth=1.0)
+        _goal(axes, scene)
+    left, right, bottom, top = square(
+        np.concatenate([drive.path, *scene.demonstrations]), margin=0.1
+    )
+    whole.set(xlim=(left, right), ylim=(bottom, top), xlabel="x [m]", ylabel="y [m]")
+    whole.plot(*drive.path.T, color=style.BLUE, linewidth=1.4, zorder=2)
+    for number, (t, axes) in enumerate(zip(chosen, near, strict=False), 1):
+        _plans(whole, drive, t, number=number)
+        axes.plot(*drive.path[: t + 1].T, color=style.BLUE, linewidth=2.0, zorder=2)
+        _plans(axes, drive, t, number=None)
+        middle = drive.mean[t].mean(axis=0)
+        rsample = 0.62 * max(np.ptp(drive.plans[t].reshape(-1, 2), axis=0).max(), 1.0)
+        axes.set(
+            xlim=(middle[0] - rsample, middle[0] + rsample),
+            ylim=(middle[1] - rsample, middle[1] + rsample),
+            xticks=[],
+            yticks=[],
+            title=f"{number} · step {t}",
+        )
+        axes.spines[:].set_visible(True)
+    return figure
+
+
+def underlay(learned: Landscape, seed_index: int) -> np.ndarray:
+    """The value of a seed as an image `[G, G, 4]` in [0, 1], pale, its first row on top."""
+    surface = learned.value[seed_index]
+    low, high = np.nanpercentile(surface, [1, 99.5])
+    share = np.clip((surface - low) / max(high - low, 1e-6), 0, 1)
+    return 0.45 * style.VALUE_COLOURS(share[::-1]) + 0.55
+
+
+# --------------------------------------------------------------------------------- helpers
+
+
+def _panels(
+    count: int, bounds: tuple[float, float, float, float], first_seed: int
+) -> tuple[Figure, list[Axes]]:
+    """A figure of square maps, one a seed, up to three beside each other."""
+    columns = 2 if count == 4 else min(3, count)
+    rows = math.ceil(count / columns)
+    width = 10.4 if columns > 1 else 6.4
+    height = rows * ((width - 1.1) / columns + 0.7)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = []
+    for i in range(count):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        _bare(axes)
+        axes.set(xlim=bounds[:2], ylim=bounds[2:], title=f"seed {first_seed + i}")
+        axes.set_xlabel("x [m]" if i >= count - columns else "")
+        axes.set_ylabel("y [m]" if i % columns == 0 else "")
+        panels.append(axes)
+    return figure, panels
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_aspect("equal")
+    axes.tick_params(length=2.5)
+    axes.spines[:].set_visible(False)
+
+
+def _demonstrations(axes: Axes, scene: Scene, colour: str, **how: float) -> None:
+    lines = LineCollection(scene.demonstrations, colors=colour, zorder=3, **how)
+    axes.add_collection(lines, autolim=False)
+
+
+def _lines(axes: Axes, paths: np.ndarray, colour: str, **how: float) -> None:
+    """Paths `[B, T, 2]`."""
+    lines = LineCollection(list(paths), colors=colour, zorder=2.5, **how)
+    lines.set_rasterized(True)
+    axes.add_collection(lines, autolim=False)
+
+
+def _goal(axes: Axes, scene: Scene) -> None:
+    if scene.goal is not None:
+        x, y, radius = scene.goal
+        axes.add_patch(Circle((x, y), radius, fill=False, ec=style.GREEN, lw=1.8, zorder=5))
+        axes.plot(
+            x, y, "P", color=style.GREEN, markersize=5, markeredgecolor="white", zorder=5
+        )
+
+
+def _plans(axes: Axes, drive: Drive, t: int, number: int | None) -> None:
+    """The plans of step t by weight, their mean, and the car."""
+    share = drive.weights[t] / drive.weights[t].max()
+    order = np.argsort(share)
+    alphas = 0.2 + 0.75 * share[order] ** 0.4
+    lines = LineCollection(
+        list(drive.plans[t][order]),
+        colors=style.VERMILION,
+        alpha=alphas,
+        linewidths=0.8,
+        zorder=4,
+    )
+    axes.add_collection(lines, autolim=False)
+    axes.plot(*drive.mean[t].T, color=style.INK, linewidth=2.2, zorder=6)
+    x, y = drive.path[t]
+    axes.plot(x, y, "o", color=style.BLUE, markeredgecolor="white", markersize=7, zorder=7)
+    if number is not None:
+        axes.annotate(
+            str(number),
+            (x, y),
+            (-9, 7),
+            textcoords="offset points",
+            ha="center",
+            fontweight="bold",
+            path_effects=style.HALO,
+            zorder=8,
+        )
+
+
+def _moments(scene: Scene, drive: Drive, count: int) -> list[int]:
+    """Control steps spread over the way to the goal, or over all of the drive."""
+    last = len(drive.reward) - 1
+    if scene.goal is not None:
+        x, y, radius = scene.goal
+        there = np.hypot(*(drive.path[:-1] - (x, y)).T) < radius
+        last = int(np.argmax(there)) if there.any() else last
+    return np.linspace(0.1 * last, 0.9 * last, count).round().astype(int).tolist()

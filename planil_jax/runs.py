@@ -1,0 +1,125 @@
+"""A run directory read back: what it trained, on what, and the parameters that act."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from planil_jax import envs, experiment, registry, sweep
+from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
+from planil_jax.data import demos
+from planil_jax.training import checkpoint, report, run, rundir, seeds
+
+DEMONSTRATIONS = "demonstrations.npz"
+
+
+class Run(NamedTuple):
+    """One run, ready to act."""
+
+    directory: Path
+    experiment: experiment.Experiment
+    env: Environment
+    # (environment, settings of a member) -> its agent, there
+    make_agent: Callable[[Environment, run.Settings], Agent]
+    demos: Demonstrations
+    params: Params  # [S] acting parameters of each member
+    settings: run.Settings  # [S] of what a sweep tries, by the paths of fields
+    step: int  # environment steps of each seed when they were saved
+    override: str = ""  # settings that are not those of its training
+
+
+def load(directory: str | Path, which: str = "last", override: str = "") -> Run:
+    """Reads a run.
+
+    Args:
+      which: "last", "best" or the step of a checkpoint.
+      varied: settings to take in place of its own, see `experiment.varied`.
+
+    Raises:
+      UsageError: there is no run in the directory, or what varies is no setting.
+      UserError: there is no such checkpoint, or it holds parameters of other shapes.
+    """
+    directory = Path(directory)
+    settings = experiment.override(load_experiment(directory), override)
+    env = envs.make(settings.environment)
+    demonstrations = demos.none(env.spec)
+    if experiment.needs(settings).demonstrations:
+        held = directory / DEMONSTRATIONS
+        demonstrations = demos.load(held, env.spec, settings.episodes)
+    keys, own = run.members((settings.seed, settings.seeds), sweep.settings(settings))
+
+    def make_agent(env: Environment, own: run.Settings) -> Agent:
+        member = sweep.apply_overrides(settings, own)
+        return experiment.make_agent(member, env, demonstrations)
+
+    def params_of(key, own):
+        return make_agent(env, own).init(key).params
+
+    template = jax.eval_shape(jax.vmap(params_of), keys, own)
+    restored = checkpoint.restore_params(
+        directory / rundir.CHECKPOINTS, template, int(which) if which.isdigit() else which
+    )
+    return Run(
+        directory=directory,
+        experiment=settings,
+        env=env,
+        make_agent=make_agent,
+        demos=demonstrations,
+        params=restored.state,
+        settings=own,
+        step=restored.step,
+        override=override,
+    )
+
+
+def load_experiment(directory: str | Path) -> experiment.Experiment:
+    """The configuration of a run.
+
+    Raises:
+      UsageError: there is no run in the directory.
+    """
+    path = Path(directory) / "config.json"
+    if not path.exists():
+        raise UsageError(
+            f"{directory} holds no run (no config.json); give the --logdir of a training."
+        )
+    return experiment.from_json(path.read_text())
+
+
+def record(trained: Run) -> dict[str, Any]:
+    """What it takes to believe a result: the training curve, configuration and versions.
+
+    The curve is empty where nothing was evaluated on the way.
+    """
+    told = report.read_metrics(trained.directory)
+    steps, returns = told.get("eval/return", (np.zeros(0), np.zeros(0)))
+    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
+    return {
+        "steps": steps.tolist(),
+        "returns": returns.tolist(),
+        "seconds": json.loads(lines[-1])["seconds"],
+        "config": json.loads((trained.directory / "config.json").read_text()),
+        "versions": json.loads((trained.directory / "versions.json").read_text()),
+    }
+
+
+def digest(path: str | Path) -> str:
+    """A short fingerprint of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def shows(trained: Run, own: run.Settings | None = None) -> Shows:
+    """What there is to look at in the agent of a run, or of a member of its sweep."""
+    member = sweep.apply_overrides(trained.experiment, own or {})
+    task = experiment.make_task(member, trained.env, trained.demos)
+    return registry.method(member.method).shows(task, member.agent)
+
+
+def over_seeds(function: Callable[..., Any], trained: Run) -> Any:
+    """`function(params, settings)` of each member in turn, compiled once; `[S, …]`."""
+    every = seeds.over(function, "map", None, own=2)
+    return jax.device_get(jax.jit(every)(trained.params, trained.settings))

@@ -1,0 +1,290 @@
+"""The report: figures from arrays, one self-contained page, a drive that can be played."""
+
+import errno
+import html.parser
+import json
+import os
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planil_jax import envs, experiment, runs
+from planil_jax.agents import mpail
+from planil_jax.base import Agent, UsageError, UserError
+from planil_jax.data import demos
+from planil_jax.planners import mppi
+from planil_jax.reporting import figures, page, report, views
+
+NAME = "a <b>bold</b> & 'quoted' name"
+
+
+@pytest.fixture
+def scene():
+    line = np.stack([np.linspace(0, 10, 20)] * 2, axis=1)
+    return views.Scene([line, line + 0.3], (10.0, 10.0, 1.5), (-4.0, 14.0, -4.0, 14.0))
+
+
+@pytest.fixture
+def drive():
+    steps, plans, horizon = 12, 6, 4
+    path = np.linspace([0.0, 0.0], [9.0, 9.0], steps + 1)
+    rng = np.random.default_rng(0)
+    spread = np.cumsum(rng.normal(0, 0.2, (steps, plans, horizon + 1, 2)), axis=2)
+    weights = np.full((steps, plans), 1 / plans)
+    return views.Drive(
+        obs=np.column_stack([path, np.tile([0.6, 0.8, 2.0, 0.0, 0.0], (steps + 1, 1))]),
+        reward=np.linspace(-1, 1, steps),
+        plans=path[:-1, None, None] + spread,
+        weights=weights,
+        mean=path[:-1, None] + spread.mean(1),
+        effective=np.full(steps, float(plans)),
+    )
+
+
+# -------------------------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize("seed_count", [1, 3, 8])
+def test_curves_bear_any_number_of_seeds_and_what_is_not_a_number(seed_count):
+    steps = np.arange(1, 6) * 1000
+    values = np.ones((5, seed_count)) * np.geomspace(1, 100, 5)[:, None]
+    broken = values.copy()
+    broken[2:] = np.nan
+    metrics = {
+        "eval/return": (steps[-1:], values[-1:]),
+        "value/loss": (steps, broken),
+        "discriminator/accuracy": (steps, np.full_like(values, np.nan)),
+        "other/thing": (steps, values),
+    }
+    drawn = figures.learning_curves(metrics, 0, ("expert", 100.0))
+    titles = [axes.get_title("left") for axes in drawn.axes]
+    assert titles[0] == "Return in evaluation" and "other/thing" in titles
+    assert len(drawn.axes[1].lines) >= seed_count
+    page.figure(drawn, "caption", "alt")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("height", [0.0, 5.0])
+def test_a_map_has_a_panel_a_seed_even_where_it_is_flat(scene, signed, height):
+    axis = np.linspace(-4, 14, 9)
+    values = height * np.random.default_rng(0).normal(size=(2, 9, 9))
+    paths = np.zeros((2, 3, 5, 2))
+    drawn = figures.landscape(scene, axis, axis, values, paths, "value", signed)
+    assert [axes.get_title("left") for axes in drawn.axes[:2]] == ["seed 0", "seed 1"]
+    page.figure(drawn, "caption", "alt")
+
+
+def test_a_field_counts_who_arrives(scene):
+    paths = np.random.default_rng(0).uniform(-20, 20, (2, 4, 6, 2))
+    reached = np.array([[True] * 4, [False, True, False, False]])
+    drawn = figures.field(scene, paths, reached, 40.0, first_seed=5)
+    titles = [axes.get_title("left") for axes in drawn.axes]
+    assert titles == ["seed 5: 4 of 4 arrive", "seed 6: 1 of 4 arrive"]
+    page.figure(drawn, "caption", "alt")
+
+
+def test_the_still_shows_four_steps_on_the_way(scene, drive):
+    drawn = figures.plans_still(scene, drive)
+    steps = [int(axes.get_title("left").split()[-1]) for axes in drawn.axes[1:]]
+    assert len(steps) == 4 and sorted(set(steps)) == steps
+    page.figure(figures.plans_still(scene, drive, [3]), "caption", "alt")
+
+
+def test_trajectories_have_a_panel_an_entry():
+    learner = np.zeros((2, 3, 6, 4))
+    learner[:, :, 4:] = np.nan
+    names = ["a", "b", "c", "d"]
+    drawn = figures.trajectories(names, learner, [np.ones((5, 4))], 0.1)
+    assert [axes.get_title("left") for axes in drawn.axes] == names
+    page.figure(drawn, "caption", "alt")
+
+
+# ----------------------------------------------------------------------------------- page
+
+
+def test_every_text_is_escaped():
+    parts = [
+        page.header(NAME, [NAME], NAME),
+        page.section(NAME, page.text(NAME), page.tiles([(NAME, NAME, NAME)])),
+        page.table(NAME, [(NAME, NAME, True)]),
+        page.figure(
+            figures.trajectories(["a"], np.zeros((1, 1, 2, 1)), [], 1.0), NAME, NAME
+        ),
+    ]
+    written = page.assemble(NAME, parts)
+    assert "<b>" not in written and "&lt;b&gt;bold" in written
+    assert_whole(written)
+
+
+def test_the_player_cannot_be_ended_by_its_data():
+    written = page.player({"note": "</script><b>"}, NAME)
+    assert "<b>" not in written
+    assert drive_in(written) == {"note": "</script><b>"}
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    page.save(path, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"report\.html .*No space left on device\.$"):
+        page.save(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+# --------------------------------------------------------------------------------- report
+
+
+def test_a_run_off_the_plane_that_was_not_evaluated_is_reported(tmp_path):
+    trained = untrained("pendulum", tmp_path / "a <b>")
+    path = report.write(trained)
+    written = path.read_text()
+    assert_whole(written)
+    assert "has not been evaluated yet" in written and "--field" not in written
+    assert "told no metrics yet" in written
+    assert "MPAIL on pendulum" in written
+    assert 'id="player"' not in written
+
+
+def test_a_drive_has_a_frame_a_step_and_shows_the_plans_that_weigh_most(
+    tmp_path, monkeypatch
+):
+    def critic(spec, config, observed):
+        def logit(params, obs, next_obs):
+            return next_obs[..., 0] - obs[..., 0]
+
+        def value(params, obs):
+            return -jnp.linalg.norm(obs[..., :2] - 10.0, axis=-1)
+
+        return logit, value
+
+    def inspect(spec, dynamics, config, observed):
+        count, reach = config.planner.samples, config.planner.horizon + 1
+
+        def plans(params, carry, state, key):
+            paths = jnp.broadcast_to(state.obs, (count, reach, *state.obs.shape))
+            weights = jnp.arange(count) / jnp.sum(jnp.arange(count))
+            return paths, weights, paths[0]
+
+        return plans
+
+    monkeypatch.setattr(mpail, "critic", critic, raising=False)
+    monkeypatch.setattr(mpail, "inspect", inspect, raising=False)
+    trained = untrained("navigation", tmp_path)
+    written = report.write(trained).read_text()
+    assert_whole(written)
+    animation = drive_in(written)
+    steps = trained.env.spec.episode_length
+    assert len(animation["frames"]) == steps
+    assert all(len(trace["values"]) == steps for trace in animation["traces"])
+    np.testing.assert_allclose(animation["goal"], [10.0, 10.0, 1.5], atol=0.1)
+    first = animation["frames"][0]
+    assert first["weights"] == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0], abs=1e-3)
+    assert first["mean"][:2] == pytest.approx(first["pose"][:2], abs=0.01)
+    assert animation["traces"][2]["values"][0] == pytest.approx(
+        36 / 14, abs=0.1
+    )  # 1 / Σ w²
+    landscape = views.landscape(trained, views.scene(trained))
+    top = np.unravel_index(landscape.value[0].argmax(), landscape.value[0].shape)
+    assert landscape.y[top[0]] == pytest.approx(10.0, abs=0.3)
+    assert landscape.x[top[1]] == pytest.approx(10.0, abs=0.3)
+
+
+def test_an_evaluation_is_the_headline_and_tells_where_it_is_of_another_step(tmp_path):
+    summary = {"mean": 0.9, "low": 0.8, "high": 0.95}
+    inside = {
+        "return": summary,
+        "expert_return": 850.0,
+        "share_of_expert": summary,
+        "shares": [0.9, 0.88],
+        "cross_track_m": {"mean": 0.25, "largest": 1.5},
+    }
+    field = {"side_m": 40.0, "starts": 32, "successes": [0.5, 1.0], "mean_success": 0.75}
+    found = {"step": 7, "in_distribution": inside, "fields": [field]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+    written = report.write(untrained("pendulum", tmp_path)).read_text()
+    for told in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):
+        assert told in written
+
+
+def test_a_seed_that_the_run_lacks_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="seed_index=1"):
+        report.write(untrained("pendulum", tmp_path), seed_index=1)
+
+
+def test_the_command_names_what_differs_from_the_defaults(tmp_path):
+    command = report.command(untrained("pendulum", tmp_path))
+    assert "--config.environment=pendulum" in command
+    assert "--config.agent.planner.samples=4" in command
+    assert "horizon=3" in command and "discount" not in command
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+def untrained(environment, directory):
+    """A run of one seed that always acts the same, so that nothing large is compiled."""
+    directory.mkdir(exist_ok=True)
+    settings = experiment.Experiment(
+        environment=environment,
+        agent=mpail.Config(planner=mppi.Config(samples=4, horizon=3)),
+    )
+    env = envs.make(environment)
+    size = env.spec.observation_size
+    obs = np.linspace(np.zeros(size), np.full(size, 10.0), 8, dtype=np.float32)
+    card = demos.Card(
+        environment=environment,
+        control_period=env.spec.control_period,
+        observation_names=env.spec.observation_names,
+        action_low=env.spec.action_low,
+        action_high=env.spec.action_high,
+    )
+    episode = demos.Episode(obs=obs, actions=None, rewards=None, terminal=False)
+    demos.save(directory / runs.DEMONSTRATIONS, [episode], card)
+    held = demos.load(directory / runs.DEMONSTRATIONS, env.spec)
+    forward = jnp.ones(env.spec.action_size)
+    idle = Agent(
+        init=lambda key: (),
+        carry=lambda: (),
+        act=lambda params, carry, state, key, explore: (forward, carry),
+        update=lambda state, *_: (state, {}),
+    )
+    return runs.Run(
+        directory, settings, env, lambda env, own: idle, held, jnp.zeros(1), {}, 0
+    )
+
+
+def assert_whole(written):
+    """One file: nothing is loaded from elsewhere, and every element that opens closes."""
+    assert "://" not in written
+    assert len(written) < 4e6
+    for source in re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", written):
+        assert source.startswith("data:")
+    assert "url(" not in written and "@import" not in written
+    Balance().check(written)
+
+
+class Balance(html.parser.HTMLParser):
+    """Counts elements that are open."""
+
+    def check(self, written):
+        self.open = []
+        self.feed(written)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def drive_in(written):
+    found = re.search(r'<script type="application/json" id="drive">(.*?)</script>', written)
+    return json.loads(found[1])

@@ -1,0 +1,66 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from planil_jax import experiment, sweep
+from planil_jax.base import UsageError
+
+
+def swept(*lines, method="mpail", **fields):
+    return dataclasses.replace(experiment.for_method(method), sweep=lines, **fields)
+
+
+def test_a_grid_has_every_value_with_every_other():
+    settings = sweep.settings(swept("agent.value_lr=1e-4,1e-3", "agent.markup=1,1.1,2"))
+    assert list(settings) == ["agent.value_lr", "agent.markup"]
+    pairs = set(zip(*(values.tolist() for values in settings.values()), strict=True))
+    assert pairs == {(rate, markup) for rate in (1e-4, 1e-3) for markup in (1.0, 1.1, 2.0)}
+
+
+def test_nothing_swept_is_nothing():
+    assert sweep.settings(swept()) == {}
+    assert sweep.labels(swept(seed=3, seeds=2)) == ["seed 3", "seed 4"]
+
+
+def test_labels_tell_the_members_apart_seeds_first():
+    labels = sweep.labels(swept("agent.value_lr=0.1,0.2", seeds=2))
+    assert labels == [
+        "seed 0, agent.value_lr=0.1",
+        "seed 1, agent.value_lr=0.1",
+        "seed 0, agent.value_lr=0.2",
+        "seed 1, agent.value_lr=0.2",
+    ]
+
+
+def test_values_arrive_in_their_fields_however_deep():
+    member = sweep.apply_overrides(
+        swept(method="gaifo"), {"agent.learning_rate": 7.0, "agent.learner.clip_eps": 0.3}
+    )
+    assert member.agent.learning_rate == 7.0 and member.agent.learner.clip_eps == 0.3
+    assert (
+        member.agent.learner.discount
+        == experiment.for_method("gaifo").agent.learner.discount
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("agent.value_lr", "write it as agent.FIELD=NUMBER,NUMBER"),
+        ("agent.value_lr=fast", "write it as agent.FIELD=NUMBER,NUMBER"),
+        ("agent.value_l=1", "there is no agent.value_l. Did you mean value_lr"),
+        ("run.total_steps=1", "there is no run"),
+        ("agent.batch=1,2", "agent.batch is 512, and only numbers with a fraction"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_in_one_sentence(line, told):
+    with pytest.raises(UsageError) as caught:
+        sweep.settings(swept(line))
+    assert told in str(caught.value) and f"--sweep={line}" in str(caught.value)
+
+
+def test_the_last_axis_runs_fastest():
+    settings = sweep.settings(swept("agent.value_lr=1,2", "agent.markup=3,4"))
+    np.testing.assert_array_equal(settings["agent.value_lr"], [1, 1, 2, 2])
+    np.testing.assert_array_equal(settings["agent.markup"], [3, 4, 3, 4])

@@ -34,6 +34,7 @@ class Experiment:
     """Everything that `config.json` of a run directory holds."""
 
     imports: tuple[str, ...] = ()  # modules of yours that register what is named below
+    module: str = ""  # of the method, where it is registered nowhere else
     method: str = "mpail"  # a name of registry.agents()
     environment: str = "navigation"  # a name of envs.names(), maybe with options
     # What planners roll forward. Empty: the environment's prior, or else its own physics.
@@ -110,18 +111,30 @@ def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
       UsageError: the method, a field or a module to import is unknown, or a value is of
         the wrong type.
     """
-    frozen = config.from_config_dict(
-        settings, for_method(str(settings.get("method", "mpail")))
-    )
-    for module in frozen.imports:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                f"imports names the module {module!r}, but {error}; run from the directory "
-                "that holds it, or put that on PYTHONPATH."
-            ) from None
-    return frozen
+    method = str(settings.get("method", "mpail"))
+    for module in settings.get("imports", ()):
+        _import(module)
+    if settings.get("module"):
+        _import(settings["module"])
+        if method not in registry.agents():
+            registry.register_agent(method, settings["module"])
+    return config.from_config_dict(settings, for_method(method))
+
+
+def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules outside this package that `from_config_dict` would import."""
+    own = (settings["module"],) if settings.get("module") else ()
+    return (*settings.get("imports", ()), *own)
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"imports names the module {module!r}, but {error}; run from the directory "
+            "that holds it, or put that on PYTHONPATH."
+        ) from None
 
 
 def override(settings: Experiment, text: str) -> Experiment:

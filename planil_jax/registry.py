@@ -15,15 +15,17 @@ Environments come by `envs.register`, or by the group "planil_jax.envs", whose v
 
 import functools
 import importlib
+import re
 from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from planil_jax import envs
-from planil_jax.base import Agent, Needs, Shows, Task, UsageError, did_you_mean
+from planil_jax.base import Agent, Environment, Needs, Shows, Task, UsageError, did_you_mean
 
 AGENTS = "planil_jax.agents"  # groups of entry points
 ENVS = "planil_jax.envs"
+OBJECT = "object/"  # before the names of environments that were handed over as objects
 _REQUIRED = ("Config", "NEEDS", "make")
 
 
@@ -86,6 +88,16 @@ def register_env(name: str, make_fn: Any) -> None:
     envs.register(name, make_fn)
 
 
+def hold_env(env: Environment) -> str:
+    """A name for an environment that is an object, in this process.
+
+    What was held under the name before is replaced.
+    """
+    name = OBJECT + re.sub(r"[:,=\s]+", "_", env.spec.name)
+    envs.hold(name, env)
+    return name
+
+
 def agents() -> tuple[str, ...]:
     """The names of all methods, those of this package first."""
     _read_entry_points()
@@ -98,7 +110,7 @@ def environments() -> tuple[str, ...]:
     return envs.names()
 
 
-def make_env(name: str, **options: Any):
+def make_env(name: str, **options: Any) -> Environment:
     """An environment by its name; `name:option=value` equals `make_env(name, option=value)`.
 
     Raises:

@@ -1,6 +1,8 @@
 """A run directory read back: what it trained, on what, and the parameters that act."""
 
+import dataclasses
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from planil_jax import envs, experiment, registry, sweep
+from planil_jax import config, experiment, registry, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
 from planil_jax.data import demos
 from planil_jax.training import checkpoint, report, run, rundir, seeds
@@ -32,20 +34,40 @@ class Run(NamedTuple):
     override: str = ""  # settings that are not those of its training
 
 
-def load(directory: str | Path, which: str = "last", override: str = "") -> Run:
+def load(
+    directory: str | Path,
+    which: str = "last",
+    override: str = "",
+    env: Environment | None = None,
+    trust_imports: bool = False,
+) -> Run:
     """Reads a run.
 
     Args:
       which: "last", "best" or the step of a checkpoint.
-      varied: settings to take in place of its own, see `experiment.varied`.
+      override: settings to take in place of its own, see `experiment.override`.
+      env: its environment, where that was an object and not a name.
+      trust_imports: whether modules that its configuration names may be imported; they run
+        code.
 
     Raises:
-      UsageError: there is no run in the directory, or what varies is no setting.
+      UsageError: there is no run in the directory, it needs an environment or trust that
+        is not given, or what is overridden is no setting.
       UserError: there is no such checkpoint, or it holds parameters of other shapes.
     """
     directory = Path(directory)
-    settings = experiment.override(load_experiment(directory), override)
-    env = envs.make(settings.environment)
+    settings = experiment.override(load_experiment(directory, trust_imports), override)
+    if env is not None:
+        settings = dataclasses.replace(settings, environment=registry.hold_env(env))
+    elif settings.environment.startswith(registry.OBJECT):
+        held = settings.environment in registry.environments()
+        if not held:
+            raise UsageError(
+                f"the environment of {directory} was an object, "
+                f"{settings.environment.removeprefix(registry.OBJECT)}: give it again, "
+                "load(directory, env=...)."
+            )
+    env = registry.make_env(settings.environment)
     demonstrations = demos.none(env.spec)
     if experiment.needs(settings).demonstrations:
         held = directory / DEMONSTRATIONS
@@ -76,18 +98,47 @@ def load(directory: str | Path, which: str = "last", override: str = "") -> Run:
     )
 
 
-def load_experiment(directory: str | Path) -> experiment.Experiment:
+def load_experiment(
+    directory: str | Path, trust_imports: bool = False
+) -> experiment.Experiment:
     """The configuration of a run.
 
     Raises:
-      UsageError: there is no run in the directory.
+      UsageError: there is no run in the directory, or it wants to import modules.
     """
     path = Path(directory) / "config.json"
     if not path.exists():
         raise UsageError(
-            f"{directory} holds no run (no config.json); give the --logdir of a training."
+            f"{directory} holds no run (no config.json); give the logdir of a training."
         )
-    return experiment.from_json(path.read_text())
+    settings = config.parse_json(path.read_text())
+    _check_imports(Path(directory), experiment.modules(settings), trust_imports)
+    return experiment.from_config_dict(settings)
+
+
+def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> None:
+    """Refuses to run a stranger's code: by default any, and always what lies in the run."""
+    if not modules:
+        return
+    names = " and ".join(map(repr, map(str, modules)))
+    if not trust:
+        raise UsageError(
+            f"{directory} wants to import {names}, which runs their code: allow it with "
+            "trust_imports=True (--trust_imports) if you trust whoever made the run."
+        )
+    for module in modules:
+        found = importlib.util.find_spec(str(module).partition(".")[0])
+        places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
+        below = [place for place in places if place and _within(Path(place), directory)]
+        if below:
+            raise UsageError(
+                f"{directory} wants to import {module!r} from {below[0]}, inside the run "
+                "itself, which is never done: install the module elsewhere."
+            )
+
+
+def _within(path: Path, directory: Path) -> bool:
+    return path.resolve().is_relative_to(directory.resolve())
 
 
 def record(trained: Run) -> dict[str, Any]:

@@ -64,9 +64,9 @@ class Episode:
     """One recorded episode, on the host."""
 
     obs: np.ndarray  # [L + 1, O] float32, or [L + 1, H, W, 3] uint8
-    actions: np.ndarray | None  # [L, U] float32
-    rewards: np.ndarray | None  # [L] float32
-    terminal: bool  # ended for good, rather than by time
+    actions: np.ndarray | None = None  # [L, U] float32; None: observations only
+    rewards: np.ndarray | None = None  # [L] float32; None: unknown
+    terminal: bool = False  # ended for good, rather than by time
 
     @property
     def length(self) -> int:

@@ -5,9 +5,9 @@ this package costs no physics engine.
 """
 
 from planil_jax.envs import course, navigation, pendulum, point_mass, probes
-from planil_jax.envs.registry import make, names, register
+from planil_jax.envs.registry import hold, make, names, register
 
-__all__ = ["make", "names", "register"]
+__all__ = ["hold", "make", "names", "register"]
 
 register("navigation", navigation.make)
 register("pendulum", pendulum.make)

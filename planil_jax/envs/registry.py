@@ -63,6 +63,11 @@ def register(name: str, make_fn: Maker | str) -> None:
     _MAKERS[name] = make_fn
 
 
+def hold(name: str, env: Environment) -> None:
+    """Adds an environment that is made already; it takes the place of an older one."""
+    _MAKERS[name] = lambda: env
+
+
 def names() -> tuple[str, ...]:
     """The registered names, sorted."""
     return tuple(sorted(_MAKERS))

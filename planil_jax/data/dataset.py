@@ -1,0 +1,194 @@
+"""Demonstrations on the host: what `collect` makes, `load_demos` reads and `train` takes.
+
+    demos = Demos.from_arrays(positions)              # [N, L + 1, O], or a list of [L + 1, O]
+    demos.save("mine.npz");  demos = Demos.load("mine.npz")
+
+What arrays do not say (names, bounds, the control period) is taken from the environment that
+they are used for; see `Demos.completed`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planil_jax.base import EnvSpec, UsageError
+from planil_jax.data import demo_file
+from planil_jax.data.demo_file import Card, Episode
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Episodes of a demonstrator, and what is known of them."""
+
+    episodes: tuple[Episode, ...]
+    card: Card = Card()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        obs: Any,
+        actions: Any = None,
+        rewards: Any = None,
+        terminal: Any = False,
+        *,
+        observation_names: Sequence[str] = (),
+        action_low: Sequence[float] = (),
+        action_high: Sequence[float] = (),
+        control_period: float | None = None,
+        environment: str = "",
+        expert: str = "",
+    ) -> "Demos":
+        """Demonstrations of arrays, in the environment's units.
+
+        Args:
+          obs: `[N, L + 1, O]`, or a sequence of N arrays `[L_n + 1, O]`; pictures `[..., H,
+            W, 3]` uint8. Each episode has one observation more than it has actions.
+          actions: `[N, L, U]` or a sequence of `[L_n, U]`; None: observations only.
+          rewards: `[N, L]` or a sequence of `[L_n]`, for reports; None: unknown.
+          terminal: whether episodes ended for good rather than by time, one or N bools.
+          observation_names: of the O entries, some or all of the environment's; (): all of
+            them, in its order.
+          action_low: bounds of the U entries; (): the environment's.
+          action_high: likewise.
+          control_period: seconds between observations; None: the environment's.
+          environment: where they were recorded.
+          expert: who demonstrated.
+
+        Raises:
+          UsageError: the arrays do not fit each other; one sentence.
+        """
+        obs = _episodes("obs", obs)
+        count = len(obs)
+        columns = {
+            "actions": _episodes("actions", actions, count),
+            "rewards": _episodes("rewards", rewards, count),
+        }
+        ended = np.broadcast_to(np.asarray(terminal), (count,))
+        if ended.dtype != bool:
+            raise UsageError(f"terminal must be bool, one or {count}, not {ended.dtype}.")
+        episodes = []
+        for n, seen in enumerate(obs):
+            for name, rows in columns.items():
+                if rows is not None and len(rows[n]) != len(seen) - 1:
+                    raise UsageError(
+                        f"{name} of episode {n} has {len(rows[n])} steps, but obs has "
+                        f"{len(seen)} rows: an episode has one observation more than steps."
+                    )
+            acted, gained = (rows and rows[n] for rows in columns.values())
+            episodes.append(Episode(seen, acted, gained, bool(ended[n])))
+        card = Card(
+            environment=environment,
+            control_period=control_period or 0.0,
+            observation_names=tuple(observation_names),
+            image=obs[0].shape[1:] if obs[0].ndim == 4 else (),
+            action_low=tuple(map(float, action_low)),
+            action_high=tuple(map(float, action_high)),
+            expert=expert,
+            returns=tuple(
+                float(np.sum(each.rewards)) for each in episodes if each.rewards is not None
+            ),
+        )
+        return cls(tuple(episodes), card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Demos":
+        """The demonstrations of a file.
+
+        Raises:
+          UsageError: there is no such file, or it is not a sound file of demonstrations.
+        """
+        episodes, card = demo_file.read(path)
+        return cls(tuple(episodes), card)
+
+    def save(self, path: str | Path) -> None:
+        """Writes an `.npz` without pickles, whole or not at all.
+
+        Raises:
+          UsageError: names, bounds or the control period are missing (`completed` takes them
+            from an environment), or the episodes do not fit them.
+        """
+        demo_file.save(path, self.episodes, self.card)
+
+    def completed(self, spec: EnvSpec) -> "Demos":
+        """With what the arrays did not say taken from an environment.
+
+        Raises:
+          UsageError: the observations have another number of entries than the environment,
+            and no names that tell which they are.
+        """
+        card, first = self.card, self.episodes[0]
+        names = card.observation_names
+        if not (names or card.image):
+            if first.obs.shape[1] != spec.observation_size:
+                raise UsageError(
+                    f"the demonstrations hold {first.obs.shape[1]} observation entries and "
+                    f"{spec.name} has {spec.observation_size}: say which they are by "
+                    f"observation_names, some of {', '.join(map(repr, spec.observation_names))}."
+                )
+            names = spec.observation_names
+        card = dataclasses.replace(
+            card,
+            environment=card.environment or spec.name,
+            control_period=card.control_period or spec.control_period,
+            observation_names=names,
+        )
+        if first.actions is not None and not card.action_low and not card.action_high:
+            low, high = spec.action_low, spec.action_high
+            card = dataclasses.replace(card, action_low=low, action_high=high)
+        return Demos(self.episodes, card)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """What each episode returned, `[N]`; empty where rewards are unknown."""
+        return np.array(self.card.returns)
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self.episodes)
+
+    def __repr__(self) -> str:
+        steps = sum(episode.length for episode in self.episodes)
+        form = "observations only" if self.episodes[0].actions is None else "with actions"
+        returns = self.returns
+        told = f"mean return {returns.mean():.4g}" if len(returns) else "returns unknown"
+        return (
+            f"Demos({len(self)} episodes of {self.card.environment or 'unknown'}, "
+            f"{steps} steps, {form}, {told})"
+        )
+
+
+def _episodes(name: str, arrays: Any, count: int | None = None) -> Any:
+    """A list of arrays, one an episode; None where there are none."""
+    if arrays is None:
+        return None
+    try:
+        rows = [np.asarray(each) for each in arrays]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or (count is not None and len(rows) != count):
+        wanted = f"{count} episodes" if count is not None else "at least one episode"
+        raise UsageError(
+            f"{name} must hold {wanted}, each an array; there are {len(rows)} in it."
+        )
+    rank = {row.ndim for row in rows}
+    ranks = {"obs": {2, 4}, "actions": {2}, "rewards": {1}}[name]
+    if len(rank) != 1 or not rank <= ranks:
+        shape = {"obs": "[L + 1, O]", "actions": "[L, U]", "rewards": "[L]"}[name]
+        raise UsageError(
+            f"{name} must hold an array {shape} an episode, but the first has the shape "
+            f"{rows[0].shape}; a single episode is a list of one array."
+        )
+    if not all(row.dtype.kind in "fiu" for row in rows):
+        raise UsageError(f"{name} must be numbers, not {rows[0].dtype}.")
+    return [row if row.dtype == np.uint8 else _single(name, row) for row in rows]
+
+
+def _single(name: str, row: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused later
+        return row.astype(np.float32)

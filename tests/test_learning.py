@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import navigation
-from planil_jax import experiment, runs
-from planil_jax.cli import train
+from planil_jax import experiment, launch, runs
 from planil_jax.evaluation import collect, evaluate
 
 pytestmark = pytest.mark.optimised
@@ -27,7 +26,7 @@ def trained(tmp_path_factory) -> runs.Run:
         settings.run, total_steps=STEPS, evaluation_episodes=0, checkpoint_every=100
     )
     settings = dataclasses.replace(settings, run=limits)
-    train.train(settings, path, str(directory / "run"), resume=False)
+    launch.launch(settings, demos_path=path, logdir=directory / "run", resume=False)
     return runs.load(directory / "run")
 
 

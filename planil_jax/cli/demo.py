@@ -12,8 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from planil_jax import experiment, runs
-from planil_jax.cli import train
+from planil_jax import experiment, launch, runs
 from planil_jax.evaluation import collect, evaluate
 from planil_jax.reporting import report
 
@@ -29,7 +28,7 @@ def main() -> None:
         card = collect.collect("navigation", str(demonstrations), 4, seed=1, actions=False)
         print(f"4 demonstrations, returns {', '.join(f'{r:.0f}' for r in card.returns)}")
     settings = dataclasses.replace(experiment.Experiment(), seeds=FLAGS.seeds)
-    train.train(settings, None, str(logdir), resume=True)
+    launch.launch(settings, logdir=logdir, resume=True)
     trained = runs.load(logdir)
     print(evaluate.table(evaluate.evaluate(trained, 32, [40.0], 64)))
     page = report.write(trained)

@@ -9,9 +9,8 @@ An interrupted training continues where it was.
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import experiment, runs
+from planil_jax import experiment, launch, runs
 from planil_jax.base import UsageError
-from planil_jax.cli import train
 from planil_jax.evaluation import collect
 
 FLAGS = flags.FLAGS
@@ -38,7 +37,7 @@ def main() -> None:
             f"{settings.method} imitates and cannot become an expert; use one of "
             f"{', '.join(experiment.engines())}."
         )
-    train.train(settings, None, FLAGS.logdir, resume=True)
+    launch.launch(settings, logdir=FLAGS.logdir, resume=True)
     card = collect.from_run(
         runs.load(FLAGS.logdir, FLAGS.which),
         FLAGS.out,

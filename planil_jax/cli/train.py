@@ -8,20 +8,13 @@
 """
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, envs, experiment, runs, sweep
-from planil_jax.base import Agent, UsageError
-from planil_jax.data import demos
-from planil_jax.training import report, run, rundir
+from planil_jax import experiment, launch
 
 FLAGS = flags.FLAGS
-
-_FREE = ("run.total_steps", "run.keep_last", "run.keep_best")  # may change on --resume
 
 
 def define_flags() -> None:
@@ -44,48 +37,6 @@ def main() -> None:
         seeds=FLAGS.seeds,
         sweep=tuple(FLAGS.sweep),
     )
-    train(settings, FLAGS.demos, FLAGS.logdir, FLAGS.resume)
-
-
-def train(
-    settings: experiment.Experiment, demos_path: str | None, logdir: str, resume: bool
-) -> None:
-    """Trains to the end, or from where the run in `logdir` was left."""
-    env = envs.make(settings.environment)
-    kept = Path(logdir) / runs.DEMONSTRATIONS
-    source = kept if demos_path is None else Path(demos_path)
-    if experiment.needs(settings).demonstrations:
-        if demos_path is None and not kept.exists():
-            raise UsageError(
-                "--demos is missing: give a file of demonstrations; "
-                "python -m experiments.collect makes one."
-            )
-        demonstrations = demos.load(source, env.spec, settings.episodes)
-        settings = dataclasses.replace(settings, demonstrations=runs.digest(source))
-    else:
-        demonstrations = demos.none(env.spec)
-    swept = sweep.settings(settings)
-
-    def make_agent(own: run.Settings) -> Agent:
-        member = sweep.apply_overrides(settings, own)
-        return experiment.make_agent(member, env, demonstrations)
-
-    agent = make_agent if swept else make_agent({})
-    notices = rundir.open_run(logdir, config.to_json(settings), resume, _FREE)
-    if source != kept and experiment.needs(settings).demonstrations:
-        shutil.copyfile(source, kept)
-    with report.Report(logdir, settings.seed) as told:
-        for notice in notices + experiment.config_warnings(settings, env):
-            told.say(notice)
-        for _ in run.train(
-            agent,
-            env,
-            settings.loop,
-            settings.run,
-            demonstrations,
-            (settings.seed, settings.seeds),
-            Path(logdir) / rundir.CHECKPOINTS,
-            told,
-            swept,
-        ):
-            pass
+    launch.launch(
+        settings, demos_path=FLAGS.demos, logdir=FLAGS.logdir, resume=FLAGS.resume
+    )

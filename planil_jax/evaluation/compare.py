@@ -23,9 +23,8 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, experiment, runs
+from planil_jax import config, experiment, launch, runs
 from planil_jax.base import UsageError
-from planil_jax.cli import train as training
 from planil_jax.evaluation import collect, evaluate, statistics
 from planil_jax.reporting import figures, views
 
@@ -101,7 +100,7 @@ def compare(
     for method, experiment_ in settings.items():
         print(f"--- {task}: {method}", flush=True)
         logdir = directory / method
-        training.train(experiment_, str(source), str(logdir), resume=True)
+        launch.launch(experiment_, demos_path=source, logdir=logdir, resume=True)
         trained[method] = runs.load(logdir)
         found[method] = _evaluated(plan, trained[method])
     _draw(plan, directory, trained, found)

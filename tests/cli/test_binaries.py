@@ -17,9 +17,9 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, envs, experiment, runs
+from planil_jax import config, envs, experiment, launch, runs
 from planil_jax.base import UsageError
-from planil_jax.cli import app, train
+from planil_jax.cli import app
 from planil_jax.data import demos
 from planil_jax.training import checkpoint, loop, report, rundir, seeds
 
@@ -90,13 +90,19 @@ def assert_one_line(told: subprocess.CompletedProcess, status: int = 2) -> str:
     return lines[0]
 
 
-def refusal(function, *args) -> str:
+def refusal(function, *args, **kwargs) -> str:
     """What a user reads instead of a traceback."""
     with pytest.raises(UsageError) as caught:
-        function(*args)
+        function(*args, **kwargs)
     told, status = app.explain(caught.value)
     assert status == 2 and "\n" not in told
     return told
+
+
+def launch_refusal(settings, demos_path, logdir, resume=False) -> str:
+    return refusal(
+        launch.launch, settings, demos_path=demos_path, logdir=logdir, resume=resume
+    )
 
 
 # ----------------------------------------------------------------------- without arguments
@@ -112,7 +118,7 @@ BINARIES = sorted(
 BARE = """
 import contextlib, io, json, runpy, sys, traceback
 from absl import flags
-from experiments import door
+from planil_jax.cli import app
 
 def begin(choice):
     print("begins")
@@ -128,7 +134,7 @@ def left_with(name):
         traceback.print_exc()
         return 1
 
-door._open_device = begin
+app._open_device = begin
 found = {}
 for name in sys.argv[1:]:
     sys.argv = [name]
@@ -248,16 +254,16 @@ def test_the_demo_shows_its_help():
 
 def test_an_unknown_environment_is_refused_with_those_there_are(tmp_path, recorded):
     settings = dataclasses.replace(SETTINGS, environment="navigatoin")
-    told = refusal(train.train, settings, recorded, tmp_path / "run", False)
+    told = launch_refusal(settings, recorded, tmp_path / "run")
     assert "no environment 'navigatoin'. Did you mean navigation" in told
     assert all(name in told for name in envs.names())
 
 
 def test_missing_demonstrations_are_asked_for_and_leave_nothing(tmp_path):
     logdir = tmp_path / "run"
-    assert "--demos is missing" in refusal(train.train, SETTINGS, None, logdir, False)
+    assert "demonstrations are missing" in launch_refusal(SETTINGS, None, logdir)
     path = tmp_path / "none.npz"
-    assert str(path) in refusal(train.train, SETTINGS, path, logdir, False)
+    assert str(path) in launch_refusal(SETTINGS, path, logdir)
     assert not logdir.exists()
 
 
@@ -269,14 +275,14 @@ def test_a_run_is_continued_only_by_its_own_configuration_and_when_asked(
     rundir.open_run(logdir, config.to_json(settings), resume=False)
     before = {path: path.read_bytes() for path in logdir.iterdir()}
 
-    told = refusal(train.train, SETTINGS, recorded, logdir, False)
+    told = launch_refusal(SETTINGS, recorded, logdir)
     assert f"{logdir} holds a run already; add --resume" in told
     other = dataclasses.replace(SETTINGS, seeds=2)
-    told = refusal(train.train, other, recorded, logdir, True)
+    told = launch_refusal(other, recorded, logdir, resume=True)
     assert "another configuration: seeds is 1 there, 2 here" in told
     with np.load(recorded) as arrays:
         np.savez(recorded, **{**arrays, "obs": arrays["obs"] + np.float32(0.5)})
-    told = refusal(train.train, SETTINGS, recorded, logdir, True)
+    told = launch_refusal(SETTINGS, recorded, logdir, resume=True)
     assert "another configuration: demonstrations is" in told
     assert {path: path.read_bytes() for path in logdir.iterdir()} == before
 

@@ -4,9 +4,8 @@ import jax
 import pytest
 
 from experiments.configs import expert as configs
-from planil_jax import experiment, runs
+from planil_jax import experiment, launch, runs
 from planil_jax.base import Demonstrations
-from planil_jax.cli import train
 from planil_jax.data import demos as demonstrations
 from planil_jax.evaluation import collect
 from planil_jax.training import run
@@ -25,7 +24,7 @@ def pendulum_run(tmp_path_factory) -> runs.Run:
     """SAC on pendulum."""
     directory = tmp_path_factory.mktemp("pendulum") / "run"
     settings = experiment.from_config_dict(configs.get_config("pendulum"))
-    train.train(settings, None, str(directory), resume=True)
+    launch.launch(settings, logdir=directory, resume=True)
     return runs.load(directory)
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from planil_jax import experiment, runs
-from planil_jax.cli import train
+from planil_jax import experiment, launch, runs
 from planil_jax.evaluation import collect, evaluate
 from planil_jax.training import report, run
 
@@ -15,7 +14,7 @@ def trained(tmp_path_factory) -> runs.Run:
     path = str(directory / "navigation.npz")
     collect.collect("navigation", path, 4, seed=1, actions=False)
     settings = experiment.Experiment(seeds=5, run=run.Config(total_steps=200_000))
-    train.train(settings, path, str(directory / "run"), resume=False)
+    launch.launch(settings, demos_path=path, logdir=directory / "run", resume=False)
     return runs.load(directory / "run")
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import pendulum_seen
-from planil_jax import experiment, runs
-from planil_jax.cli import train
+from planil_jax import experiment, launch, runs
 from planil_jax.evaluation import collect
 from planil_jax.nets import conv
 from planil_jax.reporting import report
@@ -53,7 +52,7 @@ def demos(tmp_path_factory) -> str:
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2", "bc"])
 def test_it_trains_and_reports(method, demos, tmp_path):
-    train.train(settings(method), demos, str(tmp_path / "run"), resume=False)
+    launch.launch(settings(method), demos_path=demos, logdir=tmp_path / "run", resume=False)
     trained = runs.load(tmp_path / "run")
     assert trained.step == 2 * LOOP.steps_per_epoch
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.params)]

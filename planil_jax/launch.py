@@ -1,0 +1,121 @@
+"""Training from an experiment to a run directory, without flags.
+
+The API and the commands share it:
+
+    read the demonstrations | make the agent | open the directory | train to the end
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from planil_jax import config, envs, experiment, runs, sweep
+from planil_jax.base import Agent, Demonstrations, Environment, UsageError
+from planil_jax.data import demos
+from planil_jax.training import run, rundir
+from planil_jax.training.report import Report
+
+# Fields that may change where a run is resumed.
+FREE = ("run.total_steps", "run.keep_last", "run.keep_best")
+
+
+def launch(
+    settings: experiment.Experiment,
+    env: Environment | None = None,
+    demos_path: str | Path | None = None,
+    demonstrations: Demonstrations | None = None,
+    *,
+    logdir: str | Path | None,
+    resume: bool = False,
+    report: Report | None = None,
+) -> None:
+    """Trains to the end, or from where the run in `logdir` was left.
+
+    Args:
+      settings: the experiment; its `demonstrations` is filled in here.
+      env: None: the one that `settings.environment` names.
+      demos_path: a file of demonstrations, which is copied into `logdir`. None: the run's
+        own copy.
+      demonstrations: what `demos_path` holds, where the caller has read it already.
+      logdir: directory of the run. None: nothing is kept.
+      resume: whether a run that is in `logdir` continues.
+      report: where words and numbers go; None: to the console and the files of `logdir`. It
+        is closed in the end.
+
+    Raises:
+      UsageError: a setting is wrong, the demonstrations are missing or do not fit, or
+        `logdir` holds another run, or one that is not to be resumed.
+      UserError: as for `training.run.train`.
+    """
+    env = env or envs.make(settings.environment)
+    source = None
+    if experiment.needs(settings).demonstrations:
+        source, demonstrations = _read_demos(
+            settings, env, demos_path, demonstrations, logdir
+        )
+        if source is not None:
+            digest = runs.digest(source)
+            settings = dataclasses.replace(settings, demonstrations=digest)
+    else:
+        demonstrations = demos.none(env.spec)
+    swept = sweep.settings(settings)
+
+    def make_agent(values: run.Settings) -> Agent:
+        member = sweep.apply_overrides(settings, values)
+        return experiment.make_agent(member, env, demonstrations)
+
+    agent = make_agent if swept else make_agent({})
+    notices = experiment.config_warnings(settings, env)
+    if logdir is not None:
+        text = config.to_json(settings)
+        notices = rundir.open_run(logdir, text, resume, FREE) + notices
+        _keep_demos(source, Path(logdir))
+    with report or Report(logdir, settings.seed) as told:
+        for notice in notices:
+            told.say(notice)
+        for _ in run.train(
+            agent,
+            env,
+            settings.loop,
+            settings.run,
+            demonstrations,
+            (settings.seed, settings.seeds),
+            None if logdir is None else Path(logdir) / rundir.CHECKPOINTS,
+            told,
+            swept,
+        ):
+            pass
+
+
+def _read_demos(
+    settings: experiment.Experiment,
+    env: Environment,
+    path: str | Path | None,
+    demonstrations: Demonstrations | None,
+    logdir: str | Path | None,
+) -> tuple[Path | None, Demonstrations]:
+    """The file of the demonstrations, if there is one, and what it holds."""
+    source = None if path is None else Path(path)
+    if source is None and logdir is not None:
+        kept = Path(logdir) / runs.DEMONSTRATIONS
+        source = kept if kept.exists() else None
+    if demonstrations is None:
+        if source is None:
+            raise UsageError(
+                f"{settings.method} imitates, but demonstrations are missing: pass demos "
+                "(--demos), a file that `planil collect` wrote, or one of your own."
+            )
+        demonstrations = demos.load(source, env.spec, settings.episodes)
+    elif source is None and logdir is not None:
+        raise UsageError(
+            "demonstrations that a run keeps come from a file: save them, and pass its "
+            "path as demos_path."
+        )
+    return source, demonstrations
+
+
+def _keep_demos(source: Path | None, logdir: Path) -> None:
+    """Copies the demonstrations into the run, for its evaluation and its resumption."""
+    kept = logdir / runs.DEMONSTRATIONS
+    if source is not None and source.resolve() != kept.resolve():
+        shutil.copyfile(source, kept)

@@ -1,6 +1,7 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
 import ast
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Experiment:
 
     imports: tuple[str, ...] = ()  # modules of yours that register what is named below
     module: str = ""  # of the method, where it is registered nowhere else
-    method: str = "mpail"  # a name of registry.agents()
+    method: str = "mpail"  # a name of registry.methods()
     environment: str = "navigation"  # a name of envs.names(), maybe with options
     # What planners roll forward. Empty: the environment's prior, or else its own physics.
     # Names of environments, maybe with options: their physics; of several, each plan is
@@ -116,7 +117,7 @@ def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
         _import(module)
     if settings.get("module"):
         _import(settings["module"])
-        if method not in registry.agents():
+        if method not in registry.methods():
             registry.register_agent(method, settings["module"])
     return config.from_config_dict(settings, for_method(method))
 
@@ -157,6 +158,25 @@ def override(settings: Experiment, text: str) -> Experiment:
             nested = {name: nested}
         settings = config.from_config_dict(nested, settings)
     return settings
+
+
+def with_value(settings: Experiment, path: str, value: Any) -> Experiment:
+    """The experiment with another value in one field.
+
+    Args:
+      path: "loop.num_envs", "agent.planner.horizon", or in short "planner.horizon", which is
+        the method's own.
+
+    Raises:
+      UsageError: there is no such field, or the value is of the wrong type or range.
+    """
+    first = path.partition(".")[0]
+    if first not in {field.name for field in dataclasses.fields(settings)}:
+        path = f"agent.{path}"
+    nested: Any = value
+    for name in reversed(path.split(".")):
+        nested = {name: nested}
+    return config.from_config_dict(nested, settings)
 
 
 def from_json(text: str) -> Experiment:
@@ -220,7 +240,7 @@ def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> N
 
 def engines() -> str:
     """The methods that learn from a task's own reward, for a sentence."""
-    methods = map(registry.method, registry.agents())
+    methods = map(registry.method, registry.methods())
     return ", ".join(
         each.name for each in methods if not each.needs(each.config).demonstrations
     )
@@ -228,7 +248,7 @@ def engines() -> str:
 
 def _that_can(what: str) -> list[str]:
     """Names of the methods that have a capability, a field of `Needs`, by default."""
-    methods = map(registry.method, registry.agents())
+    methods = map(registry.method, registry.methods())
     return [each.name for each in methods if getattr(each.needs(each.config), what)]
 
 

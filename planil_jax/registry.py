@@ -98,7 +98,7 @@ def hold_env(env: Environment) -> str:
     return name
 
 
-def agents() -> tuple[str, ...]:
+def methods() -> tuple[str, ...]:
     """The names of all methods, those of this package first."""
     _read_entry_points()
     return tuple(_ROWS)
@@ -111,7 +111,9 @@ def environments() -> tuple[str, ...]:
 
 
 def make_env(name: str, **options: Any) -> Environment:
-    """An environment by its name; `name:option=value` equals `make_env(name, option=value)`.
+    """An environment by its name.
+
+    `name:option=value` equals `make_env(name, option=value)`.
 
     Raises:
       UsageError: the name or an option is unknown.
@@ -127,10 +129,10 @@ def method(name: str) -> Method:
     Raises:
       UsageError: there is none, its module cannot be imported, or it lacks a part.
     """
-    if name not in agents():
+    if name not in methods():
         raise UsageError(
-            f"no method {name!r}.{did_you_mean(name, agents())} "
-            f"There are: {', '.join(agents())}."
+            f"no method {name!r}.{did_you_mean(name, methods())} "
+            f"There are: {', '.join(methods())}."
         )
     row = _ROWS[name]
     module = row.module
@@ -162,7 +164,7 @@ def method_of(config: Any) -> str:
     Raises:
       UsageError: no registered method has such settings.
     """
-    for name in agents():
+    for name in methods():
         row = _ROWS[name]
         if _module_name(row.module) == type(config).__module__:
             return name
@@ -170,6 +172,16 @@ def method_of(config: Any) -> str:
         f"no method has settings of the class {type(config).__module__}."
         f"{type(config).__qualname__}; register its module by register_agent."
     )
+
+
+def foreign_module(name: str) -> str:
+    """The module of a method that another process would not know by its name; or "".
+
+    This package's own and those of entry points are known everywhere.
+    """
+    module = _module_name(method(name).module)
+    known = {point.name for point in metadata.entry_points(group=AGENTS)}
+    return "" if module.startswith("planil_jax.") or name in known else module
 
 
 @functools.cache

@@ -60,8 +60,7 @@ def load(
     if env is not None:
         settings = dataclasses.replace(settings, environment=registry.hold_env(env))
     elif settings.environment.startswith(registry.OBJECT):
-        held = settings.environment in registry.environments()
-        if not held:
+        if settings.environment not in registry.environments():
             raise UsageError(
                 f"the environment of {directory} was an object, "
                 f"{settings.environment.removeprefix(registry.OBJECT)}: give it again, "
@@ -128,7 +127,8 @@ def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> No
         )
     for module in modules:
         found = importlib.util.find_spec(str(module).partition(".")[0])
-        places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
+        folders = found and found.submodule_search_locations
+        places = [found and found.origin, *(folders or ())]
         below = [place for place in places if place and _within(Path(place), directory)]
         if below:
             raise UsageError(

@@ -1,10 +1,10 @@
 """Demonstrations on the host: what `collect` makes, `load_demos` reads and `train` takes.
 
-    demos = Demos.from_arrays(positions)              # [N, L + 1, O], or a list of [L + 1, O]
+    demos = Demos.from_arrays(positions)        # [N, L + 1, O], or a list of [L + 1, O]
     demos.save("mine.npz");  demos = Demos.load("mine.npz")
 
-What arrays do not say (names, bounds, the control period) is taken from the environment that
-they are used for; see `Demos.completed`.
+What arrays do not say (names, bounds, the control period) is taken from the environment
+that they are used for; see `Demos.completed`.
 """
 
 import dataclasses
@@ -108,8 +108,8 @@ class Demos:
         """Writes an `.npz` without pickles, whole or not at all.
 
         Raises:
-          UsageError: names, bounds or the control period are missing (`completed` takes them
-            from an environment), or the episodes do not fit them.
+          UsageError: names, bounds or the control period are missing (`completed` takes
+            them from an environment), or the episodes do not fit them.
         """
         demo_file.save(path, self.episodes, self.card)
 
@@ -124,10 +124,11 @@ class Demos:
         names = card.observation_names
         if not (names or card.image):
             if first.obs.shape[1] != spec.observation_size:
+                known = ", ".join(map(repr, spec.observation_names))
                 raise UsageError(
                     f"the demonstrations hold {first.obs.shape[1]} observation entries and "
                     f"{spec.name} has {spec.observation_size}: say which they are by "
-                    f"observation_names, some of {', '.join(map(repr, spec.observation_names))}."
+                    f"observation_names, some of {known}."
                 )
             names = spec.observation_names
         card = dataclasses.replace(

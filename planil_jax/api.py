@@ -1,0 +1,340 @@
+"""What a user of the library calls; the commands are a skin over these functions.
+
+    demos = collect("navigation", episodes=4)
+    run = train("mpail", env="navigation", demos=demos, seeds=3, logdir="runs/nav")
+    print(run.evaluate(episodes=64))
+    run.report("nav.html")
+    action = run.policy()(observation)
+    run = load("runs/nav")
+"""
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planil_jax import experiment, launch, recipes, registry, runs
+from planil_jax.base import Environment, UsageError
+from planil_jax.data.dataset import Demos
+from planil_jax.deploy.policy import Policy
+from planil_jax.evaluation import collect as collecting
+from planil_jax.evaluation import evaluate as evaluating
+from planil_jax.training import report as training_report
+
+load_demos = Demos.load
+
+
+class Run:
+    """A run directory: what was trained there, evaluated, looked at and acted by."""
+
+    def __init__(self, trained: runs.Run):
+        self._trained = trained
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self._trained.directory
+
+    @property
+    def settings(self) -> experiment.Experiment:
+        """Its whole configuration; `settings.agent` is the method's own."""
+        return self._trained.experiment
+
+    @property
+    def env(self) -> Environment:
+        """Its environment."""
+        return self._trained.env
+
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed so far."""
+        return self._trained.step
+
+    @functools.cached_property
+    def demos(self) -> Demos:
+        """The demonstrations that it learned from.
+
+        Raises:
+          UsageError: its method learns without.
+        """
+        return Demos.load(self.directory / runs.DEMONSTRATIONS)
+
+    def metrics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Metrics by name: steps `[P]` and values `[P, S]` of the members."""
+        return training_report.read_metrics(self.directory)
+
+    def evaluate(
+        self,
+        episodes: int = 64,
+        *,
+        fields: Sequence[float] = (),
+        starts: int = 128,
+        expert: bool = True,
+    ) -> "Evaluation":
+        """Episodes of every seed from the same starts, and of the expert beside them.
+
+        Writes evaluation.json into the run's directory.
+
+        Args:
+          episodes: of each seed.
+          fields: sides of square fields of starts in metres, out of distribution.
+          starts: episodes on each field.
+          expert: whether the scripted expert drives from the same starts too.
+        """
+        found = evaluating.evaluate(
+            self._trained, episodes, list(fields), starts, expert=expert
+        )
+        return Evaluation(found)
+
+    def report(self, path: str | Path | None = None, *, seed_index: int = 0) -> "Page":
+        """A page with curves, paths, maps and plans; it needs the extra `report`.
+
+        Args:
+          path: of the .html file; None: report.html in the run's directory.
+          seed_index: whose plans are shown.
+        """
+        from planil_jax.reporting import report  # it needs matplotlib
+
+        written = report.write(self._trained, seed_index)
+        if path is None:
+            return Page(written)
+        path = Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(written.read_bytes())
+        return Page(path)
+
+    def policy(self, seed: int | str = 0, *, sampling_seed: int = 0) -> Policy:
+        """A member, ready to act on observations.
+
+        Args:
+          seed: index of the member; or "best", the one with the highest return in the last
+            evaluation while training.
+          sampling_seed: of what the agent samples when it acts.
+
+        Raises:
+          UsageError: there is no such member, or training was never evaluated.
+        """
+        if seed == "best":
+            seed = self._best()
+        if not isinstance(seed, int):
+            raise UsageError(f"seed is the index of a member or 'best', not {seed!r}.")
+        return Policy(self._trained, seed, sampling_seed)
+
+    def _best(self) -> int:
+        _, returns = self.metrics().get("eval/return", (None, np.zeros((0, 0))))
+        if len(returns) == 0:
+            raise UsageError(
+                f"{self.directory} was never evaluated while it was trained, so that none "
+                "of its seeds is known to be the best: give its index."
+            )
+        return int(np.nanargmax(returns[-1]))
+
+    def __repr__(self) -> str:
+        settings = self.settings
+        return (
+            f"Run({settings.method} on {settings.environment}, {settings.seeds} seeds, "
+            f"step {self.step}, {self.directory})"
+        )
+
+
+class Evaluation(dict):
+    """What an evaluation found, as evaluation.json holds it; printed, it is a table."""
+
+    def __str__(self) -> str:
+        return evaluating.table(self)
+
+    __repr__ = __str__
+
+
+class Page:
+    """A report that was written; in a notebook it shows itself."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def _repr_html_(self) -> str:
+        import html
+
+        source = html.escape(self.path.read_text(), quote=True)
+        return f'<iframe srcdoc="{source}" width="100%" height="800"></iframe>'
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Page({self.path})"
+
+
+def train(
+    method: Any = "mpail",
+    env: str | Environment | None = None,
+    *,
+    demos: Demos | str | Path | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    total_steps: int | None = None,
+    logdir: str | Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    sweep: Sequence[str] = (),
+    recipe: bool = True,
+) -> Run:
+    """Trains a method, all seeds in one compiled program, and returns the run.
+
+    Args:
+      method: a name of `methods()`, or the settings of one: `mpail.Config(...)`.
+      env: a name of `environments()`, maybe with options, or an Environment.
+      demos: demonstrations, or their file; None where the method learns without.
+      seeds: how many, trained side by side.
+      seed: the first.
+      total_steps: environment steps of each seed; None: as the recipe or the default says.
+      logdir: directory of the run; None: a new one below runs/.
+      resume: whether a run that is there continues, bit for bit as if it had not stopped.
+      settings: other values by the paths of their fields: {"planner.horizon": 12,
+        "loop.num_envs": 4}; a path without "loop." or "run." is the method's own.
+      sweep: numbers to try side by side, "agent.learning_rate=1e-4,1e-3".
+      recipe: whether settings that were tuned for the method in this environment are the
+        defaults, where there are such.
+
+    Raises:
+      UsageError: something does not fit; one sentence that names it and the mend.
+      UserError: training cannot go on; what was saved before stays.
+    """
+    if env is None:
+        raise UsageError(
+            'say in which environment: train("mpail", env="navigation", ...); '
+            "environments() lists the names."
+        )
+    chosen, notes = _compose(method, env, recipe)
+    for field, value in (settings or {}).items():
+        chosen = experiment.with_value(chosen, field, value)
+    if total_steps is not None:
+        chosen = experiment.with_value(chosen, "run.total_steps", total_steps)
+    chosen = dataclasses.replace(chosen, seed=seed, seeds=seeds, sweep=tuple(sweep))
+    directory = _directory(logdir, chosen)
+    environment = registry.make_env(chosen.environment)
+    with _file_of(demos, environment) as path, _report(directory, chosen) as report:
+        for note in notes:
+            report.say(note)
+        launch.launch(
+            chosen,
+            environment,
+            path,
+            logdir=directory,
+            resume=resume,
+            report=report,
+        )
+    return Run(runs.load(directory, trust_imports=True))
+
+
+def load(
+    directory: str | Path,
+    *,
+    which: str = "last",
+    env: Environment | None = None,
+    trust_imports: bool = False,
+) -> Run:
+    """A run that was trained before, by whomever.
+
+    Args:
+      which: the checkpoint: "last", "best" or a step.
+      env: the environment of a run whose environment was an object.
+      trust_imports: whether modules that the run names may be imported; they run code.
+
+    Raises:
+      UsageError: there is no run, or it needs an environment or trust.
+    """
+    path = Path(directory).expanduser()
+    return Run(runs.load(path, which, env=env, trust_imports=trust_imports))
+
+
+def collect(
+    env: str | Environment = "navigation",
+    episodes: int = 4,
+    *,
+    seed: int = 1,
+    actions: bool = False,
+    out: str | Path | None = None,
+    run: Run | None = None,
+) -> Demos:
+    """Demonstrations of an environment's scripted expert, or of a trained run.
+
+    Args:
+      env: a name, maybe with options, or an Environment.
+      episodes: how many.
+      seed: of the starts and of the expert's sampling.
+      actions: whether they hold actions; else observations only.
+      out: a file that they are written to as well, .npz.
+      run: whose first seed demonstrates; None: the scripted expert.
+
+    Raises:
+      UserError: the expert is no better than random actions.
+    """
+    name = env if isinstance(env, str) else registry.hold_env(env)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = str(Path(out or folder / "demos.npz").expanduser())
+        if run is None:
+            collecting.collect(name, path, episodes, seed, actions)
+        else:
+            collecting.from_run(run._trained, path, episodes, seed, actions, name)
+        return Demos.load(path)
+
+
+def evaluate(run: Run | str | Path, episodes: int = 64, **options: Any) -> Evaluation:
+    """As `Run.evaluate`, of a run or its directory."""
+    return (run if isinstance(run, Run) else load(run)).evaluate(episodes, **options)
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+def _compose(
+    method: Any, env: str | Environment, recipe: bool
+) -> tuple[experiment.Experiment, list[str]]:
+    """The experiment of a method, or of its settings, in an environment; and notes."""
+    name = method if isinstance(method, str) else registry.method_of(method)
+    environment = env if isinstance(env, str) else registry.hold_env(env)
+    fields = recipes.settings(name, environment) if recipe else {}
+    notes = []
+    if fields:
+        notes = [f"settings: the recipe of {name} in {environment.partition(':')[0]}"]
+    elif recipe:
+        notes = [f"settings: the defaults of {name}; there is no recipe for {environment}"]
+    fields = {"environment": environment, "module": registry.foreign_module(name)} | fields
+    if not isinstance(method, str):
+        fields["agent"] = method
+        notes = [f"settings: {name} as given"]
+    return experiment.for_method(name, **fields), notes
+
+
+def _directory(logdir: str | Path | None, chosen: experiment.Experiment) -> Path:
+    """Where the run goes: as told, or runs/<method>_<environment> with a number."""
+    if logdir is not None:
+        return Path(logdir).expanduser()
+    stem = f"{chosen.method}_{chosen.environment.partition(':')[0].replace('/', '_')}"
+    folder, number = Path("runs") / stem, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{stem}_{number}", number + 1
+    return folder
+
+
+@contextlib.contextmanager
+def _file_of(demos: Demos | str | Path | None, env: Environment) -> Iterator[Path | None]:
+    """A file that holds the demonstrations."""
+    if isinstance(demos, Demos):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "demos.npz"
+            demos.completed(env.spec).save(path)
+            yield path
+    else:
+        yield None if demos is None else Path(demos).expanduser()
+
+
+def _report(directory: Path, chosen: experiment.Experiment) -> training_report.Report:
+    return training_report.Report(directory, chosen.seed)

@@ -1,0 +1,332 @@
+"""The library as a user meets it, on the point mass and with cloning, which cost little."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import planil_jax as pj
+from planil_jax import registry, runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {
+    "policy.network.hidden": (8,),
+    "steps": 5,
+    "batch": 16,
+    "loop.num_envs": 2,
+    "loop.steps": 10,
+    "loop.rounds": 1,
+    "run.evaluation_episodes": 2,
+    "run.evaluate_every": 1,
+}
+TUG = {name: value for name, value in TINY.items() if not name.startswith("policy.")}
+
+
+@pytest.fixture(scope="module")
+def demos() -> pj.Demos:
+    return pj.collect("point_mass", episodes=2, actions=True)
+
+
+@pytest.fixture(scope="module")
+def run(demos, tmp_path_factory) -> pj.Run:
+    logdir = tmp_path_factory.mktemp("api") / "bc"
+    return pj.train(
+        "bc",
+        env="point_mass",
+        demos=demos,
+        seeds=2,
+        total_steps=40,
+        logdir=logdir,
+        settings=TINY,
+    )
+
+
+# -------------------------------------------------------------------------------- importing
+
+
+def test_importing_the_package_imports_no_jax():
+    """And so takes no time."""
+    program = "import planil_jax, sys; print(sorted({'jax', 'flax'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT)
+    assert done.stdout.decode().strip() == "[]", done.stderr.decode()
+
+
+def test_every_public_name_is_there():
+    for name in pj.__all__:
+        assert getattr(pj, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        pj.trian  # noqa: B018
+
+
+# ---------------------------------------------------------------------- demonstrations
+
+
+def test_demonstrations_of_arrays_survive_a_file(tmp_path):
+    obs = [np.full((4, 4), 0.5), np.full((3, 4), 0.25)]
+    actions = [np.zeros((3, 2)), np.zeros((2, 2))]
+    spec = pj.make_env("point_mass").spec
+    made = pj.Demos.from_arrays(obs, actions, terminal=[True, False], expert="me")
+    made.completed(spec).save(tmp_path / "mine.npz")
+    read = pj.load_demos(tmp_path / "mine.npz")
+    assert [len(each.obs) for each in read] == [4, 3]
+    assert [each.terminal for each in read] == [True, False]
+    np.testing.assert_array_equal(read.episodes[1].obs, obs[1].astype(np.float32))
+    assert read.card.observation_names == spec.observation_names
+    assert read.card.action_high == spec.action_high
+    assert read.card.control_period == spec.control_period
+    assert read.card.expert == "me" and len(read.returns) == 0
+
+
+def test_returns_are_the_sums_of_rewards():
+    made = pj.Demos.from_arrays(np.zeros((2, 3, 4)), rewards=[[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(made.returns, [3.0, 7.0])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"obs": []}, "obs must hold at least one episode"),
+        ({"obs": np.zeros((3, 4))}, r"obs must hold an array \[L \+ 1, O\] an episode"),
+        ({"obs": [["a", "b"]]}, "obs must"),
+        (
+            {"obs": np.zeros((1, 3, 4)), "actions": np.zeros((1, 3, 2))},
+            "actions of episode 0 has 3 steps, but obs has 3 rows",
+        ),
+        (
+            {"obs": np.zeros((2, 3, 4)), "rewards": np.zeros((1, 2))},
+            "rewards must hold 2 episodes",
+        ),
+        ({"obs": np.zeros((1, 3, 4)), "terminal": "no"}, "terminal must be bool"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_in_one_sentence(arrays, sentence):
+    with pytest.raises(pj.UsageError, match=sentence):
+        pj.Demos.from_arrays(**arrays)
+
+
+def test_entries_without_names_must_be_all_of_the_environment_s():
+    some = pj.Demos.from_arrays(np.zeros((1, 3, 3)))
+    with pytest.raises(pj.UsageError, match="3 observation entries and point_mass has 4"):
+        some.completed(pj.make_env("point_mass").spec)
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def test_a_run_is_trained_evaluated_and_read_again(run):
+    found = run.evaluate(episodes=3, expert=False)
+    assert "return" in str(found) and len(found["in_distribution"]["returns"]) == 2
+    again = pj.load(run.directory)
+    assert repr(again) == repr(run) and again.step == 40
+    assert again.settings == run.settings and len(again.demos) == 2
+    steps, returns = again.metrics()["eval/return"]
+    assert steps.tolist() == [20, 40] and returns.shape == (2, 2)
+
+
+def test_a_policy_takes_observations_and_gives_actions_within_bounds(run):
+    policy, spec = run.policy(), run.env.spec
+    actions = [policy(obs) for obs in np.eye(4)]
+    assert all(action.shape == (2,) for action in actions)
+    assert np.all(np.abs(actions) <= np.array(spec.action_high) + 1e-6)
+    policy.reset()
+    np.testing.assert_array_equal(policy(np.eye(4)[0]), actions[0])
+    other = run.policy(1)
+    assert not np.array_equal(other(np.eye(4)[0]), actions[0])
+
+
+def test_the_best_seed_is_that_of_the_last_evaluation(run):
+    _, returns = run.metrics()["eval/return"]
+    obs = np.full(4, 0.5)
+    wanted = run.policy(int(np.argmax(returns[-1])))(obs)
+    np.testing.assert_array_equal(run.policy("best")(obs), wanted)
+
+
+@pytest.mark.parametrize(
+    ("obs", "sentence"),
+    [
+        (np.zeros(3), r"has the shape \(4,\), not \(3,\)"),
+        (np.array([0.0, np.nan, 0.0, 0.0]), "not finite in its entry"),
+    ],
+)
+def test_a_policy_refuses_what_is_no_observation(run, obs, sentence):
+    with pytest.raises(pj.UsageError, match=sentence):
+        run.policy()(obs)
+
+
+def test_a_planner_acts_on_observations_where_its_model_starts_from_them(tmp_path, demos):
+    settings = {
+        "planner.samples": 8,
+        "planner.horizon": 2,
+        "loop.num_envs": 1,
+        "loop.steps": 4,
+        "loop.rounds": 1,
+        "run.evaluation_episodes": 0,
+        "discriminator_steps": 1,
+        "value_steps": 1,
+        "batch": 8,
+    }
+    trained = pj.train(
+        "mpail",
+        env="point_mass",
+        demos=demos,
+        total_steps=4,
+        logdir=tmp_path / "mpail",
+        settings=settings,
+    )
+    policy = trained.policy()
+    first, second = policy(np.zeros(4)), policy(np.zeros(4))
+    assert first.shape == (2,) and not np.array_equal(first, second)  # the plan went on
+    policy.reset()
+    np.testing.assert_array_equal(policy(np.zeros(4)), first)
+
+
+def test_the_settings_of_a_method_stand_for_its_name(tmp_path, demos):
+    config = pj.bc.Config(steps=3, batch=8)
+    trained = pj.train(
+        config,
+        env="point_mass",
+        demos=demos,
+        total_steps=1,
+        logdir=tmp_path / "run",
+        settings={"loop.steps": 5, "run.evaluation_episodes": 0},
+    )
+    assert trained.settings.method == "bc" and trained.settings.agent == config
+
+
+def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos):
+    env = pj.make_env("point_mass", episode_length=7)
+    trained = pj.train(
+        "bc",
+        env=env,
+        demos=demos,
+        total_steps=20,
+        logdir=tmp_path / "run",
+        settings=TINY,
+    )
+    assert trained.env.spec.episode_length == 7
+    program = "import planil_jax as pj, sys; pj.load(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert "was an object, point_mass: give it again" in done.stderr
+    again = pj.load(tmp_path / "run", env=env)
+    assert again.env.spec.episode_length == 7
+
+
+def test_a_run_that_is_there_is_not_overwritten(run, demos):
+    with pytest.raises(pj.UsageError, match="holds a run already"):
+        pj.train(
+            "bc",
+            env="point_mass",
+            demos=demos,
+            seeds=2,
+            total_steps=40,
+            logdir=run.directory,
+            settings=TINY,
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"method": "mpial", "env": "point_mass"}, "Did you mean mpail"),
+        ({"method": "bc", "env": "pointmass"}, "Did you mean point_mass"),
+        ({"method": "bc"}, "say in which environment"),
+        ({"method": "bc", "env": "point_mass"}, "demonstrations"),
+        (
+            {"method": "bc", "env": "point_mass", "settings": {"stesp": 1}},
+            "Did you mean steps",
+        ),
+        (
+            {"method": "bc", "env": "point_mass", "settings": {"batch": -8}},
+            "batch must be at least 1",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, arguments, sentence):
+    with pytest.raises(pj.UsageError, match=sentence):
+        pj.train(**arguments, logdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------- a method of one's own
+
+
+def strange(tmp_path, *program: str) -> subprocess.CompletedProcess:
+    """A fresh process which can import the stranger's module."""
+    path = os.pathsep.join([str(ROOT / "tests/stranger"), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-c", *program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def test_a_stranger_s_method_is_read_in_a_fresh_process_only_where_it_is_trusted(
+    tmp_path, demos, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(ROOT / "tests/stranger"))
+    pj.register_agent("tug", "tug")
+    trained = pj.train(
+        "tug",
+        env="point_mass",
+        demos=demos,
+        seeds=2,
+        total_steps=40,
+        logdir=tmp_path / "run",
+        settings=TUG,
+    )
+    wanted = trained.evaluate(episodes=2, expert=False)["in_distribution"]["returns"]
+    refused = strange(tmp_path, "import planil_jax as pj; pj.load('run')")
+    assert "wants to import 'tug', which runs their code" in refused.stderr
+    program = (
+        "import json, planil_jax as pj;"
+        "found = pj.load('run', trust_imports=True).evaluate(2, expert=False);"
+        "print(json.dumps(found['in_distribution']['returns']))"
+    )
+    done = strange(tmp_path, program)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(again, wanted, rtol=1e-5)
+
+
+def test_a_run_s_own_directory_is_never_imported_from(run, tmp_path, monkeypatch):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in ("config.json", "demonstrations.npz"):
+        (copy / file).write_bytes((run.directory / file).read_bytes())
+    written = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(written | {"imports": ["evil"]}))
+    (copy / "evil.py").write_text("raise SystemExit('code of a stranger ran')")
+    monkeypatch.syspath_prepend(str(copy))
+    with pytest.raises(pj.UsageError, match="wants to import 'evil'"):
+        runs.load(copy)
+    with pytest.raises(pj.UsageError, match="inside the run itself"):
+        runs.load(copy, trust_imports=True)
+
+
+def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "_ROWS", dict(registry._ROWS))
+    pj.register_agent("half", "json")
+    with pytest.raises(pj.UsageError, match="json lacks Config and NEEDS and make"):
+        registry.method("half")
+    pj.register_agent("nowhere", "no_such_module")
+    with pytest.raises(pj.UsageError, match="cannot be imported"):
+        registry.method("nowhere")
+    with pytest.raises(ValueError, match="registered already"):
+        pj.register_agent("bc", "json")
+
+
+def test_a_variant_differs_by_its_settings():
+    assert registry.method("vmail").config.conservatism == 0.0
+    assert registry.method("gail").config.form == "gail"
+    assert registry.method_of(pj.mpail.Config()) == "mpail"

@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | golden | lint | lock | clean
+# make setup | demo | test | test-fast | test-package | test-slow | golden | lint | clean
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow golden lint clean
+.PHONY: setup demo test test-fast test-package test-slow golden lint clean
 
 setup: $(READY)
 
@@ -21,6 +21,12 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest -n 2 --dist loadfile
+
+test-fast: setup
+	$(PY) -m pytest -n 2 --dist loadfile -m fast
+
+test-package: setup
+	bash tests/package/check.sh $(abspath $(PY))
 
 test-slow: setup
 	$(PY) -m pytest tests/slow

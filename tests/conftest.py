@@ -1,6 +1,12 @@
-"""What takes long to compile is compiled once a session, and as quickly as can be."""
+"""What takes long to compile is compiled once a session, and as quickly as can be.
 
+Programs are dropped after each module, as a process would keep them all; workers share what
+was compiled through a directory of the session.
+"""
+
+import gc
 import os
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -9,9 +15,12 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory) -> dict[str, str]:
     """Environment variables by which processes of a test compile alike, and share it."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
     options = {
         "jax_compilation_cache_dir": os.environ.get("PLANIL_TEST_CACHE")
-        or str(tmp_path_factory.mktemp("xla")),
+        or str(session / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
@@ -22,7 +31,13 @@ def compile_cache(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def optimised(request, compile_cache) -> None:
-    """Optimises programs of modules marked so; others run for less time than it takes."""
+def programs(request, compile_cache) -> Iterator[None]:
+    """Optimises programs of modules marked so; others run for less time than it takes.
+
+    Afterwards all are dropped.
+    """
     wanted = request.node.get_closest_marker("optimised") is not None
     jax.config.update("jax_disable_most_optimizations", not wanted)
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -14,21 +14,24 @@ and model, and automatic differentiation computes the paper's recursion:
     J_s = c_s + c_a π_s + γ J'_s (f_s + f_a π_s)                              equation 10
     J_θ = c_a π_θ + γ (J'_s f_a π_θ + J'_θ)                                   equation 11
 
-Line 12 of the paper's Algorithm 1 prints π_θ for the π_s of equation 10: a typo.
+Line 12 of the paper's Algorithm 1 prints π_θ for the π_s of equation 10: a typo. The policy
+is a Gaussian squashed by tanh, or a straight-through Gumbel-softmax where actions are
+choices.
 
 Source: Baram, Anschel & Mannor 2016, Model-based Adversarial Imitation Learning, arXiv
 1612.02179, Algorithm 1.
 
 Departures, with what the paper has in brackets:
-    reward                   c = -log D, as in its code; its slope does not vanish where the
-                             expert is far ["neg_prob": c = 1 - D]
-    gradient_penalty         the slope of l is drawn to `penalty_norm` [0: no penalty]
-    imagination.correction   None, as in the paper; its code corrects the states of the path
-                             to those of the simulator
-    model                    predicts the change of the observation, in units of its
-                             deviation; the mean and the deviation are those of all
-                             observed steps [code: the state; those of the expert]
-An imagined path does not end where an episode would; there is no field for it.
+    reward                   "gail_neg", c = -log D as in the authors' code; its slope does
+                             not vanish where the expert is far ["neg_prob", c = 1 - D]
+    gradient_penalty         weight of a penalty that draws the slope of l to `penalty_norm`
+                             [0: there is none]
+    imagination.correction   None, as in the paper; the authors' code has the simulator's
+                             states along the path, with the slopes of the model
+    imagination.dynamics     "model", as in the paper; "physics" needs no model
+Without a field: observations are normalised by all that were observed, where the code takes
+the expert's; f predicts the change of an observation, where the code has the next one; an
+imagined path does not end where an episode would.
 """
 
 import dataclasses
@@ -207,10 +210,10 @@ class Data:
     """What the batches of a round are drawn from."""
 
     demos: Demonstrations
-    replay: replay.Replay
+    policy_replay: replay.Replay  # the policy's: the replay, or the last round alone
+    policy_starts: jax.Array  # [C E], where the policy's sequences can start in it
+    replay: replay.Replay  # the model's and the discriminator's
     model_starts: jax.Array  # [C E], where sequences of `model_length` can start in it
-    policy_replay: replay.Replay  # the replay, or the last round alone
-    policy_starts: jax.Array  # [C E], where the policy's sequences can start in that
 
 
 class Components(NamedTuple):
@@ -288,11 +291,11 @@ def discriminator_loss(
 
     expert = discriminator_inputs(components, moments, batch.expert)
     learner = discriminator_inputs(components, moments, batch.learner)
-    noise = config.expert_noise * jax.random.normal(obs_key, expert.obs.shape)
-    expert = expert.replace(obs=expert.obs + noise)
+    obs, actions = expert.obs, expert.actions
+    obs += config.expert_noise * jax.random.normal(obs_key, obs.shape)
     if not components.task.spec.discrete:
-        noise = config.expert_noise * jax.random.normal(action_key, expert.actions.shape)
-        expert = expert.replace(actions=expert.actions + noise)
+        actions += config.expert_noise * jax.random.normal(action_key, actions.shape)
+    expert = Steps(obs, actions)
     loss, metrics = adversarial.discrimination(logit(expert), logit(learner))
     penalty = adversarial.gradient_penalty(
         logit, expert, learner, penalty_key, config.penalty_norm
@@ -360,12 +363,11 @@ def imagined_path(
       keys: of the model, `[H]`.
     """
     policy, config = components.policy, components.config
-    recorded = config.imagination.correction == "recorded"
 
     def act(obs: jax.Array, inputs: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         noise, action = inputs
         distribution = policy.apply(params, normalise.apply(model.obs, obs))
-        if recorded:
+        if action is not None:
             noise = policy.inverse_noise(distribution, action, noise)
             noise = jax.lax.stop_gradient(noise)
         if isinstance(distribution, heads.TanhNormal) and not config.learn_std:
@@ -373,8 +375,9 @@ def imagined_path(
             distribution = heads.TanhNormal(distribution.mean, std)
         return policy.rsample(distribution, noise)
 
-    dynamics, dynamics_params = imagined_dynamics(components, model, sequence.obs)
+    recorded = config.imagination.correction == "recorded"
     inputs = (noise, sequence.actions if recorded else None)
+    dynamics, dynamics_params = imagined_dynamics(components, model, sequence.obs)
     start = sequence.obs[0]
     return unroll.path(act, dynamics, dynamics_params, start, inputs, keys)
 
@@ -548,8 +551,8 @@ def round_data(
 ) -> Data:
     """What the batches of a round are drawn from.
 
-    Recorded states are those of the last round alone. What older policies did would teach
-    how to better those.
+    Recorded sequences are those of the last round alone, because the gradient along a
+    sequence improves the policy that acted in it.
 
     Args:
       filled: the replay, with the rollout in it.
@@ -571,10 +574,10 @@ def round_data(
 
     return Data(
         demos=demos,
-        replay=filled,
-        model_starts=starts(filled, config.model_length),
         policy_replay=policy_replay,
         policy_starts=starts(policy_replay, policy_length),
+        replay=filled,
+        model_starts=starts(filled, config.model_length),
     )
 
 
@@ -607,7 +610,7 @@ def policy_batch(config: Config, data: Data, key: jax.Array) -> Steps:
     if not count:
         return batch
     expert_obs = demonstrations.sample(data.demos, expert_key, count)[0]
-    return batch.replace(obs=batch.obs.at[0, :count].set(expert_obs))
+    return Steps(batch.obs.at[0, :count].set(expert_obs), batch.actions)
 
 
 def _sequences(

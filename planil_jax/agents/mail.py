@@ -36,7 +36,6 @@ imagined path does not end where an episode would.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +44,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import forward_model
+from planil_jax.agents.common import actions, forward_model
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -225,14 +224,13 @@ class Components(NamedTuple):
     # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> logit [..]
     discriminator: Network
     model: forward_model.Learner
-    to_unit_interval: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
+    scaling: actions.Scaling  # of actions to [-1, 1]
     policy_optimizer: fit.Optimizer
     discriminator_optimizer: fit.Optimizer
 
 
 def make_components(task: Task, config: Config) -> Components:
     spec, optimizer = task.spec, config.optimizer
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     clip = optax.clip_by_global_norm(optimizer.max_grad_norm)
     policy_lr = fit.exponential_decay(optimizer.policy_lr, optimizer.policy_lr_half_life)
     discriminator_lr = fit.exponential_decay(
@@ -245,7 +243,7 @@ def make_components(task: Task, config: Config) -> Components:
         policy=heads.make_for(spec, config.policy, sizes[:1], config.temperature),
         discriminator=mlp.make_scalar(config.discriminator, sizes),
         model=forward_model.make(spec, config.model, optimizer.model_lr),
-        to_unit_interval=lambda action: (2 * action - low - high) / (high - low),
+        scaling=actions.make_scaling(spec),
         policy_optimizer=fit.make(optax.chain(clip, optax.adam(policy_lr))),
         discriminator_optimizer=fit.make(optax.adam(discriminator_lr)),
     )
@@ -263,7 +261,7 @@ def model_params(state: State) -> ensemble.ModelParams:
 def discriminator_inputs(components: Components, moments: Moments, steps: Steps) -> Steps:
     """What the discriminator reads: normalised observations, and actions in [-1, 1]."""
     obs = normalise.apply(moments, steps.obs)
-    return Steps(obs, components.to_unit_interval(steps.actions))
+    return Steps(obs, components.scaling.to_unit_interval(steps.actions))
 
 
 def discriminator_loss(
@@ -291,11 +289,11 @@ def discriminator_loss(
 
     expert = discriminator_inputs(components, moments, batch.expert)
     learner = discriminator_inputs(components, moments, batch.learner)
-    obs, actions = expert.obs, expert.actions
+    obs, action = expert.obs, expert.actions
     obs += config.expert_noise * jax.random.normal(obs_key, obs.shape)
     if not components.task.spec.discrete:
-        actions += config.expert_noise * jax.random.normal(action_key, actions.shape)
-    expert = Steps(obs, actions)
+        action += config.expert_noise * jax.random.normal(action_key, action.shape)
+    expert = Steps(obs, action)
     loss, metrics = adversarial.discrimination(logit(expert), logit(learner))
     penalty = adversarial.gradient_penalty(
         logit, expert, learner, penalty_key, config.penalty_norm
@@ -332,8 +330,8 @@ def policy_loss(
     path = functools.partial(imagined_path, components, params)
     paths = jax.vmap(path, (None, 1, 1, 1), 1)
     paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
-    obs, actions = paths_of_members(frozen.model, *shares)  # [H, M, B / M, ..]
-    inputs = discriminator_inputs(components, frozen.model.obs, Steps(obs, actions))
+    steps = Steps(*paths_of_members(frozen.model, *shares))  # [H, M, B / M, ..]
+    inputs = discriminator_inputs(components, frozen.model.obs, steps)
     logits = components.discriminator.apply(
         frozen.discriminator, inputs.obs, inputs.actions
     )
@@ -418,9 +416,7 @@ def act(
 ) -> tuple[jax.Array, tuple[()]]:
     policy, obs = components.policy, normalise.apply(params.moments, state.obs)
     distribution = policy.apply(params.policy, obs)
-    if explore:
-        return policy.sample(distribution, key)[0], carry
-    return policy.mode(distribution), carry
+    return actions.from_distribution(policy, distribution, key, explore), carry
 
 
 # -------------------------------------------------------------------------------- learning
@@ -591,11 +587,11 @@ def discriminator_batch(
     config: Config, data: Data, expert_key: jax.Array, learner_key: jax.Array
 ) -> DiscriminatorBatch:
     """Steps of the demonstrations, and as many of the replay."""
-    obs, actions, _, _ = demonstrations.sample(data.demos, expert_key, config.batch)
-    assert actions is not None  # NEEDS.actions
+    obs, action, _, _ = demonstrations.sample(data.demos, expert_key, config.batch)
+    assert action is not None  # NEEDS.actions
     learner = replay.sample(data.replay, learner_key, config.batch)
     return DiscriminatorBatch(
-        expert=Steps(obs, actions), learner=Steps(learner["obs"], learner["action"])
+        expert=Steps(obs, action), learner=Steps(learner["obs"], learner["action"])
     )
 
 

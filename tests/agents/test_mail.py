@@ -325,7 +325,7 @@ def test_along_recorded_states_the_loss_is_the_cost_of_the_recorded_actions():
     logits = components.discriminator.apply(
         frozen.discriminator,
         normalise.apply(frozen.model.obs, batch.obs[:-1]),
-        components.to_unit_interval(batch.actions),
+        components.scaling.to_unit_interval(batch.actions),
     )
     expected = np.mean(0.9 ** np.arange(4) @ np.log1p(np.exp(-np.asarray(logits))))
     for params in (policy, shifted(policy, 0.1)):

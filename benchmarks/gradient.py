@@ -56,7 +56,11 @@ def agents(batch: int = BATCH, **network: Any) -> dict[str, Agent]:
         )
         made[name] = module.make(Task.of(SPEC), dataclasses.replace(config, core=core))
     config = mail.Config(
-        horizon=UNROLL, batch=batch, policy_batch=batch, policy_steps=1, capacity=_FILLED
+        imagination=mail.ImaginationConfig(batch=batch),
+        horizon=UNROLL,
+        policy_steps=1,
+        batch=batch,
+        capacity=_FILLED,
     )
     made["mail"] = mail.make(Task.of(SPEC), config)
     return made

@@ -4,18 +4,19 @@
         --out=results/unroll_pendulum.json
 
 The objective Σ_{t<H} γ^t cost is differentiated from single starts, for untrained policies
-and discriminators, through the environment's own physics and through a forward model that
-was fitted to random steps of it. One row a way and horizon:
+and discriminators, through the environment's physics and through a forward model that was
+fitted to random steps of it. There is a row for each of the two and each horizon:
 
     median, 95%, largest    norms of the gradient over starts and seeds
-    finite                  share of them that are
+    finite                  share of the norms that are finite
 
-A picture of the same name is drawn beside the file of results.
+A figure of the same name is written beside the file of results.
 """
 
 import dataclasses
+import functools
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,14 @@ from planil_jax.training import loop
 FLAGS = flags.FLAGS
 
 COLUMNS = "through     H     median        95%    largest  finite"
-_STEPS = 64  # of each of as many environments, that the model is fitted to
+_STEPS = 64  # steps of each of as many environments, to which the model is fitted
 
 
 def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
-    flags.DEFINE_string("env", "pendulum", "An environment that observations tell all of.")
+    flags.DEFINE_string(
+        "env", "pendulum", "An environment whose observation is its full state."
+    )
     flags.DEFINE_list("horizons", ["1", "2", "5", "10", "25", "50", "100"], "H, steps.")
     flags.DEFINE_integer("starts", 32, "Starts of each seed.", lower_bound=1)
     flags.DEFINE_integer("seeds", 4, "Policies and discriminators.", lower_bound=1)
@@ -56,34 +59,30 @@ def main() -> None:
     about = timing.about("unroll") | {"environment": FLAGS.env}
     timing.write(FLAGS.out, {"about": about, "rows": rows})
     if FLAGS.out:
-        picture = pathlib.Path(FLAGS.out).with_suffix(".png")
-        figures.gradient_norms(rows).savefig(picture, dpi=110)
-        print(f"wrote {picture}")
+        figure = pathlib.Path(FLAGS.out).with_suffix(".png")
+        figures.gradient_norms(rows).savefig(figure, dpi=110)
+        print(f"wrote {figure}")
 
 
 def measure(
     env: Environment, horizons: tuple[int, ...], starts: int, seeds: int, fits: int
 ) -> list[dict[str, Any]]:
-    """Rows of both ways.
+    """Rows through physics and through the model.
 
     Raises:
       UsageError: the physics cannot be differentiated, or cannot start from observations.
     """
-    through_physics = mail.Config(roll="physics")
-    mail.make(
-        Task.of(env.spec, dynamics=simulator.prior_or_physics(env)), through_physics
-    )  # may refuse
+    mail.make(task_of(env), config_of("physics", 1))  # may refuse
     timing.say("fitting a model …")
     fitted, obs = jax.jit(lambda key: fit(env, fits, key))(jax.random.key(0))
     rows = []
-    for way in ("physics", "model"):
+    for dynamics in ("physics", "model"):
         for horizon in horizons:
-            norms = np.asarray(
-                gradient_norms(env, way, horizon, fitted, obs[:starts], seeds)
-            )
+            config = config_of(dynamics, horizon)
+            norms = np.asarray(gradient_norms(env, config, fitted, obs[:starts], seeds))
             finite = norms[np.isfinite(norms)]
             row = {
-                "through": way,
+                "through": dynamics,
                 "horizon": horizon,
                 "median": float(np.median(finite)),
                 "high": float(np.percentile(finite, 95)),
@@ -95,27 +94,35 @@ def measure(
     return rows
 
 
+def task_of(env: Environment) -> Task:
+    return Task.of(env.spec, dynamics=simulator.prior_or_physics(env), num_envs=_STEPS)
+
+
+def config_of(dynamics: Literal["model", "physics"], horizon: int) -> mail.Config:
+    """One start at a time."""
+    imagination = mail.ImaginationConfig(dynamics=dynamics, batch=1)
+    return mail.Config(imagination=imagination, horizon=horizon)
+
+
 def gradient_norms(
-    env: Environment, way: str, horizon: int, fitted: mail.State, obs: jax.Array, seeds: int
+    env: Environment, config: mail.Config, fitted: mail.State, obs: jax.Array, seeds: int
 ) -> jax.Array:
-    """`[seeds, B]`, from single starts obs `[B, O]`."""
-    config = dataclasses.replace(mail.Config(), roll=way, horizon=horizon, policy_batch=1)
-    parts = mail.make_parts(env.spec, config, simulator.prior_or_physics(env))
-    model = mail.model_of(fitted)
-    records = jnp.zeros((horizon, 1, env.spec.action_size))
+    """Norms `[seeds, B]` of the policy's gradient from single starts obs `[B, O]`."""
+    components = mail.make_components(task_of(env), config)
+    unread = jnp.zeros((config.horizon, 1, env.spec.action_size))
 
     def of_seed(key: jax.Array) -> jax.Array:
-        policy_key, judge_key, key = jax.random.split(key, 3)
-        policy, judge = parts.policy.init(policy_key), parts.judge.init(judge_key)
+        policy_key, discriminator_key, key = jax.random.split(key, 3)
+        policy = components.policy.init(policy_key)
+        discriminator = components.discriminator.init(discriminator_key)
+        frozen = mail.Frozen(discriminator, mail.model_params(fitted))
 
         def of_start(start: jax.Array, key: jax.Array) -> jax.Array:
-            def loss(params):
-                seen = jnp.broadcast_to(start, (horizon + 1, 1, start.size))
-                return mail.policy_loss(
-                    config, parts, params, judge, model, seen, records, key
-                )[0]
-
-            leaves = jax.tree.leaves(jax.grad(loss)(policy))
+            shape = (config.horizon + 1, 1, start.size)
+            batch = mail.Steps(jnp.broadcast_to(start, shape), unread)
+            loss = functools.partial(mail.policy_loss, components)
+            gradient, _ = jax.grad(loss, has_aux=True)(policy, frozen, batch, key)
+            leaves = jax.tree.leaves(gradient)
             return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
 
         return jax.vmap(of_start)(obs, jax.random.split(key, len(obs)))
@@ -125,27 +132,30 @@ def gradient_norms(
 
 def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Array]:
     """A state whose model was fitted to random steps, and their observations `[B, O]`."""
-    config = mail.Config(capacity=_STEPS)
-    agent = mail.make(Task.of(env.spec, num_envs=_STEPS), config)
-    parts = mail.make_parts(env.spec, config)
-    shape = loop.Config(num_envs=_STEPS, steps=_STEPS)
-    state, rollout_key, fit_key = agent.init(key), *jax.random.split(key)
-    begin = loop.init(experiment.make_random(env), env, shape, key)
+    config, task = mail.Config(capacity=_STEPS), task_of(env)
+    components = mail.make_components(task, config)
+    state = mail.make(task, config).init(key)
+    rollout_key, fit_key = jax.random.split(key)
+    agent, loop_config = (
+        experiment.make_random(env),
+        loop.Config(num_envs=_STEPS, steps=_STEPS),
+    )
+    start = loop.init(agent, env, loop_config, key)
     rollout = loop.collect(
-        experiment.make_random(env), env, shape, (), begin.env, begin.carry, rollout_key
+        agent, env, loop_config, (), start.env, start.carry, rollout_key
     )[2]
     obs, next_obs, actions = (
         leaf.reshape(-1, leaf.shape[-1])
         for leaf in (rollout.obs, rollout.next_obs, rollout.action)
     )
-    known = ensemble.update_normalizer(mail.model_of(state), obs, next_obs)
-    acting = dataclasses.replace(state.params, moments=known.obs)
-    state = dataclasses.replace(state, params=acting, change=known.change)
+    model = ensemble.update_normalizer(mail.model_params(state), obs, next_obs)
+    params = dataclasses.replace(state.params, moments=model.obs)
+    state = dataclasses.replace(state, params=params, change=model.change)
 
     def step(state: mail.State, key: jax.Array):
         rows = jax.random.randint(key, (config.batch,), 0, len(obs))
-        pairs = jnp.stack([obs[rows], next_obs[rows]])
-        return mail.fit_model(parts, state, pairs, actions[rows][None])[0], None
+        batch = mail.Steps(jnp.stack([obs[rows], next_obs[rows]]), actions[rows][None])
+        return mail.fit_model(components, state, batch)[0], None
 
     return jax.lax.scan(step, state, jax.random.split(fit_key, fits))[0], obs
 

@@ -1,48 +1,54 @@
-"""MAIL: a policy that is differentiated through a learned model and a discriminator.
+"""MAIL: a policy that is differentiated through a forward model and a discriminator.
 
-With the logit l(s, a) (high: expert) and a_t = π(s_t, ξ_t), a Gaussian with its noise ξ
-drawn beforehand, or a straight-through Gumbel-softmax where actions are choices; an
-iteration, after a round's steps have entered the replay:
+A round's rollout enters the replay. Then come iterations of three steps. l(s, a) is the
+logit of the discriminator; a high logit means expert, and c is a cost that falls with it.
 
-    1. model f:   max  E log p(s'|s, a)                        on the replay
-    2. l:         min  E_expert[softplus(-l)] + E_replay[softplus(l)] + penalty
-    3. policy:    min  E Σ_{t<H} γ^t cost(l(s_t, a_t)),   s_{t+1} = f(s_t, a_t)
+    1. forward model f:    min_f  -E_replay[log p(s'|s, a)]
+    2. discriminator l:    min_l  E_expert[softplus(-l)] + E_replay[softplus(l)] + penalty
+    3. policy π:           min_θ  J = E Σ_{t<H} γ^t c(l(s_t, a_t)),
+                           a_t = π(s_t, ξ_t),   s_{t+1} = f(s_t, a_t),   s_0 ~ replay
 
-from states s_0 of the replay, by the gradient of the sum as it stands, through all H steps
-of policy and model:
+The noise ξ is drawn beforehand. So J is differentiable in θ through all H steps of policy
+and model, and automatic differentiation computes the paper's recursion:
 
-    J_s = c_s + c_a π_s + γ J'_s (f_s + f_a π_s)
-    J_θ = c_a π_θ + γ (J'_s f_a π_θ + J'_θ)
+    J_s = c_s + c_a π_s + γ J'_s (f_s + f_a π_s)                              equation 10
+    J_θ = c_a π_θ + γ (J'_s f_a π_θ + J'_θ)                                   equation 11
 
-Cost is a reward of a logit, negated: "neg_prob" is the paper's probability that it was the
-policy, "gail_neg" is -log D of its code, which does not saturate where the expert is far.
-
-The states along which is differentiated may be real ones, with gradients of the model at
-them (`correct`), or the model may be true physics (`roll`).
+Line 12 of the paper's Algorithm 1 prints π_θ for the π_s of equation 10: a typo. The policy
+is a Gaussian squashed by tanh, or a straight-through Gumbel-softmax where actions are
+choices.
 
 Source: Baram, Anschel & Mannor 2016, Model-based Adversarial Imitation Learning, arXiv
-1612.02179, equations 10 and 11; line 12 of its Algorithm 1 prints π_θ for the π_s of J_s.
-Departures: a gradient penalty; one normaliser of all that is observed; after an end of an
-episode the model goes on.
+1612.02179, Algorithm 1.
+
+Departures, with what the paper has in brackets:
+    reward                   "gail_neg", c = -log D as in the authors' code; its slope does
+                             not vanish where the expert is far ["neg_prob", c = 1 - D]
+    gradient_penalty         weight of a penalty that draws the slope of l to `penalty_norm`
+                             [0: there is none]
+    imagination.correction   None, as in the paper; the authors' code has the simulator's
+                             states along the path, with the slopes of the model
+    imagination.dynamics     "model", as in the paper; "physics" needs no model
+Without a field: observations are normalised by all that were observed, where the code takes
+the expert's; f predicts the change of an observation, where the code has the next one; an
+imagined path does not end where an episode would.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import forward_model
+from planil_jax.agents.common import actions, forward_model
 from planil_jax.base import (
     Agent,
     Demonstrations,
     Dynamics,
-    EnvSpec,
     EnvState,
     Fit,
     Metrics,
@@ -54,6 +60,7 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
+from planil_jax.config import Count, NonNegative, Positive, Share
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial
@@ -63,53 +70,71 @@ from planil_jax.nets.normalise import Moments
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImaginationConfig:
+    dynamics: Literal["model", "physics"] = "model"  # what the policy is unrolled through
+    # real states to which the imagined ones are set, with the model's slopes: those
+    # "recorded" in the last round, or those of "physics"; None: the model's own states
+    correction: Literal["recorded", "physics"] | None = None
+    batch: Count = 64  # start states s_0 of a policy step, divided among the models
+    expert_starts: Share = 0.0  # share of the start states that are the expert's
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    model_lr: NonNegative = 1e-3  # learning rate of the forward model, Adam
+    discriminator_lr: NonNegative = 1e-3  # learning rate of the discriminator, Adam
+    # gradient steps in which the discriminator's rate halves; None: it is constant
+    discriminator_lr_half_life: Count | None = 50_000
+    policy_lr: NonNegative = 3e-4  # learning rate of the policy, Adam
+    # gradient steps in which the policy's rate halves; None: it is constant
+    policy_lr_half_life: Count | None = None
+    max_grad_norm: Positive = 1.0  # global norm to which the policy's gradient is clipped
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
+    # tanh-Gaussian of the observation, or a categorical over choices
     policy: heads.Config = field(
         default_factory=lambda: heads.Config(
             network=mlp.Config(hidden=(64, 64), activation="tanh"), std=0.5
         )
     )
+    # network of the logit l(s, a)
     discriminator: mlp.Config = field(
         default_factory=lambda: mlp.Config(hidden=(128, 128), activation="tanh")
     )
-    model: ensemble.Config = field(default_factory=ensemble.Config)
-    roll: str = "model"  # what the policy is rolled through; or "physics", known ones
-    correct: str = "none"  # to states "recorded" in the last round, or of "physics"
-    reward: str = "gail_neg"  # a name of losses.adversarial.REWARDS, cost negated
-    horizon: int = 25  # H, steps
-    discount: float = 0.99  # γ
-    gradient_penalty: float = 1.0  # weight
-    penalty_norm: float = 1.0  # the slope of l that costs nothing
-    # On the expert's data, in deviations and half bounds; on choices there is none.
-    expert_noise: float = 0.05
-    expert_starts: float = 0.0  # share of s_0 that are the expert's states
-    learn_std: bool = True  # whether the policy's deviation is learned, or stays
-    temperature: float = 1.0  # τ of the policy's slope where actions are choices
-    updates_per_step: float = 0.25  # iterations for each environment step
-    model_steps: int = 1  # gradient steps of each part in an iteration
-    discriminator_steps: int = 1
-    policy_steps: int = 3
-    model_length: int = 1  # steps that the model foresees in its loss
-    batch: int = 128  # steps of each class, or sequences for each member of the model
-    policy_batch: int = 64  # s_0, shared out among the members
-    capacity: int = 20_000  # steps of each environment that are kept
-    model_lr: float = 1e-3  # Adam
-    discriminator_lr: float = 1e-3
-    discriminator_lr_half_life: int = (
-        50_000  # gradient steps in which it halves; 0: it stays
-    )
-    policy_lr: float = 3e-4
-    policy_lr_half_life: int = 0  # gradient steps in which it halves; 0: it stays
-    max_grad_norm: float = 1.0  # of the policy
+    model: ensemble.Config = field(default_factory=ensemble.Config)  # forward models f
+    # how the policy is unrolled
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    # learning rates and clipping
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    # reward of a logit, whose negative is the cost c of the policy
+    reward: Literal["logit", "gail_pos", "gail_neg", "prob", "neg_prob"] = "gail_neg"
+    horizon: Count = 25  # steps H through which the policy is differentiated
+    discount: Share = 0.99  # discount factor γ of the costs
+    learn_std: bool = True  # whether the policy's deviation is learned, or constant
+    temperature: Positive = 1.0  # τ of the Gumbel-softmax where actions are choices
+    gradient_penalty: NonNegative = 1.0  # weight of the discriminator's gradient penalty
+    penalty_norm: NonNegative = 1.0  # slope of the logit that has no penalty
+    # deviation of the noise on the expert's data, in deviations of an observation and in
+    # halves of an action's range; choices get none
+    expert_noise: NonNegative = 0.05
+    updates_per_step: Positive = 0.25  # iterations for each environment step
+    model_steps: Count = 1  # gradient steps of the model in an iteration
+    discriminator_steps: Count = 1  # gradient steps of the discriminator in an iteration
+    policy_steps: Count = 3  # gradient steps of the policy in an iteration
+    model_length: Count = 1  # steps that the model predicts in its loss
+    batch: Count = 128  # steps of expert and learner each; sequences for each model
+    capacity: Count = 20_000  # steps of each environment that the replay keeps
 
 
 def published() -> Config:
-    """The choices of its authors' code, where they are choices here.
+    """The choices of the authors' code, where they are choices here.
 
-    Not among them: dropout, an alternation of discriminator and policy in blocks of 100
-    steps, a mean of 7 rollouts in a gradient, and clipping by entries. There, states are
-    corrected by the simulator, which is set to the expert's states to start from; here, by
-    what the last round recorded.
+    Their code also has dropout, alternates between discriminator and policy in blocks of
+    100 steps, averages a gradient over 7 rollouts, and clips gradients entry by entry. It
+    corrects states by the simulator, after setting it to a state of the expert; here they
+    are corrected by what the last round recorded.
     """
 
     def relu(*hidden: int) -> mlp.Config:
@@ -119,21 +144,23 @@ def published() -> Config:
         policy=heads.Config(network=relu(100, 50), std=0.1),
         discriminator=relu(200, 100),
         model=ensemble.Config(network=forward.Config(network=relu(100, 100, 100))),
-        correct="recorded",
+        imagination=ImaginationConfig(correction="recorded", batch=70),
+        optimizer=OptimizerConfig(
+            model_lr=1e-4, discriminator_lr_half_life=None, policy_lr=1e-4
+        ),
         horizon=10,
+        learn_std=False,
         gradient_penalty=0.0,
         expert_noise=0.0,
-        learn_std=False,
         policy_steps=1,
         batch=70,
-        policy_batch=70,
-        model_lr=1e-4,
-        discriminator_lr_half_life=0,
-        policy_lr=1e-4,
     )
 
 
 NEEDS = Needs(actions=True, full_observations=True, discrete=True)
+
+
+# --------------------------------------------------------------------- states and batches
 
 
 @struct.dataclass
@@ -152,385 +179,531 @@ class State:
     discriminator: Fit
     model: Fit  # of the networks [M]
     change: Moments  # of next_obs - obs
-    replay: replay.Replay | None  # None within a loop that does not change it
+    replay: replay.Replay | None  # None within a round's iterations, which only read it
+
+
+@struct.dataclass
+class Steps:
+    """Observations and the actions that were taken; the axes stand where it is used."""
+
+    obs: jax.Array  # [.., O]
+    actions: jax.Array  # [.., U]
+
+
+@struct.dataclass
+class DiscriminatorBatch:
+    expert: Steps  # [B]
+    learner: Steps  # [B]
+
+
+@struct.dataclass
+class Frozen:
+    """What the policy is differentiated through, and its loss does not change."""
+
+    discriminator: Params
+    model: ensemble.ModelParams
+
+
+@struct.dataclass
+class Data:
+    """What the batches of a round are drawn from."""
+
+    demos: Demonstrations
+    policy_replay: replay.Replay  # the policy's: the replay, or the last round alone
+    policy_starts: jax.Array  # [C E], where the policy's sequences can start in it
+    replay: replay.Replay  # the model's and the discriminator's
+    model_starts: jax.Array  # [C E], where sequences of `model_length` can start in it
 
 
 class Components(NamedTuple):
     """What the agent is made of."""
 
+    task: Task
+    config: Config
     policy: heads.Policy
-    judge: Network  # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> [..]
+    # (params, obs [.., O] normalised, action [.., U] in [-1, 1]) -> logit [..]
+    discriminator: Network
     model: forward_model.Learner
-    physics: Dynamics | None
-    unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
-    discrete: bool  # whether actions are choices
-    policy_fit: fit.Optimizer
-    discriminator_fit: fit.Optimizer
+    scaling: actions.Scaling  # of actions to [-1, 1]
+    policy_optimizer: fit.Optimizer
+    discriminator_optimizer: fit.Optimizer
 
 
-def make(task: Task, config: Config) -> Agent:
-    """MAIL in an environment of this spec.
-
-    Args:
-      task: its dynamics are what the policy is rolled through, or corrected by, if
-        `config` says so.
-
-    Raises:
-      UsageError: a setting is unknown or does not fit, or physics cannot be differentiated.
-    """
-    spec, physics = task.spec, task.dynamics
-    _check(spec, config, physics)
-    parts = make_parts(spec, config, physics)
-    policy = parts.policy
-
-    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
-        chosen = policy.apply(params.policy, normalise.apply(params.moments, state.obs))
-        return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
-
-    # ---------------------------------------------------------------------------- learning
-
-    def init(key: jax.Array) -> State:
-        policy_key, judge_key, model_key = jax.random.split(key, 3)
-        fitted = parts.policy_fit.init(policy.init(policy_key))
-        judge = parts.discriminator_fit.init(parts.judge.init(judge_key))
-        model = parts.model.ensemble.dynamics.init(model_key)
-        obs = jnp.zeros((spec.observation_size,), jnp.float32)
-        step = {
-            "obs": obs,
-            "action": jnp.zeros((spec.action_size,), jnp.float32),
-            "next_obs": obs,
-            "ended": jnp.zeros((), bool),
-        }
-        return State(
-            params=InferenceParams(fitted.params, judge.params, model.obs),
-            policy=fitted,
-            discriminator=judge,
-            model=parts.model.fit.init(model.networks),
-            change=model.change,
-            replay=replay.init(step, config.capacity, task.num_envs),
-        )
-
-    def update(
-        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
-    ) -> tuple[State, Metrics]:
-        del round_
-        assert state.replay is not None
-        told = forward_model.fresh_errors(parts.model, model_of(state), rollout)
-        steps = {
-            "obs": rollout.obs,
-            "action": rollout.action,
-            "next_obs": rollout.next_obs,
-            "ended": rollout.terminal | rollout.truncated,
-        }
-        held = replay.insert(state.replay, steps)
-        of_model = _sequences(held, config.model_length)
-        of_policy = _starts(config, held, steps, demos)
-        known = ensemble.update_normalizer(model_of(state), rollout.obs, rollout.next_obs)
-        acting = dataclasses.replace(state.params, moments=known.obs)
-        slim = dataclasses.replace(state, params=acting, change=known.change, replay=None)
-
-        def model_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
-            obs, actions = of_model(key, config.batch * config.model.members)
-            return fit_model(parts, state, obs, actions)
-
-        def discriminator_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
-            expert_key, own_key, key = jax.random.split(key, 3)
-            obs, actions, _, _ = demonstrations.sample(demos, expert_key, config.batch)
-            assert actions is not None  # needs_actions
-            own = replay.sample(held, own_key, config.batch)
-            expert, own = (obs, actions), (own["obs"], own["action"])
-            return fit_discriminator(config, parts, state, expert, own, key)
-
-        def policy_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
-            start_key, key = jax.random.split(key)
-            obs, actions = of_policy(start_key)
-            return fit_policy(config, parts, state, obs, actions, key)
-
-        def iterate(state: State, key: jax.Array) -> tuple[State, Metrics]:
-            keys, told = jax.random.split(key, 3), dict[str, jax.Array]()
-            for one, key, count in (
-                (model_step, keys[0], config.model_steps),
-                (discriminator_step, keys[1], config.discriminator_steps),
-                (policy_step, keys[2], config.policy_steps),
-            ):
-                state, metrics = jax.lax.scan(one, state, jax.random.split(key, count))
-                told |= jax.tree.map(jnp.mean, metrics)
-            return state, told
-
-        count = max(round(config.updates_per_step * rollout.reward.size), 1)
-        slim, metrics = jax.lax.scan(iterate, slim, jax.random.split(key, count))
-        acting = InferenceParams(slim.policy.params, slim.discriminator.params, known.obs)
-        state = dataclasses.replace(slim, params=acting, replay=held)
-        return state, told | jax.tree.map(jnp.mean, metrics)
-
-    return Agent(init=init, carry=lambda: (), act=act, update=update)
-
-
-def make_parts(
-    spec: EnvSpec, config: Config, physics: Dynamics | None = None
-) -> Components:
-    obs_size = spec.observation_size
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    clip = optax.clip_by_global_norm(config.max_grad_norm)
-    judge_rate = fit.exponential_decay(
-        config.discriminator_lr, config.discriminator_lr_half_life
+def make_components(task: Task, config: Config) -> Components:
+    spec, optimizer = task.spec, config.optimizer
+    clip = optax.clip_by_global_norm(optimizer.max_grad_norm)
+    policy_lr = fit.exponential_decay(optimizer.policy_lr, optimizer.policy_lr_half_life)
+    discriminator_lr = fit.exponential_decay(
+        optimizer.discriminator_lr, optimizer.discriminator_lr_half_life
     )
-    policy_lr = fit.exponential_decay(config.policy_lr, config.policy_lr_half_life)
+    sizes = (spec.observation_size, spec.action_size)
     return Components(
-        policy=heads.make_for(spec, config.policy, (obs_size,), config.temperature),
-        judge=mlp.make_scalar(config.discriminator, (obs_size, spec.action_size)),
-        model=forward_model.make(spec, config.model, config.model_lr),
-        physics=physics,
-        unit=lambda action: (2 * action - low - high) / (high - low),
-        discrete=spec.discrete,
-        policy_fit=fit.make(optax.chain(clip, optax.adam(policy_lr))),
-        discriminator_fit=fit.make(optax.adam(judge_rate)),
+        task=task,
+        config=config,
+        policy=heads.make_for(spec, config.policy, sizes[:1], config.temperature),
+        discriminator=mlp.make_scalar(config.discriminator, sizes),
+        model=forward_model.make(spec, config.model, optimizer.model_lr),
+        scaling=actions.make_scaling(spec),
+        policy_optimizer=fit.make(optax.chain(clip, optax.adam(policy_lr))),
+        discriminator_optimizer=fit.make(optax.adam(discriminator_lr)),
     )
 
 
-def model_of(state: State) -> ensemble.ModelParams:
-    """The parameters of the forward model, with which it can be planned through."""
+def model_params(state: State) -> ensemble.ModelParams:
+    """The forward model of a state, as its losses and planners take it."""
     return ensemble.ModelParams(state.model.params, state.params.moments, state.change)
 
 
-def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
-    """l: `(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`."""
-    parts = make_parts(spec, config)
-
-    def reward(params: InferenceParams, obs, action, next_obs) -> jax.Array:
-        del next_obs
-        seen = normalise.apply(params.moments, obs)
-        return parts.judge.apply(params.discriminator, seen, parts.unit(action))
-
-    return reward
-
-
-# --------------------------------------------------------------------- one gradient step
-
-
-def fit_model(
-    parts: Components, state: State, obs: jax.Array, actions: jax.Array
-) -> tuple[State, Metrics]:
-    """On sequences obs `[H + 1, B, O]` and actions `[H, B, U]`."""
-    fitted, metrics = forward_model.step(
-        parts.model, state.model, model_of(state), obs, actions
-    )
-    return dataclasses.replace(state, model=fitted), metrics
-
-
-def fit_discriminator(
-    config: Config, parts: Components, state: State, expert, own, key: jax.Array
-) -> tuple[State, Metrics]:
-    """On pairs of obs `[B, O]` and actions `[B, U]` of each."""
-    loss = functools.partial(discriminator_loss, config, parts)
-    gradients, metrics = jax.grad(loss, has_aux=True)(
-        state.discriminator.params, state.params.moments, expert, own, key
-    )
-    fitted = parts.discriminator_fit.step(state.discriminator, gradients)
-    return dataclasses.replace(state, discriminator=fitted), metrics
-
-
-def fit_policy(
-    config: Config,
-    parts: Components,
-    state: State,
-    obs: jax.Array,
-    actions: jax.Array,
-    key: jax.Array,
-) -> tuple[State, Metrics]:
-    """From starts or along records, as `policy_loss` takes them."""
-    loss = functools.partial(policy_loss, config, parts)
-    gradients, metrics = jax.grad(loss, has_aux=True)(
-        state.policy.params, state.discriminator.params, model_of(state), obs, actions, key
-    )
-    fitted = parts.policy_fit.step(state.policy, gradients)
-    metrics |= {"policy/gradient_norm": optax.tree.norm(gradients)}
-    return dataclasses.replace(state, policy=fitted), metrics
-
-
 # ---------------------------------------------------------------------------------- losses
+# Step 1's is `forward_model.loss`, which other agents share.
+
+
+def discriminator_inputs(components: Components, moments: Moments, steps: Steps) -> Steps:
+    """What the discriminator reads: normalised observations, and actions in [-1, 1]."""
+    obs = normalise.apply(moments, steps.obs)
+    return Steps(obs, components.scaling.to_unit_interval(steps.actions))
 
 
 def discriminator_loss(
-    config: Config,
-    parts: Components,
+    components: Components,
     params: Params,
     moments: Moments,
-    expert: tuple[jax.Array, jax.Array],
-    own: tuple[jax.Array, jax.Array],
+    batch: DiscriminatorBatch,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy, with noise on the expert's data, and a penalty.
+    """The discriminator's cross-entropy and gradient penalty, `[]`: step 2.
+
+        L = E_expert[softplus(-l)] + E_learner[softplus(l)] + w E[(‖∇l‖ - n)²]
+
+    Noise is added to the expert's steps, as the paper advises for few demonstrations. One-
+    hot choices get none, for it would give the expert away.
 
     Args:
-      expert, own: obs `[B, O]` and actions `[B, U]`.
+      moments: of observations, by which they are normalised.
     """
+    config = components.config
     obs_key, action_key, penalty_key = jax.random.split(key, 3)
 
-    def look(obs: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return normalise.apply(moments, obs), parts.unit(actions)
+    def logit(steps: Steps) -> jax.Array:
+        return components.discriminator.apply(params, steps.obs, steps.actions)
 
-    def judge(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return parts.judge.apply(params, *pair)
-
-    seen, acted = look(*expert)
-    seen += config.expert_noise * jax.random.normal(obs_key, seen.shape)
-    if not parts.discrete:
-        acted += config.expert_noise * jax.random.normal(action_key, acted.shape)
-    expert = seen, acted
-    own = look(*own)
-    logits = judge(expert), judge(own)
-    loss, told = adversarial.discrimination(*logits)
+    expert = discriminator_inputs(components, moments, batch.expert)
+    learner = discriminator_inputs(components, moments, batch.learner)
+    obs, action = expert.obs, expert.actions
+    obs += config.expert_noise * jax.random.normal(obs_key, obs.shape)
+    if not components.task.spec.discrete:
+        action += config.expert_noise * jax.random.normal(action_key, action.shape)
+    expert = Steps(obs, action)
+    loss, metrics = adversarial.discrimination(logit(expert), logit(learner))
     penalty = adversarial.gradient_penalty(
-        judge, expert, own, penalty_key, config.penalty_norm
+        logit, expert, learner, penalty_key, config.penalty_norm
     )
-    told |= {"discriminator/penalty": penalty}
-    return loss + config.gradient_penalty * penalty, told
+    metrics |= {"discriminator/penalty": penalty}
+    return loss + config.gradient_penalty * penalty, metrics
 
 
 def policy_loss(
-    config: Config,
-    parts: Components,
+    components: Components,
     params: Params,
-    judge: Params,
-    model: ensemble.ModelParams,
-    obs: jax.Array,
-    actions: jax.Array,
+    frozen: Frozen,
+    batch: Steps,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Σ_{t<H} γ^t cost along the policy's own path, averaged over starts `[B]`.
+    """J = E Σ_{t<H} γ^t c(l(s_t, a_t)) of the policy's paths, `[]`: step 3.
+
+    Its gradient is that of equations 10 and 11. Every model imagines the paths of its own
+    share of the batch.
 
     Args:
-      obs, actions: recorded sequences `[H + 1, B, O]` and `[H, B, U]`, where the states are
-        corrected to them; else what comes after obs[0] is not looked at.
+      batch: obs `[L + 1, B, O]`, whose first are the start states s_0, and actions
+        `[L, B, U]`. The rest is read only where paths are corrected to recorded states;
+        then L is H.
     """
+    config, horizon = components.config, components.config.horizon
+    size, members = batch.obs.shape[1], config.model.members
     noise_key, model_key = jax.random.split(key)
-    horizon, batch, members = config.horizon, obs.shape[1], config.model.members
-    keys = jax.random.split(model_key, (horizon, batch))
-    records = config.correct == "recorded"
-    drawn = parts.policy.noise(noise_key, (horizon, *actions.shape[1:]))
-    inputs = (drawn, actions if records else ())
-
-    def act(seen: jax.Array, given: tuple[jax.Array, Any]) -> jax.Array:
-        chosen = parts.policy.apply(params, normalise.apply(model.obs, seen))
-        noise, done = given
-        if records:
-            noise = jax.lax.stop_gradient(parts.policy.inverse_noise(chosen, done, noise))
-        if isinstance(chosen, heads.TanhNormal) and not config.learn_std:
-            chosen = heads.TanhNormal(chosen.mean, jax.lax.stop_gradient(chosen.std))
-        return parts.policy.rsample(chosen, noise)
-
-    def path(model: ensemble.ModelParams, obs: jax.Array, inputs, keys: jax.Array):
-        dynamics, both = _rolled(config, parts, model, obs)
-        return unroll.path(act, dynamics, both, obs[0], inputs, keys)
-
+    keys = jax.random.split(model_key, (horizon, size))  # [H, B]
+    noise = components.policy.noise(noise_key, (horizon, *batch.actions.shape[1:]))
+    shares = jax.tree.map(
+        lambda leaf: forward_model.shared(leaf, members), (batch, noise, keys)
+    )  # [.., M, B / M, ..]
+    path = functools.partial(imagined_path, components, params)
     paths = jax.vmap(path, (None, 1, 1, 1), 1)
     paths_of_members = jax.vmap(paths, (ensemble.EACH, 1, 1, 1), 1)
-    shares = jax.tree.map(lambda x: forward_model.shared(x, members), (obs, inputs, keys))
-    seen, acted = paths_of_members(model, *shares)  # [H, M, B / M, ...]
-    logits = parts.judge.apply(judge, normalise.apply(model.obs, seen), parts.unit(acted))
-    costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, batch)
-    weights = config.discount ** jnp.arange(horizon, dtype=jnp.float32)
-    return jnp.mean(weights @ costs), {
-        "policy/cost": jnp.mean(costs),
-        "policy/logit": jnp.mean(logits),
-    }
+    steps = Steps(*paths_of_members(frozen.model, *shares))  # [H, M, B / M, ..]
+    inputs = discriminator_inputs(components, frozen.model.obs, steps)
+    logits = components.discriminator.apply(
+        frozen.discriminator, inputs.obs, inputs.actions
+    )
+    costs = -adversarial.reward_of(config.reward)(logits).reshape(horizon, size)
+    discounts = config.discount ** jnp.arange(horizon, dtype=jnp.float32)
+    metrics = {"policy/cost": jnp.mean(costs), "policy/logit": jnp.mean(logits)}
+    return jnp.mean(discounts @ costs), metrics
 
 
-def _rolled(config: Config, parts: Components, model: ensemble.ModelParams, obs: jax.Array):
-    """What the policy is rolled through from a recorded sequence `[H + 1, O]`, and its
-    parameters."""
-    member, physics = parts.model.ensemble.member, parts.physics
-    if config.roll == "physics":
+def imagined_path(
+    components: Components,
+    params: Params,
+    model: ensemble.ModelParams,
+    sequence: Steps,
+    noise: jax.Array,
+    keys: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """States `[H, O]` and actions `[H, U]` of the policy, a_t = π(s_t, ξ_t).
+
+    Along recorded states ξ_t is the noise by which this policy does what was recorded.
+
+    Args:
+      params: the policy's.
+      model: one member.
+      sequence: obs `[L + 1, O]`, which starts with s_0, and actions `[L, U]`.
+      noise: ξ `[H, U]`.
+      keys: of the model, `[H]`.
+    """
+    policy, config = components.policy, components.config
+
+    def act(obs: jax.Array, inputs: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        noise, action = inputs
+        distribution = policy.apply(params, normalise.apply(model.obs, obs))
+        if action is not None:
+            noise = policy.inverse_noise(distribution, action, noise)
+            noise = jax.lax.stop_gradient(noise)
+        if isinstance(distribution, heads.TanhNormal) and not config.learn_std:
+            std = jax.lax.stop_gradient(distribution.std)
+            distribution = heads.TanhNormal(distribution.mean, std)
+        return policy.rsample(distribution, noise)
+
+    recorded = config.imagination.correction == "recorded"
+    inputs = (noise, sequence.actions if recorded else None)
+    dynamics, dynamics_params = imagined_dynamics(components, model, sequence.obs)
+    start = sequence.obs[0]
+    return unroll.path(act, dynamics, dynamics_params, start, inputs, keys)
+
+
+def imagined_dynamics(
+    components: Components, model: ensemble.ModelParams, recorded_obs: jax.Array
+) -> tuple[Dynamics, Any]:
+    """What the policy is unrolled through, and its parameters.
+
+    Args:
+      model: one member.
+      recorded_obs: `[H + 1, O]`, read only where paths are corrected to it.
+    """
+    config, physics = components.config.imagination, components.task.dynamics
+    member = components.model.ensemble.member
+    if config.dynamics == "physics":
+        assert physics is not None
         return physics, ()
-    if config.correct == "recorded":
-        return unroll.straight_through(member, unroll.recorded()), (model, obs)
-    if config.correct == "physics":
+    if config.correction == "recorded":
+        corrected = unroll.straight_through(member, unroll.recorded())
+        return corrected, (model, recorded_obs)
+    if config.correction == "physics":
         assert physics is not None
         return unroll.straight_through(member, physics), (model, ())
     return member, model
 
 
-def _sequences(held: replay.Replay, length: int):
-    """Draws obs `[length + 1, B, O]` and actions `[length, B, U]`, by key and B."""
-    places = replay.sequence_starts(held, held.steps["ended"], length)
-
-    def draw(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-        drawn = replay.sample_sequences(held, places, key, batch, length)
-        return jnp.concatenate([drawn["obs"][:1], drawn["next_obs"]]), drawn["action"]
-
-    return draw
+# ---------------------------------------------------------------------------------- acting
 
 
-def _starts(config: Config, held: replay.Replay, steps, demos: Demonstrations):
-    """Draws, by key, what the policy's loss begins with.
+def act(
+    components: Components,
+    params: InferenceParams,
+    carry: tuple[()],
+    state: EnvState,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[jax.Array, tuple[()]]:
+    policy, obs = components.policy, normalise.apply(params.moments, state.obs)
+    distribution = policy.apply(params.policy, obs)
+    return actions.from_distribution(policy, distribution, key, explore), carry
 
-    Records are of the last round alone: those of older policies would tell how to better
-    these.
+
+# -------------------------------------------------------------------------------- learning
+
+
+def init(components: Components, key: jax.Array) -> State:
+    task, config = components.task, components.config
+    policy_key, discriminator_key, model_key = jax.random.split(key, 3)
+    policy = components.policy_optimizer.init(components.policy.init(policy_key))
+    discriminator = components.discriminator_optimizer.init(
+        components.discriminator.init(discriminator_key)
+    )
+    model = components.model.ensemble.dynamics.init(model_key)
+    obs = jnp.zeros((task.spec.observation_size,), jnp.float32)
+    action = jnp.zeros((task.spec.action_size,), jnp.float32)
+    ended = jnp.zeros((), bool)
+    step = {"obs": obs, "action": action, "next_obs": obs, "ended": ended}
+    return State(
+        params=InferenceParams(policy.params, discriminator.params, model.obs),
+        policy=policy,
+        discriminator=discriminator,
+        model=components.model.fit.init(model.networks),
+        change=model.change,
+        replay=replay.init(step, config.capacity, task.num_envs),
+    )
+
+
+def update(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    demos: Demonstrations,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[State, Metrics]:
+    """Takes a rollout `[T, E]` into replay and normalisers, and iterates steps 1 to 3."""
+    del round_
+    assert state.replay is not None
+    config, old_model = components.config, model_params(state)
+    errors = forward_model.fresh_errors(components.model, old_model, rollout)
+    steps = {
+        "obs": rollout.obs,
+        "action": rollout.action,
+        "next_obs": rollout.next_obs,
+        "ended": rollout.terminal | rollout.truncated,
+    }
+    filled = replay.insert(state.replay, steps)
+    model = ensemble.update_normalizer(old_model, rollout.obs, rollout.next_obs)
+    params = dataclasses.replace(state.params, moments=model.obs)
+    learned = dataclasses.replace(state, params=params, change=model.change, replay=None)
+
+    iteration = functools.partial(
+        iterate, components, round_data(config, filled, steps, demos)
+    )
+    count = max(round(config.updates_per_step * rollout.reward.size), 1)
+    learned, metrics = jax.lax.scan(iteration, learned, jax.random.split(key, count))
+    params = InferenceParams(learned.policy.params, learned.discriminator.params, model.obs)
+    state = dataclasses.replace(learned, params=params, replay=filled)
+    return state, errors | jax.tree.map(jnp.mean, metrics)
+
+
+def iterate(
+    components: Components, data: Data, state: State, key: jax.Array
+) -> tuple[State, Metrics]:
+    """Steps 1 to 3, of as many gradient steps each as the config says."""
+    config, metrics = components.config, dict[str, jax.Array]()
+
+    def model_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+        return fit_model(components, state, model_batch(config, data, key))
+
+    def discriminator_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+        expert_key, learner_key, key = jax.random.split(key, 3)
+        batch = discriminator_batch(config, data, expert_key, learner_key)
+        return fit_discriminator(components, state, batch, key)
+
+    def policy_step(state: State, key: jax.Array) -> tuple[State, Metrics]:
+        batch_key, key = jax.random.split(key)
+        return fit_policy(components, state, policy_batch(config, data, batch_key), key)
+
+    keys = jax.random.split(key, 3)
+    for gradient_step, step_key, count in (
+        (model_step, keys[0], config.model_steps),
+        (discriminator_step, keys[1], config.discriminator_steps),
+        (policy_step, keys[2], config.policy_steps),
+    ):
+        step_keys = jax.random.split(step_key, count)
+        state, step_metrics = jax.lax.scan(gradient_step, state, step_keys)
+        metrics |= jax.tree.map(jnp.mean, step_metrics)
+    return state, metrics
+
+
+def fit_model(components: Components, state: State, batch: Steps) -> tuple[State, Metrics]:
+    """A gradient step of -E log p(s'|s, a); each model's, of its own share of the batch."""
+    fitted, metrics = forward_model.step(
+        components.model, state.model, model_params(state), batch.obs, batch.actions
+    )
+    return dataclasses.replace(state, model=fitted), metrics
+
+
+def fit_discriminator(
+    components: Components, state: State, batch: DiscriminatorBatch, key: jax.Array
+) -> tuple[State, Metrics]:
+    """A gradient step of `discriminator_loss`."""
+    gradient_fn = jax.grad(functools.partial(discriminator_loss, components), has_aux=True)
+    moments = state.params.moments
+    gradients, metrics = gradient_fn(state.discriminator.params, moments, batch, key)
+    fitted = components.discriminator_optimizer.step(state.discriminator, gradients)
+    return dataclasses.replace(state, discriminator=fitted), metrics
+
+
+def fit_policy(
+    components: Components, state: State, batch: Steps, key: jax.Array
+) -> tuple[State, Metrics]:
+    """A gradient step of `policy_loss`; the norm is reported before it is clipped."""
+    gradient_fn = jax.grad(functools.partial(policy_loss, components), has_aux=True)
+    frozen = Frozen(state.discriminator.params, model_params(state))
+    gradients, metrics = gradient_fn(state.policy.params, frozen, batch, key)
+    fitted = components.policy_optimizer.step(state.policy, gradients)
+    metrics |= {"policy/gradient_norm": optax.tree.norm(gradients)}
+    return dataclasses.replace(state, policy=fitted), metrics
+
+
+# --------------------------------------------------------------------------------- batches
+
+
+def round_data(
+    config: Config, filled: replay.Replay, rollout: Any, demos: Demonstrations
+) -> Data:
+    """What the batches of a round are drawn from.
+
+    Recorded sequences are those of the last round alone, because the gradient along a
+    sequence improves the policy that acted in it.
+
+    Args:
+      filled: the replay, with the rollout in it.
+      rollout: the last round's steps `[T, E, ..]`.
     """
-    batch = config.policy_batch
-    if config.correct == "recorded":
-        length = steps["obs"].shape[0]
-        if length < config.horizon:
+    policy_replay, policy_length = filled, 1
+    if config.imagination.correction == "recorded":
+        length, policy_length = rollout["obs"].shape[0], config.horizon
+        if length < policy_length:
             raise UsageError(
-                f"agent.correct=recorded takes {config.horizon} steps out of a round of "
-                f"{length}: raise loop.steps, or lower agent.horizon."
+                f"agent.imagination.correction=recorded takes {policy_length} steps out of "
+                f"a round of {length}: raise loop.steps, or lower agent.horizon."
             )
         zero = jnp.zeros((), jnp.int32)
-        draw_records = _sequences(replay.Replay(steps, zero, zero + length), config.horizon)
-        return lambda key: draw_records(key, batch)
-    draw_own, count = _sequences(held, 1), round(config.expert_starts * batch)
+        policy_replay = replay.Replay(rollout, cursor=zero, size=zero + length)
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own_key, expert_key = jax.random.split(key)
-        obs, actions = draw_own(own_key, batch)
-        if count:
-            theirs = demonstrations.sample(demos, expert_key, count)[0]
-            obs = obs.at[0, :count].set(theirs)
-        return obs, actions
+    def starts(steps: replay.Replay, length: int) -> jax.Array:
+        return replay.sequence_starts(steps, steps.steps["ended"], length)
 
-    return draw
+    return Data(
+        demos=demos,
+        policy_replay=policy_replay,
+        policy_starts=starts(policy_replay, policy_length),
+        replay=filled,
+        model_starts=starts(filled, config.model_length),
+    )
 
 
-def _check(spec: EnvSpec, config: Config, physics: Dynamics | None) -> None:
-    """Refuses settings that do not go together."""
-    adversarial.reward_of(config.reward)
-    rolls, corrections = ("model", "physics"), ("none", "recorded", "physics")
-    if config.roll not in rolls:
-        raise UsageError(f"agent.roll is one of {', '.join(rolls)}, not {config.roll!r}.")
-    if config.correct not in corrections:
-        raise UsageError(
-            f"agent.correct is one of {', '.join(corrections)}, not {config.correct!r}."
-        )
-    if config.roll == "physics" and config.correct != "none":
-        raise UsageError(
-            "agent.roll=physics leaves nothing to correct: choose agent.correct=none, or "
-            "agent.roll=model."
-        )
-    if config.correct == "recorded" and config.expert_starts:
-        raise UsageError(
-            "agent.correct=recorded starts where its records do: choose "
-            "agent.expert_starts=0."
-        )
-    if config.policy_batch % config.model.members:
-        raise UsageError(
-            f"agent.policy_batch, {config.policy_batch}, must be a multiple of "
-            f"agent.model.members, {config.model.members}."
-        )
-    if "physics" in (config.roll, config.correct):
-        if physics is None or physics.recover is None:
-            raise UsageError(
-                f"MAIL starts physics where an observation says, but a model of "
-                f"{spec.name} cannot tell its state from one: choose agent.roll=model and "
-                "agent.correct=none."
-            )
-        if config.roll == "physics" and not unroll.differentiable(physics, spec):
-            raise UsageError(
-                f"agent.roll=physics differentiates physics, but that of {spec.name} holds "
-                "a loop of unknown length or a call to the host: choose agent.roll=model."
-            )
+def model_batch(config: Config, data: Data, key: jax.Array) -> Steps:
+    """Sequences for each of the models, of `model_length` steps."""
+    size = config.batch * config.model.members
+    return _sequences(data.replay, data.model_starts, key, size, config.model_length)
+
+
+def discriminator_batch(
+    config: Config, data: Data, expert_key: jax.Array, learner_key: jax.Array
+) -> DiscriminatorBatch:
+    """Steps of the demonstrations, and as many of the replay."""
+    obs, action, _, _ = demonstrations.sample(data.demos, expert_key, config.batch)
+    assert action is not None  # NEEDS.actions
+    learner = replay.sample(data.replay, learner_key, config.batch)
+    return DiscriminatorBatch(
+        expert=Steps(obs, action), learner=Steps(learner["obs"], learner["action"])
+    )
+
+
+def policy_batch(config: Config, data: Data, key: jax.Array) -> Steps:
+    """Recorded sequences of H steps, or single steps whose obs are the start states."""
+    size, steps, starts = config.imagination.batch, data.policy_replay, data.policy_starts
+    if config.imagination.correction == "recorded":
+        return _sequences(steps, starts, key, size, config.horizon)
+    learner_key, expert_key = jax.random.split(key)
+    batch = _sequences(steps, starts, learner_key, size, 1)
+    count = round(config.imagination.expert_starts * size)
+    if not count:
+        return batch
+    expert_obs = demonstrations.sample(data.demos, expert_key, count)[0]
+    return Steps(batch.obs.at[0, :count].set(expert_obs), batch.actions)
+
+
+def _sequences(
+    steps: replay.Replay, starts: jax.Array, key: jax.Array, size: int, length: int
+) -> Steps:
+    """Draws obs `[length + 1, size, O]` and actions `[length, size, U]`."""
+    drawn = replay.sample_sequences(steps, starts, key, size, length)
+    obs = jnp.concatenate([drawn["obs"][:1], drawn["next_obs"]])
+    return Steps(obs, drawn["action"])
+
+
+# -------------------------------------------------------------------------------- the agent
+
+
+def make(task: Task, config: Config) -> Agent:
+    """MAIL for a task.
+
+    Args:
+      task: its dynamics are the physics of `config.imagination`, if that asks for them.
+
+    Raises:
+      UsageError: a setting is unknown or does not fit, or physics cannot be differentiated.
+    """
+    _check(task, config)
+    components = make_components(task, config)
+    return Agent(
+        init=functools.partial(init, components),
+        carry=lambda: (),
+        act=functools.partial(act, components),
+        update=functools.partial(update, components),
+    )
 
 
 def shows(task: Task, config: Config) -> Shows:
-    """The reward that was recovered."""
-    return Shows(reward=recovered_reward(task.spec, config))
+    """The recovered reward."""
+    components = make_components(task, config)
+    return Shows(reward=functools.partial(recovered_reward, components))
+
+
+def recovered_reward(
+    components: Components,
+    params: InferenceParams,
+    obs: jax.Array,
+    action: jax.Array,
+    next_obs: jax.Array,
+) -> jax.Array:
+    """The logit l(s, a), `[..]`, of obs `[.., O]` and action `[.., U]`."""
+    del next_obs
+    inputs = discriminator_inputs(components, params.moments, Steps(obs, action))
+    return components.discriminator.apply(params.discriminator, inputs.obs, inputs.actions)
+
+
+def _check(task: Task, config: Config) -> None:
+    """Refuses settings that do not go together."""
+    adversarial.reward_of(config.reward)
+    imagination = config.imagination
+    for name, choices in (
+        ("dynamics", ("model", "physics")),
+        ("correction", (None, "recorded", "physics")),
+    ):
+        if (value := getattr(imagination, name)) not in choices:
+            raise UsageError(
+                f"agent.imagination.{name} is one of {', '.join(map(str, choices))}, not "
+                f"{value!r}."
+            )
+    if imagination.dynamics == "physics" and imagination.correction is not None:
+        raise UsageError(
+            "agent.imagination.dynamics=physics leaves nothing to correct: choose "
+            "agent.imagination.correction=None, or agent.imagination.dynamics=model."
+        )
+    if imagination.correction == "recorded" and imagination.expert_starts:
+        raise UsageError(
+            "agent.imagination.correction=recorded starts where a recorded sequence does: "
+            "choose agent.imagination.expert_starts=0."
+        )
+    if imagination.batch % config.model.members:
+        raise UsageError(
+            f"agent.imagination.batch, {imagination.batch}, must be a multiple of "
+            f"agent.model.members, {config.model.members}."
+        )
+    if "physics" in (imagination.dynamics, imagination.correction):
+        _check_physics(task, config)
+
+
+def _check_physics(task: Task, config: Config) -> None:
+    """Refuses physics that cannot start from an observation, or have no slope."""
+    name, physics = task.spec.name, task.dynamics
+    if physics is None or physics.recover is None:
+        raise UsageError(
+            "MAIL starts physics from an observation, but the physics of "
+            f"{name} cannot tell its state from one: choose "
+            "agent.imagination.dynamics=model and agent.imagination.correction=None."
+        )
+    differentiated = config.imagination.dynamics == "physics"
+    if differentiated and not unroll.differentiable(physics, task.spec):
+        raise UsageError(
+            "agent.imagination.dynamics=physics differentiates physics, but that of "
+            f"{name} holds a loop of unknown length or a call to the host: choose "
+            "agent.imagination.dynamics=model."
+        )

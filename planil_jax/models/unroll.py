@@ -1,13 +1,13 @@
-"""Where a policy leads in a model, as something to differentiate.
+"""The path of a policy through a model, to be differentiated.
 
     z_0 = recover(s_0),   s_t = observe(z_t)
     a_t = act(s_t, x_t),  z_{t+1} = step(z_t, a_t)
 
-with inputs x_t, such as noise, that were drawn beforehand. A sum of costs of s_t and a_t
-then has a gradient of the policy's parameters through all of its steps.
+The inputs x_t, such as noise, are drawn beforehand. So a sum of costs of s_t and a_t has a
+gradient in the policy's parameters through all of its steps.
 
-The states need not be the model's own: `straight_through` goes where something real goes,
-be it physics or a record, with the model's slopes there.
+The states need not be the model's own: `straight_through` visits the states of something
+real, physics or a record, and has the model's slopes there.
 
 Source: Heess et al. 2015, Learning Continuous Control Policies by Stochastic Value
 Gradients, arXiv 1510.09142.
@@ -35,31 +35,33 @@ def path(
     Args:
       act: (obs [O], input) -> action [U].
       dynamics: one that can `recover`.
-      start: `[O]`.
-      inputs: of `act`, a tree of `[H, ...]`.
-      keys: of the model, `[H]`.
+      params: of the dynamics.
+      start: s_0 `[O]`.
+      inputs: x of `act`, a tree of `[H, ...]`.
+      keys: of the dynamics, `[H]`.
     """
     assert dynamics.recover is not None
 
-    def step(z, drawn):
-        seen = dynamics.observe(params, z)
-        action = act(seen, drawn[0])
-        return dynamics.step(params, z, action, drawn[1]), (seen, action)
+    def step(z, inputs_and_key):
+        step_inputs, key = inputs_and_key
+        obs = dynamics.observe(params, z)
+        action = act(obs, step_inputs)
+        return dynamics.step(params, z, action, key), (obs, action)
 
     return jax.lax.scan(step, dynamics.recover(params, start), (inputs, keys))[1]
 
 
 def straight_through(model: Dynamics, real: Dynamics) -> Dynamics:
-    """Goes where `real` goes, and has the slopes of `model` there.
+    """Visits the states of `real`, and has the slopes of `model` there.
 
         s' = s'_real + [f(s, a) - sg f(s, a)]
 
-    Its parameters are those of both, a pair, and so is its z. Nothing is differentiated
-    through `real`.
+    Its parameters are the pair (of `model`, of `real`), and so is its z. Nothing is
+    differentiated through `real`.
 
     Args:
       model: a member of an ensemble; its z has a field `obs`.
-      real: both can `recover`.
+      real: physics or a record. Both can `recover`.
     """
     assert model.recover is not None and real.recover is not None
     model_recover, real_recover = model.recover, real.recover
@@ -70,11 +72,12 @@ def straight_through(model: Dynamics, real: Dynamics) -> Dynamics:
 
     def step(params, z, action: jax.Array, key: jax.Array):
         model_key, real_key = jax.random.split(key)
-        foreseen = model.step(params[0], z[0], action, model_key)
-        true = stop(real.step(params[1], z[1], stop(action), real_key))
-        seen = real.observe(params[1], true)
-        # The bracket is 0 to the last bit.
-        return foreseen.replace(obs=seen + (foreseen.obs - stop(foreseen.obs))), true
+        predicted = model.step(params[0], z[0], action, model_key)
+        next_z = stop(real.step(params[1], z[1], stop(action), real_key))
+        next_obs = real.observe(params[1], next_z)
+        # The bracket is exactly 0.
+        corrected = next_obs + (predicted.obs - stop(predicted.obs))
+        return predicted.replace(obs=corrected), next_z
 
     return Dynamics(
         init=lambda key: (model.init(key), real.init(key)),
@@ -89,9 +92,12 @@ def straight_through(model: Dynamics, real: Dynamics) -> Dynamics:
 
 
 def recorded() -> Dynamics:
-    """What did happen, whatever is done: its parameters are observations `[H + 1, O]`."""
+    """A record: its parameters are observations `[H + 1, O]`, visited whatever the action.
 
-    def first(params, of) -> jax.Array:
+    Its z is the index of the present observation, `[]` int32.
+    """
+
+    def first(params, _) -> jax.Array:
         return jnp.zeros((), jnp.int32)
 
     return Dynamics(
@@ -104,14 +110,14 @@ def recorded() -> Dynamics:
 
 
 def differentiable(dynamics: Dynamics, spec: EnvSpec) -> bool:
-    """Whether a step has a slope in what is done; nothing is run.
+    """Whether a step can be differentiated in its action; nothing is run.
 
     Args:
       dynamics: one that can `recover` and has no parameters.
       spec: of its environment.
     """
 
-    def seen(action: jax.Array, obs: jax.Array, key: jax.Array) -> jax.Array:
+    def sum_of_next_obs(action: jax.Array, obs: jax.Array, key: jax.Array) -> jax.Array:
         assert dynamics.recover is not None
         z = dynamics.step((), dynamics.recover((), obs), action, key)
         return jnp.sum(dynamics.observe((), z))
@@ -119,7 +125,7 @@ def differentiable(dynamics: Dynamics, spec: EnvSpec) -> bool:
     sizes = spec.action_size, spec.observation_size
     vectors = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
     try:
-        jax.eval_shape(jax.grad(seen), *vectors, jax.random.key(0))
+        jax.eval_shape(jax.grad(sum_of_next_obs), *vectors, jax.random.key(0))
     except (ValueError, NotImplementedError):
         return False
     return True

@@ -26,9 +26,11 @@ def make(tx: optax.GradientTransformation) -> Optimizer:
     return Optimizer(init=lambda params: Fit(params, tx.init(params)), step=step)
 
 
-def exponential_decay(rate: float, steps: int, hold: int = 0) -> optax.ScalarOrSchedule:
+def exponential_decay(
+    rate: float, steps: int | None, hold: int = 0
+) -> optax.ScalarOrSchedule:
     """A learning rate that stays for `hold` gradient steps, and from then on halves every
-    so many; of 0 steps: it stays."""
+    so many; None or 0: it stays."""
     if not steps:
         return rate
     return optax.exponential_decay(rate, steps, 0.5, transition_begin=hold)

@@ -1,4 +1,4 @@
-"""MAIL swings up from four demonstrations, and how far it must look ahead to do so; some
+"""MAIL swings up from four demonstrations, and the horizon that it needs for that; some
 minutes on two cores.
 
 All returns are means over the same 20 starts, of the last parameters. The pendulum never
@@ -27,24 +27,24 @@ ROLLOUTS = loop.Config(num_envs=1, steps=100, rounds=10)  # 1000 steps an epoch
 
 
 class Expert(NamedTuple):
-    """SAC of the task's own reward, after 20,000 steps."""
+    """SAC on the task's reward, after 20,000 steps."""
 
     demos: Demonstrations  # 4 episodes
     value: float  # its return
-    floor: float  # that of random actions
+    floor: float  # return of random actions
 
     def loss(self, returns: np.ndarray) -> np.ndarray:
-        """What is lost against it, as a share of what it does better than chance."""
+        """How far returns are below the expert's, as a share of its gain over chance."""
         return (self.value - returns) / (self.value - self.floor)
 
 
 def controller(act) -> Agent:
     """An agent that learns nothing: `act(obs, key)` to `[1]`."""
 
-    def of_state(params, carry, state, key, explore):
+    def act_on_state(params, carry, state, key, explore):
         return act(state.obs, key), carry
 
-    return Agent(lambda key: (), lambda: (), of_state, lambda *_: None)
+    return Agent(lambda key: (), lambda: (), act_on_state, lambda *_: None)
 
 
 def return_of(agent: Agent, params=()) -> float:
@@ -66,8 +66,8 @@ def recorded(steps: Transition) -> Demonstrations:
 def train(
     agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int, env=ENV
 ) -> run.Epoch:
-    """The last epoch, after so many steps of each seed; one seed after another, which is
-    faster on a processor."""
+    """The last epoch, after `steps` steps of each seed; one seed after another, which is
+    faster on a CPU."""
     config = run.Config(
         total_steps=steps,
         evaluate_every=0,
@@ -79,7 +79,7 @@ def train(
     return last
 
 
-def learned(demos: Demonstrations, steps: int, seeds: int, **options) -> np.ndarray:
+def returns_of_mail(demos: Demonstrations, steps: int, seeds: int, **options) -> np.ndarray:
     """MAIL's returns `[S]`."""
     config = dataclasses.replace(mail.Config(), **options)
     agent = mail.make(Task.of(ENV.spec, num_envs=ROLLOUTS.num_envs), config)
@@ -108,7 +108,7 @@ def expert(tmp_path_factory) -> Expert:
 @pytest.fixture(scope="module")
 def imitated(expert) -> np.ndarray:
     """Three seeds."""
-    return learned(expert.demos, 10_000, 3)
+    return returns_of_mail(expert.demos, 10_000, 3)
 
 
 def test_every_seed_swings_up_like_the_expert(expert, imitated):
@@ -116,38 +116,40 @@ def test_every_seed_swings_up_like_the_expert(expert, imitated):
     assert expert.loss(imitated).max() < 0.05
 
 
-def test_of_two_demonstrations_cloning_loses_three_times_as_much(expert):
-    """Of four whole episodes it now and then loses as little as MAIL."""
+def test_cloning_two_demonstrations_loses_three_times_as_much(expert):
+    """From four whole episodes cloning sometimes loses as little as MAIL."""
     two = jax.tree.map(lambda leaf: leaf[:2], expert.demos)
     agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
     rollouts = loop.Config(num_envs=1, steps=1, rounds=30)
     cloned = train(agent, rollouts, 30, two, 3).metrics["eval/return"]
-    imitated = learned(two, 10_000, 3)
+    imitated = returns_of_mail(two, 10_000, 3)
     print("two demonstrations: MAIL", imitated, "BC", cloned)
     assert expert.loss(cloned).min() > 3 * expert.loss(imitated).max()
 
 
-def test_a_quarter_of_a_second_ahead_is_too_short_to_swing_up(expert):
-    """A horizon of 5 steps, where 25 suffice: less than half of the way to the expert."""
-    short = learned(expert.demos, 10_000, 2, horizon=5)
+def test_a_horizon_of_a_quarter_of_a_second_is_too_short_to_swing_up(expert):
+    """5 steps, where 25 suffice, reach less than half of the expert's gain over chance."""
+    short = returns_of_mail(expert.demos, 10_000, 2, horizon=5)
     assert expert.loss(short).min() > 0.5
 
 
-def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
-    """Within 5% of its own return, which is worse than that of random actions."""
+def test_a_demonstrator_that_never_swings_up_is_imitated_too():
+    """Within 5% of its return, which is worse than that of random actions."""
 
     def damping(obs, key) -> jax.Array:
         return jnp.clip(-obs[2:], -2.0, 2.0)
 
-    brakes = controller(damping)
+    demonstrator = controller(damping)
     keys = jax.random.split(jax.random.key(5), 4)
-    steps, _ = jax.jit(lambda keys: loop.evaluate(brakes, ENV, (), keys))(keys)
+    steps, _ = jax.jit(lambda keys: loop.evaluate(demonstrator, ENV, (), keys))(keys)
     demos = recorded(steps)
-    np.testing.assert_allclose(learned(demos, 6000, 2), return_of(brakes), rtol=0.05)
+    np.testing.assert_allclose(
+        returns_of_mail(demos, 6000, 2), return_of(demonstrator), rtol=0.05
+    )
 
 
-def test_choices_are_learned_from_an_expert_who_plans_them():
-    """Five torques: within 15% of what the expert does better than chance, both seeds."""
+def test_choices_are_learned_from_an_expert_that_plans_them():
+    """Five torques: both seeds lose at most 15% of the expert's gain over chance."""
     env = envs.make("pendulum:choices=5")
     expert = experiment.make_expert("pendulum:choices=5", env)
     reached, floor = (

@@ -100,13 +100,18 @@ def _elu(*hidden: int) -> mlp.Config:
 
 @dataclass(frozen=True, kw_only=True)
 class KlConfig:
-    weight: NonNegative = 1.0  # w, weight of the KL divergence in the model's loss
+    """The divergence of posterior and prior in the model's loss."""
+
+    weight: NonNegative = 1.0  # w, weight of the divergence
     balance: Share = 0.8  # share of the divergence that trains the prior
     free_nats: NonNegative = 1.0  # mean divergence that costs nothing, in nats
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
+    """The logit l(x, a), and the terms of its loss beside the cross-entropy."""
+
+    # layers of the logit
     network: mlp.Config = field(default_factory=lambda: _elu(200, 200))
     gradient_penalty: NonNegative = 1.0  # weight of the penalty on the logit's slope
     gradient_norm: NonNegative = 1.0  # slope of the logit that costs nothing
@@ -115,6 +120,8 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
+    """What is kept, and what a gradient step draws."""
+
     capacity: Count = 100_000  # steps of each environment that are kept
     length: Count = 50  # L, steps of a sequence
     batch: Count = 32  # sequences in a gradient step
@@ -123,7 +130,9 @@ class ReplayConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    model_lr: NonNegative = 3e-4  # learning rate of the world model (Adam)
+    """Adam, one for each network."""
+
+    model_lr: NonNegative = 3e-4  # learning rate of the world model
     discriminator_lr: NonNegative = 3e-4  # learning rate of the discriminator
     critic_lr: NonNegative = 3e-4  # learning rate of the critics
     policy_lr: NonNegative = 8e-5  # learning rate of the policy
@@ -132,14 +141,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    model: rssm.Config = field(default_factory=rssm.Config)  # network.heads is K
+    # world model; model.network.heads is K, the number of priors
+    model: rssm.Config = field(default_factory=rssm.Config)
     kl: KlConfig = field(default_factory=KlConfig)
+    # policy of the features of a belief
     policy: heads.Config = field(
         default_factory=lambda: heads.Config(
             network=_elu(400, 400, 400), std_low=0.1, std_of_state=True
         )
     )
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    # layers of each critic Q(x, a)
     critic: mlp.Config = field(default_factory=lambda: _elu(400, 400, 400))
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -901,8 +913,8 @@ def world_model_rollouts(
     first = jnp.zeros(previous.shape[:1], bool)
     inputs = rssm.Inputs(previous, model.encode(params.model, obs), first)
     step_count = obs.shape[0]
-    reconstructed = _filter(model, params.model, inputs, step_count)
-    predicted = _filter(model, params.model, inputs, observed_steps)
+    reconstructed = model.filter(params.model, inputs, step_count)
+    predicted = model.filter(params.model, inputs, observed_steps)
 
     def mode(features: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
         distribution = components.policy.apply(params.policy, features)
@@ -921,24 +933,3 @@ def world_model_rollouts(
         for beliefs in (reconstructed, predicted, imagined)
     )
     return obs, *decoded
-
-
-def _filter(
-    model: rssm.Rssm, params: Params, inputs: rssm.Inputs, observed_steps: int
-) -> Belief:
-    """Beliefs `[T]` of the posterior's mean, after the observed steps of the prior's."""
-
-    def one(belief: Belief, step):
-        inputs, is_observed = step
-        head = jnp.zeros((), jnp.int32)
-        observed = model.observe_step(params, belief, inputs, head, None)
-        predicted = Belief(observed.belief.deter, observed.prior.mean)
-        belief = jax.tree.map(
-            lambda seen, unseen: jnp.where(is_observed, seen, unseen),
-            observed.belief,
-            predicted,
-        )
-        return belief, belief
-
-    is_observed = jnp.arange(inputs.first.shape[0]) < observed_steps
-    return jax.lax.scan(one, model.start(), (inputs, is_observed))[1]

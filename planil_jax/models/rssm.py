@@ -37,8 +37,9 @@ from planil_jax.nets.rssm import Gaussian
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    network: rssm.Config = field(default_factory=rssm.Config)
-    vectors: mlp.Config = field(  # encoder and decoder of observations that are vectors
+    network: rssm.Config = field(default_factory=rssm.Config)  # memory and latent
+    # encoder and decoder of observations that are vectors
+    vectors: mlp.Config = field(
         default_factory=lambda: mlp.Config(hidden=(200, 200), activation="elu")
     )
     pictures: conv.Config = field(default_factory=conv.Config)  # those of frames
@@ -99,6 +100,9 @@ class Rssm(NamedTuple):
     observe_step: Callable[[Params, Belief, Inputs, jax.Array, jax.Array | None], Observed]
     # (params, inputs [L, ..], key) -> observed [L, ..], from a belief of zeros
     observe: Callable[[Params, Inputs, jax.Array], Observed]
+    # (params, inputs [T], observed_steps) -> beliefs [T] of means: of the posterior for the
+    # observed steps, of the first prior after them
+    filter: Callable[[Params, Inputs, int], Belief]
     # (params, belief, policy, H, key) -> imagined
     imagine: Callable[[Params, Belief, Policy, int, jax.Array], Imagined]
     # (params, belief, action) -> [..], u
@@ -148,6 +152,7 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         error=functools.partial(_error, networks),
         observe_step=functools.partial(_observe_step, networks),
         observe=functools.partial(_observe, networks),
+        filter=functools.partial(_filter, networks),
         imagine=functools.partial(_imagine, networks),
         disagreement=functools.partial(_disagreement, networks),
         disagreement_at=functools.partial(_disagreement_at, networks),
@@ -218,6 +223,22 @@ def _observe(
     )
     heads, keys = _draw_heads(networks.sizes, key, first.shape[0])
     return jax.lax.scan(one, start, (inputs, heads, keys))[1]
+
+
+def _filter(
+    networks: _Networks, params: Params, inputs: Inputs, observed_steps: int
+) -> Belief:
+    head = jnp.zeros((), jnp.int32)
+
+    def one(belief: Belief, step):
+        inputs, is_observed = step
+        observed = _observe_step(networks, params, belief, inputs, head, None)
+        stoch = jnp.where(is_observed, observed.posterior.mean, observed.prior.mean)
+        belief = Belief(observed.belief.deter, stoch)
+        return belief, belief
+
+    is_observed = jnp.arange(inputs.first.shape[0]) < observed_steps
+    return jax.lax.scan(one, _start(networks.sizes), (inputs, is_observed))[1]
 
 
 # ------------------------------------------------------------------------------ imagining

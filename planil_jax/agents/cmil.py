@@ -381,7 +381,7 @@ def imagine(
     imagined = model.imagine(critique.model, beliefs, act, config.horizon, key)
     steps = Pairs(model.features(imagined.belief), imagined.action)
     reward = reward_of(components, critique.discriminator, _before_last(steps))
-    # A step is known from the memory after it.
+    # The priors predict from the memory after a step.
     disagreement = model.disagreement_at(critique.model, imagined.belief.deter[1:])
     reward = reward - config.conservatism * disagreement
     return Imagination(steps, imagined.aux, reward, disagreement)
@@ -480,7 +480,10 @@ class DiscriminatorBatch:
 def discriminator_loss(
     components: Components, params: Params, batch: DiscriminatorBatch, key: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """(4) Cross-entropy of both classes, and the penalty on the slope between them."""
+    """(4) Cross-entropy of both classes, and the penalty on the slope between them.
+
+    Ho & Ermon 2016, GAIL, arXiv 1606.03476, eq. 15; Gulrajani et al. 2017, eq. 3.
+    """
     config = components.config.discriminator
     expert_key, imagined_key, index_key, penalty_key = jax.random.split(key, 4)
 

@@ -95,15 +95,13 @@ _CMIL = cmil.Config(
         vectors=_NETWORK,
     ),
     policy=dataclasses.replace(_POLICY, std_of_state=True),
-    discriminator=_NETWORK,
+    discriminator=cmil.DiscriminatorConfig(network=_NETWORK),
     critic=_NETWORK,
+    replay=cmil.ReplayConfig(capacity=20, length=4, batch=4),
+    optimizer=cmil.OptimizerConfig(policy_lr=1e-2),
     horizon=3,
     pretrain_steps=2,
     bc_steps=1,
-    length=4,
-    batch=4,
-    capacity=20,
-    policy_lr=1e-2,
 )
 CONFIGS: dict[str, Any] = {
     "mpail": _MPAIL,

@@ -21,23 +21,22 @@ from planil_jax.training import loop, run
 
 WORLD = cmil.Config(
     updates_per_step=0.2,
-    batch=16,
-    cloning=10.0,
+    bc_coef=10.0,
     bc_steps=1000,
     pretrain_steps=500,
-    capacity=2_000,
+    replay=cmil.ReplayConfig(capacity=2_000, batch=16),
 )
 TILES = pendulum_seen.TILES
 SMALL = pendulum.world(
     model=rssm.Config(
         network=networks.Config(deter=128, stoch=16, hidden=128, heads=5), pictures=TILES
     ),
-    kl_weight=1.0,
-    cloning=10.0,
+    kl=cmil.KlConfig(),
+    bc_coef=10.0,
     bc_steps=1000,
     pretrain_steps=1000,
     updates_per_step=0.5,
-    capacity=2_000,
+    replay=cmil.ReplayConfig(capacity=2_000, length=20, batch=16),
 )
 SETTINGS: dict[str, Any] = {
     "cmil": WORLD,

@@ -52,15 +52,11 @@ def world(**fields: Any) -> cmil.Config:
             vectors=one,
         ),
         "policy": heads.Config(network=two, std_low=0.1, std_of_state=True),
-        "discriminator": two,
+        "discriminator": cmil.DiscriminatorConfig(network=two),
         "critic": two,
-        "kl_weight": 0.1,
-        "length": 20,
-        "batch": 16,
-        "capacity": 20_000,
-        "model_lr": 1e-3,
-        "critic_lr": 1e-3,
-        "policy_lr": 3e-4,
+        "kl": cmil.KlConfig(weight=0.1),
+        "replay": cmil.ReplayConfig(capacity=20_000, length=20, batch=16),
+        "optimizer": cmil.OptimizerConfig(model_lr=1e-3, critic_lr=1e-3, policy_lr=3e-4),
     }
     return cmil.Config(**settings | fields)
 

@@ -47,7 +47,10 @@ def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
 def world() -> cmil.Config:
     """CMIL with eyes."""
     agent = pendulum.world(
-        kl_weight=1.0, model_lr=3e-3, pretrain_steps=500, updates_per_step=0.3
+        kl=cmil.KlConfig(),
+        optimizer=cmil.OptimizerConfig(model_lr=3e-3, critic_lr=1e-3, policy_lr=3e-4),
+        pretrain_steps=500,
+        updates_per_step=0.3,
     )
     model = dataclasses.replace(agent.model, pictures=TILES)
     return dataclasses.replace(agent, model=model)

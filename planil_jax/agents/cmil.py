@@ -1,50 +1,63 @@
-"""CMIL and V-MAIL: adversarial imitation inside the beliefs of a learned world model.
+"""CMIL and V-MAIL: adversarial imitation in the imagination of a learned world model.
 
-x = [h, z] are the features of a belief of the world model (models/rssm.py), l(x, a) a logit
-(high: expert), Q_1 and Q_2 critics with slow copies Q̄, π(a | x) a policy, u(x, a) how far K
-priors disagree about a step. A gradient step, on sequences of the replay and of the
+x = [h, z] are the features of a belief of the world model (models/rssm.py). The logit
+l(x, a) of the discriminator is high for the expert. Q_1 and Q_2 are critics and Q̄_1, Q̄_2
+their slow copies, π(a | x) is the policy, u(x, a) is the disagreement of K priors about a
+step, and sg stops gradients. One gradient step, on sequences of the replay and of the
 demonstrations:
 
-    1. model      min  E[½ ‖o_t - d(x_t)‖²] + w KL(q_t || p_t)
-                  with KL balance and free nats; from here on no gradient reaches x_t
-    2. imagine    H steps a_t ~ π(· | sg(x_t)) from every x_t there is, once for all below
-                  r_t = reward(l(x_t, a_t)) - α u(x_t, a_t)
-                  V_t = min_i Q_i(x_t, a_t)
-                  G_t = r_t + γ [(1 - λ) V_{t+1} + λ G_{t+1}],   G_H = V_H
-    3. policy     max  E mean_t γ^t [λ G_t + (1 - λ) V_t - η log π(a_t | x_t)]
-                       + c E_expert log π(a | x)
-                  by its gradient through model, logit and critics
-    4. logit      min  E_expert softplus(-l(x, a)) + E_imagined softplus(l(x, a)) + penalty
-    5. critics    min  E_imagined (Q_i(x_t, a_t) - Ḡ_t)² + E_recorded (Q_i(x_j, a_j) - y_j)²
-                  y_j = reward(l(x_j, a_j)) + γ [(1 - λ) V̄_{j+1} + λ Ḡ_{j+1}]
+    1. model          min  E[½ ‖o_t - d(x_t)‖²] + w KL(q_t || p_t)
+                      with KL balance and free nats; the steps below read sg(x_t)
+    2. imagination    H steps from every x_t of the batch,   a_t ~ π(· | sg(x_t))
+                      r_t = reward(l(x_t, a_t)) - α u(x_t, a_t)
+                      V_t = min_i Q_i(x_t, a_t)
+                      G_t = r_t + γ [(1 - λ) V_{t+1} + λ G_{t+1}],   G_H = V_H
+    3. policy         max  E mean_t γ^t [λ G_t + (1 - λ) V_t - η log π(a_t | x_t)]
+                           + c E_expert log π(a | x)
+                      its gradient passes through the model, the logit and the critics
+    4. discriminator  min  E_expert softplus(-l(x, a)) + E_imagined softplus(l(x, a))
+                           + weight · E[(‖∇l(x, a)‖ - norm)²]
+    5. critics        min  E_imagined (Q_i(x_t, a_t) - Ḡ_t)²
+                           + E_recorded (Q_i(x_j, a_j) - y_j)²
+                      y_j = reward(l(x_j, a_j)) + γ [(1 - λ) V̄_{j+1} + λ Ḡ_{j+1}]
 
-In (5) V̄ and Ḡ are of Q̄, and those of j + 1 are imagined from the belief that followed;
-where an episode ended with j there is none, and nothing is learned. V-MAIL is this with one
-prior and α = 0 (`vmail`).
+The recursion of G in (2) equals the mixture of n-step returns of CMIL, eq. 5. In (5) V̄ and
+Ḡ are those of Q̄; for j + 1 they start at the belief that follows the recorded step. A step
+that ends an episode has no such belief, and critics do not learn from it. V-MAIL is CMIL
+with one prior and α = 0 (`vmail`).
 
-The first round begins with `pretrain_steps` steps on demonstrations alone, and `bc_steps` more in
-which the policy clones. Acting takes along a belief and the action before.
+The first round begins with `pretrain_steps` gradient steps on demonstrations alone. After
+them come `bc_steps` more, in which the policy only clones. An agent that acts carries its
+belief and its previous action along.
 
 Source: Kolev et al. 2024, arXiv 2405.13193 (CMIL); Rafailov et al. 2021, arXiv 2107.08829
-(V-MAIL).
-Departures: V-MAIL too has CMIL's critics of actions, which learn from recorded steps also,
-where its paper has V; slow critics follow smoothly, where CMIL's are copied every 100
-steps; no weight decay. The first round is driven by the policy as it was made. The last
-observation of an episode is not held, and ends are not foreseen: the papers' tasks last a
-fixed time.
-Not followed, of the published code: V-MAIL's λ = 1 with a bootstrap of 0, its penalty on
-the gradient of the logit's *parameters*, and its V of a state later than its return (here λ
-= 0.95, a penalty on the gradient of the logit's inputs, and one index); CMIL's critics and
-discriminator made with the policy's optimiser, so that the discriminator's own rate is
-never used, its one critic of two drawn as a target (here the smaller), and D - 10 u as the
-reward (here l - α u, as in its paper).
+(V-MAIL); KL balance, Hafner et al. 2021, DreamerV2, arXiv 2010.02193, algorithm 2; penalty,
+Gulrajani et al. 2017, arXiv 1704.00028, eq. 3.
+Departures, by field, and what the papers or their code have:
+    conservatism, reward  r = l - α u, as in CMIL's paper; its code has D - 10 u, V-MAIL's D
+    td_lambda             0.95, and returns end in a value; V-MAIL's code has 1 and a value
+                          of 0, and fits V of a state to the return of the one before
+    critic                Q(x, a), also for V-MAIL, whose paper has V(x); targets take the
+                          smaller of both; CMIL's code takes one at random
+    target_rate           slow critics are a moving average; CMIL's code copies them every
+                          100 gradient steps
+    bc_coef               0; CMIL's code has 10
+    discriminator         gradient_penalty is on the slope of l by its inputs, V-MAIL's code
+                          takes the slope by the parameters of l; instance_noise is 0,
+                          CMIL's code has 2.5
+    exploration_noise     0; V-MAIL has 0.3
+    pretrain_steps        100; CMIL's code has 1000
+    optimizer             a rate for each network; CMIL's code uses the policy's for critics
+                          and discriminator; no weight decay, CMIL has 1e-6
+No field: the untrained policy acts in the first round. The last observation of an episode
+is not kept, and the model does not predict ends; the tasks of the papers last a fixed time.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -52,7 +65,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import actions, latent_planning
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -68,6 +81,7 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
+from planil_jax.config import Count, Natural, NonNegative, Positive, Share
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, returns, world_model
@@ -77,7 +91,7 @@ from planil_jax.models.rssm import Belief
 from planil_jax.nets import fit, heads, mlp, normalise
 from planil_jax.nets.normalise import Moments
 
-_KNOWN = 1000  # steps of demonstrations by which observations are first normalised
+_NORMALIZER_STEPS = 1000  # steps of demonstrations that first normalise observations
 
 
 def _elu(*hidden: int) -> mlp.Config:
@@ -85,65 +99,101 @@ def _elu(*hidden: int) -> mlp.Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KlConfig:
+    """The divergence of posterior and prior in the model's loss."""
+
+    weight: NonNegative = 1.0  # w, weight of the divergence
+    balance: Share = 0.8  # share of the divergence that trains the prior
+    free_nats: NonNegative = 1.0  # mean divergence that costs nothing, in nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The logit l(x, a), and the terms of its loss beside the cross-entropy."""
+
+    # layers of the logit
+    network: mlp.Config = field(default_factory=lambda: _elu(200, 200))
+    gradient_penalty: NonNegative = 1.0  # weight of the penalty on the logit's slope
+    gradient_norm: NonNegative = 1.0  # slope of the logit that costs nothing
+    instance_noise: NonNegative = 0.0  # deviation of noise on the features it learns from
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """What is kept, and what a gradient step draws."""
+
+    capacity: Count = 100_000  # steps of each environment that are kept
+    length: Count = 50  # L, steps of a sequence
+    batch: Count = 32  # sequences in a gradient step
+    expert_share: Share = 0.5  # share of them that are demonstrations
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam, one for each network."""
+
+    model_lr: NonNegative = 3e-4  # learning rate of the world model
+    discriminator_lr: NonNegative = 3e-4  # learning rate of the discriminator
+    critic_lr: NonNegative = 3e-4  # learning rate of the critics
+    policy_lr: NonNegative = 8e-5  # learning rate of the policy
+    max_grad_norm: Positive = 100.0  # global norm to which each gradient is clipped
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    model: rssm.Config = field(default_factory=rssm.Config)  # its heads are K
+    # world model; model.network.heads is K, the number of priors
+    model: rssm.Config = field(default_factory=rssm.Config)
+    kl: KlConfig = field(default_factory=KlConfig)
+    # policy of the features of a belief
     policy: heads.Config = field(
         default_factory=lambda: heads.Config(
             network=_elu(400, 400, 400), std_low=0.1, std_of_state=True
         )
     )
-    discriminator: mlp.Config = field(default_factory=lambda: _elu(200, 200))
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    # layers of each critic Q(x, a)
     critic: mlp.Config = field(default_factory=lambda: _elu(400, 400, 400))
-    conservatism: float = 1.0  # α, reward that a unit of disagreement costs
-    reward: str = "logit"  # a name of losses.adversarial.REWARDS
-    horizon: int = 15  # H, steps that are imagined
-    discount: float = 0.99  # γ
-    td_lambda: float = 0.95  # λ
-    entropy_coef: float = 1e-4  # η
-    cloning: float = 0.0  # c; the published code of CMIL has 10
-    kl_weight: float = 1.0  # w
-    kl_balance: float = 0.8  # share of it that the prior learns
-    free_nats: float = 1.0  # of the mean KL, below which it costs nothing
-    gradient_penalty: float = 1.0  # weight; of the logit's inputs
-    penalty_norm: float = 1.0  # the slope of l that costs nothing
-    instance_noise: float = 0.0  # on features that l learns from; CMIL's code has 2.5
-    exploration: float = 0.0  # deviation of noise on actions; V-MAIL has 0.3
-    pretrain_steps: int = (
-        100  # gradient steps on demonstrations alone; CMIL's code has 1000
-    )
-    bc_steps: int = 100  # and more in which the policy clones
-    updates_per_step: float = 0.2  # gradient steps for each environment step
-    length: int = 50  # L, steps of a sequence
-    batch: int = 32  # sequences in a gradient step
-    expert_share: float = 0.5  # of them, that are the expert's
-    capacity: int = 100_000  # steps of each environment that are kept
-    model_lr: float = 3e-4  # Adam
-    discriminator_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    policy_lr: float = 8e-5
-    target_rate: float = 0.02  # by which slow critics follow
-    max_grad_norm: float = 100.0
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    conservatism: NonNegative = 1.0  # α, reward lost for each unit of disagreement
+    # form of the reward of a logit, see losses.adversarial.REWARDS
+    reward: Literal["logit", "gail_pos", "gail_neg", "prob", "neg_prob"] = "logit"
+    horizon: Count = 15  # H, imagined steps
+    discount: Share = 0.99  # γ, discount factor of the returns
+    td_lambda: Share = 0.95  # λ of the λ-returns
+    entropy_coef: NonNegative = 1e-4  # η, weight of the policy's entropy
+    bc_coef: NonNegative = 0.0  # c, weight of cloning in the policy's loss
+    exploration_noise: NonNegative = 0.0  # deviation of noise on explored actions
+    pretrain_steps: Natural = 100  # first gradient steps, on demonstrations alone
+    bc_steps: Natural = 100  # gradient steps after those, in which the policy clones
+    updates_per_step: Positive = 0.2  # gradient steps for each environment step
+    target_rate: Share = 0.02  # τ, by which slow critics move to the critics at each step
 
 
 def vmail(config: Config | None = None) -> Config:
-    """V-MAIL: these settings with one prior, and no conservatism."""
+    """V-MAIL: these settings with one prior and no conservatism."""
     config = config or Config()
-    one = dataclasses.replace(config.model.network, heads=1)
-    model = dataclasses.replace(config.model, network=one)
+    network = dataclasses.replace(config.model.network, heads=1)
+    model = dataclasses.replace(config.model, network=network)
     return dataclasses.replace(config, model=model, conservatism=0.0)
 
 
 def NEEDS(config: Config) -> Needs:  # noqa: N802
-    """Demonstrations of whole observations with actions, in sequences of L steps."""
-    return Needs(actions=True, full_observations=True, pixels=True, sequence=config.length)
+    """Demonstrations of full observations with actions, in sequences of L steps."""
+    return Needs(
+        actions=True, full_observations=True, pixels=True, sequence=config.replay.length
+    )
+
+
+# ----------------------------------------------------------------------------- what changes
 
 
 @struct.dataclass
 class Carry:
-    """What acting takes along."""
+    """What acting carries from step to step."""
 
     belief: Belief
-    action: jax.Array  # [U] the last, in [-1, 1]
+    action: jax.Array  # [U] the previous action, in [-1, 1]
 
 
 @struct.dataclass
@@ -161,231 +211,600 @@ class State:
     model: Fit
     discriminator: Fit
     critics: Fit  # [2]
-    slow: Params  # [2] Q̄
+    target_critics: Params  # [2] Q̄
     policy: Fit
-    ended: jax.Array  # [E] bool, whether an episode ended with the last step
-    replay: replay.Replay | None  # None within a loop that does not change it
+    ended: jax.Array  # [E] bool, whether the previous step ended an episode
+    replay: replay.Replay | None  # None inside the loop of gradient steps
 
 
-@struct.dataclass
-class Sequences:
-    """Consecutive steps, the expert's at the front of B; actions in [-1, 1]."""
+class Optimizers(NamedTuple):
+    """One for each network; named as the fields of State."""
 
-    obs: jax.Array  # [L, B, O], or frames [L, B, H, W, 3]
-    action: jax.Array  # [L, B, U] that was taken there
-    first: jax.Array  # [L, B] bool, whether an episode, or the sequence, begins there
-
-
-@struct.dataclass
-class Rollout:
-    """What was imagined from every step `[L, B]` of some sequences."""
-
-    features: jax.Array  # [H + 1, L, B, F]
-    action: jax.Array  # [H + 1, L, B, U] in [-1, 1]
-    reward: jax.Array  # [H, L, B]
+    model: fit.Optimizer
+    discriminator: fit.Optimizer
+    critics: fit.Optimizer
+    policy: fit.Optimizer
 
 
 class Components(NamedTuple):
-    """What the agent is made of."""
+    """Networks, optimisers and transforms, made once from task and config."""
 
+    task: Task
+    config: Config
+    scaling: actions.Scaling
     model: rssm.Rssm
     policy: heads.Policy  # of features [.., F], for actions in [-1, 1]
-    judge: Network  # (params, features [.., F], action [.., U]) -> [..]
+    discriminator: Network  # (params, features [.., F], action [.., U]) -> logit [..]
     critics: Network  # (params [2], features [.., F], action [.., U]) -> [2, ..]
-    experts: int  # sequences of a batch that are the expert's
-    frame: Callable[[jax.Array], jax.Array]  # of what is seen, the part that is new
-    look: Callable[[Moments, jax.Array], jax.Array]  # (moments, that) -> what is encoded
-    unit: Callable[[jax.Array], jax.Array]  # action [.., U] to [-1, 1]
-    full: Callable[[jax.Array], jax.Array]  # and back
-    model_fit: fit.Optimizer
-    discriminator_fit: fit.Optimizer
-    critic_fit: fit.Optimizer
-    policy_fit: fit.Optimizer
+    optimizers: Optimizers
 
 
-def make(task: Task, config: Config) -> Agent:
-    """CMIL in an environment of this spec.
+def make_components(task: Task, config: Config) -> Components:
+    """Networks of the sizes of a task, and their optimisers.
 
     Raises:
-      UsageError: a setting is unknown or does not fit, or pictures are of another size.
+      UsageError: pictures are not of 64 × 64 pixels.
     """
-    spec = task.spec
-    _check(spec, config)
-    parts = make_parts(spec, config)
-    model, policy = parts.model, parts.policy
+    spec, network, rates = task.spec, config.model.network, config.optimizer
+    action_size, feature_size = spec.action_size, network.deter + network.stoch
+    critic = mlp.make_scalar(config.critic, (feature_size, action_size))
+    bounds = (-1.0,) * action_size, (1.0,) * action_size
 
-    def carry() -> Carry:
-        return Carry(model.start(), jnp.zeros((spec.action_size,), jnp.float32))
-
-    def act(
-        params: InferenceParams,
-        carry: Carry,
-        state: EnvState,
-        key: jax.Array,
-        explore: bool,
-    ):
-        belief_key, action_key, noise_key = jax.random.split(key, 3)
-        seen = parts.look(params.moments, parts.frame(state.obs))
-        observed = model.observe_step(
-            params.model,
-            carry.belief,
-            carry.action,
-            model.encode(params.model, seen),
-            jnp.zeros((), bool),  # a fresh carry says the same
-            jnp.zeros((), jnp.int32),
-            belief_key if explore else None,
-        )
-        chosen = policy.apply(params.policy, model.features(observed.belief))
-        action = policy.mode(chosen)
-        if explore:
-            noise = config.exploration * jax.random.normal(noise_key, action.shape)
-            action = jnp.clip(policy.sample(chosen, action_key)[0] + noise, -1.0, 1.0)
-        return parts.full(action), Carry(observed.belief, action)
-
-    # ---------------------------------------------------------------------------- learning
-
-    def init(key: jax.Array) -> State:
-        model_key, judge_key, critic_key, policy_key = jax.random.split(key, 4)
-        fitted = parts.model_fit.init(model.init(model_key))
-        actor = parts.policy_fit.init(policy.init(policy_key))
-        critics = parts.critics.init(critic_key)
-        obs = jnp.zeros((max(spec.observation_size, 1),), jnp.float32)
-        frame = jnp.zeros(spec.frame, jnp.uint8) if spec.image else obs
-        step = {
-            "obs": frame,
-            "action": jnp.zeros((spec.action_size,), jnp.float32),
-            "first": jnp.zeros((), bool),
-        }
-        return State(
-            params=InferenceParams(fitted.params, actor.params, normalise.init(obs.size)),
-            model=fitted,
-            discriminator=parts.discriminator_fit.init(parts.judge.init(judge_key)),
-            critics=parts.critic_fit.init(critics),
-            slow=critics,
-            policy=actor,
-            ended=jnp.ones((task.num_envs,), bool),
-            replay=replay.init(step, config.capacity, task.num_envs),
-        )
-
-    def update(
-        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
-    ) -> tuple[State, Metrics]:
-        _require_length(config, demos)
-        assert state.replay is not None
-        known_key, key = jax.random.split(key)
-        held = replay.insert(state.replay, remembered(parts, state.ended, rollout))
-        moments = state.params.moments
-        if not spec.image:
-            moments = update_normalizer(moments, rollout, demos, known_key, round_)
-        draw = functools.partial(sequences, config, parts, held, demos)
-        start = jnp.where(round_ == 0, config.pretrain_steps + config.bc_steps, 0)
-
-        def improve(running, key: jax.Array):
-            slim, done = running  # gradient steps of this round
-            draw_key, key = jax.random.split(key)
-            batch = draw(draw_key, demos_only=done < start)
-            cloning = (done >= config.pretrain_steps) & (done < start)
-            slim, metrics = learn(config, parts, slim, batch, cloning, key)
-            return (slim, done + 1), metrics
-
-        slim = dataclasses.replace(
-            state,
-            params=dataclasses.replace(state.params, moments=moments),
-            ended=(rollout.terminal | rollout.truncated)[-1],
-            replay=None,
-        )
-        count = max(round(config.updates_per_step * rollout.reward.size), 1) + start
-        (slim, _), metrics = latent_planning.fori_mean(
-            improve, (slim, jnp.zeros((), jnp.int32)), key, count
-        )
-        acting = InferenceParams(slim.model.params, slim.policy.params, moments)
-        return dataclasses.replace(slim, params=acting, replay=held), metrics
-
-    return Agent(init=init, carry=carry, act=act, update=update)
-
-
-def make_parts(spec: EnvSpec, config: Config) -> Components:
-    units, size = spec.action_size, config.model.network.deter + config.model.network.stoch
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    critic = mlp.make_scalar(config.critic, (size, units))
-    shown = spec.frame or spec.observation_size
-
-    def fitter(rate: float) -> fit.Optimizer:
-        clip = optax.clip_by_global_norm(config.max_grad_norm)
-        return fit.make(optax.chain(clip, optax.adam(rate, eps=1e-5)))
-
-    def read(moments: Moments, obs: jax.Array) -> jax.Array:
-        return obs if spec.image else normalise.apply(moments, obs)
-
-    def full(unit: jax.Array) -> jax.Array:
-        return jnp.clip(low + (high - low) * (unit + 1) / 2, low, high)
+    def adam(learning_rate: float) -> fit.Optimizer:
+        clip = optax.clip_by_global_norm(rates.max_grad_norm)
+        return fit.make(optax.chain(clip, optax.adam(learning_rate, eps=1e-5)))
 
     return Components(
-        model=rssm.make(config.model, shown, units),
-        policy=heads.make(config.policy, (size,), (-1.0,) * units, (1.0,) * units),
-        judge=mlp.make_scalar(config.discriminator, (size, units)),
+        task=task,
+        config=config,
+        scaling=actions.make_scaling(spec),
+        model=rssm.make(config.model, spec.frame or spec.observation_size, action_size),
+        policy=heads.make(config.policy, (feature_size,), *bounds),
+        discriminator=mlp.make_scalar(
+            config.discriminator.network, (feature_size, action_size)
+        ),
         critics=Network(
             init=lambda key: jax.vmap(critic.init)(jax.random.split(key)),
             apply=jax.vmap(critic.apply, (0, None, None)),
         ),
-        experts=round(config.expert_share * config.batch),
-        frame=lambda obs: obs[..., -3:] if spec.image else obs,
-        look=read,
-        unit=lambda action: (2 * action - low - high) / (high - low),
-        full=full,
-        model_fit=fitter(config.model_lr),
-        discriminator_fit=fitter(config.discriminator_lr),
-        critic_fit=fitter(config.critic_lr),
-        policy_fit=fitter(config.policy_lr),
+        optimizers=Optimizers(
+            model=adam(rates.model_lr),
+            discriminator=adam(rates.discriminator_lr),
+            critics=adam(rates.critic_lr),
+            policy=adam(rates.policy_lr),
+        ),
     )
 
 
-# ------------------------------------------------------------------------------- sequences
+def newest_frame(components: Components, obs: jax.Array) -> jax.Array:
+    """The last frame of a stack of pictures; a vector as it is."""
+    return obs[..., -3:] if components.task.spec.image else obs
 
 
-def remembered(
-    parts: Components, ended: jax.Array, rollout: Transition
-) -> dict[str, jax.Array]:
-    """What the replay holds of a rollout `[T, E]`.
+def preprocess(components: Components, moments: Moments, obs: jax.Array) -> jax.Array:
+    """What the model encodes: normalised vectors, or frames as they are."""
+    return obs if components.task.spec.image else normalise.apply(moments, obs)
+
+
+# ---------------------------------------------------------------- (1) the loss of the model
+
+
+@struct.dataclass
+class Sequences:
+    """Consecutive steps. The expert's are at the front of B."""
+
+    obs: jax.Array  # [L, B, O], or frames [L, B, H, W, 3]
+    action: jax.Array  # [L, B, U] taken there, in [-1, 1]
+    first: jax.Array  # [L, B] bool, whether an episode, or the sequence, begins there
+
+
+def model_loss(
+    components: Components, params: Params, batch: Sequences, key: jax.Array
+) -> tuple[jax.Array, tuple[Belief, Metrics]]:
+    """(1) Error of reconstruction and divergence from the prior, of preprocessed sequences.
+
+    The negative variational bound on the log-likelihood, less a constant: the training
+    objective of Hafner et al. 2019, PlaNet, arXiv 1811.04551.
+
+    Returns:
+      The loss `[]`, beliefs `[L, B]`, and metrics.
+    """
+    model, config = components.model, components.config.kl
+    encoded = model.encode(params, batch.obs)
+    inputs = rssm.Inputs(_previous(batch.action), encoded, batch.first)
+    observed = model.observe(params, inputs, key)
+    error = jnp.mean(model.error(params, model.features(observed.belief), batch.obs))
+    posterior = observed.posterior.mean, observed.posterior.std
+    prior = observed.prior.mean, observed.prior.std
+    divergence = world_model.balanced_kl(posterior, prior, config.balance, config.free_nats)
+    loss = error + config.weight * divergence
+    metrics = {
+        "model/loss": loss,
+        "model/error": error,
+        "model/divergence": jnp.mean(world_model.kl(*posterior, *prior)),
+    }
+    return loss, (observed.belief, metrics)
+
+
+def _previous(action: jax.Array) -> jax.Array:
+    """The action before each step `[L, .., U]`, 0 before the first."""
+    return jnp.concatenate([jnp.zeros_like(action[:1]), action[:-1]])
+
+
+# -------------------------------------------------------------------------- (2) imagination
+
+
+@struct.dataclass
+class Pairs:
+    """Features of beliefs, and the actions taken there."""
+
+    features: jax.Array  # [.., F]
+    action: jax.Array  # [.., U] in [-1, 1]
+
+
+@struct.dataclass
+class Critique:
+    """Parameters of what judges a policy: model, discriminator and critics."""
+
+    model: Params
+    discriminator: Params
+    critics: Params  # [2]
+
+
+@struct.dataclass
+class Imagination:
+    """Steps under the policy from each belief `[L, B]` of a batch."""
+
+    steps: Pairs  # [H + 1, L, B]
+    log_prob: jax.Array  # [H + 1, L, B] of the actions
+    reward: jax.Array  # [H, L, B]
+    disagreement: jax.Array  # [H, L, B] u
+
+
+def imagine(
+    components: Components,
+    policy: Params,
+    critique: Critique,
+    beliefs: Belief,
+    key: jax.Array,
+) -> Imagination:
+    """(2) H steps of the policy in the model, and their conservative rewards.
+
+    r_t = reward(l(x_t, a_t)) - α u(x_t, a_t)
+    """
+
+    def act(features: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        distribution = components.policy.apply(policy, jax.lax.stop_gradient(features))
+        return components.policy.sample(distribution, key)
+
+    model, config = components.model, components.config
+    imagined = model.imagine(critique.model, beliefs, act, config.horizon, key)
+    steps = Pairs(model.features(imagined.belief), imagined.action)
+    reward = reward_of(components, critique.discriminator, _before_last(steps))
+    # The priors predict from the memory after a step.
+    disagreement = model.disagreement_at(critique.model, imagined.belief.deter[1:])
+    reward = reward - config.conservatism * disagreement
+    return Imagination(steps, imagined.aux, reward, disagreement)
+
+
+def _before_last(pairs: Pairs) -> Pairs:
+    """The first H of H + 1 steps."""
+    return jax.tree.map(lambda leaf: leaf[:-1], pairs)
+
+
+def reward_of(components: Components, discriminator: Params, pairs: Pairs) -> jax.Array:
+    """reward(l(x, a)), `[..]`."""
+    logits = components.discriminator.apply(discriminator, pairs.features, pairs.action)
+    return adversarial.reward_of(components.config.reward)(logits)
+
+
+def value_of(components: Components, critics: Params, pairs: Pairs) -> jax.Array:
+    """V = min_i Q_i(x, a), `[..]`."""
+    return jnp.min(components.critics.apply(critics, pairs.features, pairs.action), axis=0)
+
+
+def lambda_returns(config: Config, reward: jax.Array, values: jax.Array) -> jax.Array:
+    """G_t of rewards `[H, ..]` and values `[H + 1, ..]`, `[H, ..]`; CMIL, eq. 5."""
+    chex.assert_equal_shape([reward, values[1:]])
+    rows = reward.reshape(reward.shape[0], -1)  # [H, N]
+    next_values = values[1:].reshape(rows.shape)
+    discounts = jnp.full(rows.shape[:1], config.discount, jnp.float32)
+    cut = jnp.zeros(rows.shape[:1], bool)
+    batched = jax.vmap(returns.lambda_returns, (1, 1, None, None, None), 1)
+    return batched(rows, next_values, discounts, cut, config.td_lambda).reshape(
+        reward.shape
+    )
+
+
+# --------------------------------------------------------------- (3) the loss of the policy
+
+
+@struct.dataclass
+class PolicyBatch:
+    """Where imagination starts, what judges it, and what to clone."""
+
+    beliefs: Belief  # [L, B]
+    critique: Critique
+    expert: Pairs  # [L, N]
+    cloning: jax.Array  # [] bool, whether the policy only clones
+
+
+def policy_loss(
+    components: Components, params: Params, batch: PolicyBatch, key: jax.Array
+) -> tuple[jax.Array, tuple[Imagination, Metrics]]:
+    """(3) The negative return and entropy of imagined steps, and cloning of the expert.
+
+    -E mean_t γ^t [λ G_t + (1 - λ) V_t - η log π(a_t | x_t)] - c E_expert log π(a | x)
+
+    Returns:
+      The loss `[]`, the imagined steps without a gradient, and metrics.
+    """
+    config = components.config
+    imagined = imagine(components, params, batch.critique, batch.beliefs, key)
+    log_prob = imagined.log_prob[:-1]
+    values = value_of(components, batch.critique.critics, imagined.steps)
+    targets = lambda_returns(config, imagined.reward, values)  # [H, L, B]
+    gain = config.td_lambda * targets + (1 - config.td_lambda) * values[:-1]
+    gain = gain - config.entropy_coef * log_prob
+    weights = config.discount ** jnp.arange(config.horizon, dtype=jnp.float32)
+    loss = -jnp.mean(weights[:, None, None] * gain)
+    unlikelihood = bc_loss(components, params, batch.expert)
+    loss = jnp.where(batch.cloning, unlikelihood, loss + config.bc_coef * unlikelihood)
+    metrics = {
+        "policy/loss": loss,
+        "policy/entropy": -jnp.mean(log_prob),
+        "policy/likelihood": -unlikelihood,
+        "imagined/reward": jnp.mean(imagined.reward),
+        "imagined/value": jnp.mean(values),
+        "imagined/disagreement": jnp.mean(imagined.disagreement),
+    }
+    return loss, (jax.lax.stop_gradient(imagined), metrics)
+
+
+def bc_loss(components: Components, params: Params, expert: Pairs) -> jax.Array:
+    """-E_expert log π(a | x), `[]`."""
+    distribution = components.policy.apply(params, expert.features)
+    log_prob = components.policy.log_prob(distribution, expert.action)
+    return policy_losses.cloning_likelihood(log_prob.reshape(-1))
+
+
+# -------------------------------------------------------- (4) the loss of the discriminator
+
+
+@struct.dataclass
+class DiscriminatorBatch:
+    expert: Pairs  # [L, N]
+    imagined: Pairs  # [H, L, B]
+
+
+def discriminator_loss(
+    components: Components, params: Params, batch: DiscriminatorBatch, key: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """(4) Cross-entropy of both classes, and the penalty on the slope between them.
+
+    Ho & Ermon 2016, GAIL, arXiv 1606.03476, eq. 15; Gulrajani et al. 2017, eq. 3.
+    """
+    config = components.config.discriminator
+    expert_key, imagined_key, index_key, penalty_key = jax.random.split(key, 4)
+
+    def logit(pairs: Pairs) -> jax.Array:
+        return components.discriminator.apply(params, pairs.features, pairs.action)
+
+    expert = _noisy_rows(batch.expert, config.instance_noise, expert_key)
+    imagined = _noisy_rows(batch.imagined, config.instance_noise, imagined_key)
+    loss, metrics = adversarial.discrimination(logit(expert), logit(imagined))
+    index = jax.random.randint(
+        index_key, expert.action.shape[:1], 0, imagined.action.shape[0]
+    )
+    partners = jax.tree.map(lambda leaf: leaf[index], imagined)
+    penalty = adversarial.gradient_penalty(
+        logit, expert, partners, penalty_key, config.gradient_norm
+    )
+    metrics |= {"discriminator/penalty": penalty}
+    return loss + config.gradient_penalty * penalty, metrics
+
+
+def _noisy_rows(pairs: Pairs, std: float, key: jax.Array) -> Pairs:
+    """All pairs in one row `[N]`, with noise on their features."""
+    features = pairs.features + std * jax.random.normal(key, pairs.features.shape)
+    noisy = Pairs(features, pairs.action)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), noisy)
+
+
+# -------------------------------------------------------------- (5) the loss of the critics
+
+
+@struct.dataclass
+class CriticBatch:
+    """Recorded steps `[L, B]`, and what is imagined from their beliefs."""
+
+    imagined: Imagination  # [H + 1, L, B]
+    recorded: Pairs  # [L, B]
+    reward: jax.Array  # [L, B] of the recorded steps
+    first: jax.Array  # [L, B] bool, whether an episode begins there
+
+
+@struct.dataclass
+class CriticTargets:
+    imagined: jax.Array  # [H, L, B] Ḡ_t
+    recorded: jax.Array  # [L - 1, B] y_j
+    valid: jax.Array  # [L - 1, B] bool, whether step j + 1 is of the same episode
+
+
+def critic_targets(
+    components: Components, target_critics: Params, batch: CriticBatch
+) -> CriticTargets:
+    """Ḡ_t and y_j = r_j + γ [(1 - λ) V̄_{j+1} + λ Ḡ_{j+1}] of the slow critics."""
+    config, imagined = components.config, batch.imagined
+    chex.assert_equal_shape([batch.reward, imagined.reward[0], batch.first])
+    values = value_of(components, target_critics, imagined.steps)  # [H + 1, L, B]
+    targets = lambda_returns(config, imagined.reward, values)  # [H, L, B]
+    mixed = (1 - config.td_lambda) * values[0] + config.td_lambda * targets[0]  # [L, B]
+    recorded = batch.reward[:-1] + config.discount * mixed[1:]
+    return CriticTargets(imagined=targets, recorded=recorded, valid=~batch.first[1:])
+
+
+def critic_loss(
+    components: Components, params: Params, batch: CriticBatch, targets: CriticTargets
+) -> tuple[jax.Array, Metrics]:
+    """(5) Squared errors of both critics, of imagined and of recorded steps."""
+    steps, recorded = batch.imagined.steps, batch.recorded
+    critics = components.critics.apply
+    values = critics(params, steps.features[:-1], steps.action[:-1])  # [2, H, L, B]
+    imagined_loss = jnp.sum(jnp.mean((values - targets.imagined) ** 2, axis=(1, 2, 3)))
+    values = critics(params, recorded.features[:-1], recorded.action[:-1])  # [2, L - 1, B]
+    errors = jnp.sum((values - targets.recorded) ** 2, axis=0)
+    valid = targets.valid
+    recorded_loss = jnp.sum(valid * errors) / jnp.maximum(jnp.sum(valid), 1)
+    return imagined_loss + recorded_loss, {
+        "critic/imagined_loss": imagined_loss,
+        "critic/recorded_loss": recorded_loss,
+    }
+
+
+# ----------------------------------------------------------------------------------- acting
+
+
+def initial_carry(components: Components) -> Carry:
+    """The carry of a fresh episode."""
+    action = jnp.zeros((components.task.spec.action_size,), jnp.float32)
+    return Carry(components.model.start(), action)
+
+
+def act(
+    components: Components,
+    params: InferenceParams,
+    carry: Carry,
+    state: EnvState,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[jax.Array, Carry]:
+    """The policy's action in the belief of all observations so far.
+
+    It explores by samples of latent and action, and by noise; else both are modes.
+    """
+    belief_key, action_key, noise_key = jax.random.split(key, 3)
+    belief = filter_step(
+        components, params, carry, state.obs, belief_key if explore else None
+    )
+    features = components.model.features(belief)
+    distribution = components.policy.apply(params.policy, features)
+    action = actions.from_distribution(components.policy, distribution, action_key, explore)
+    if explore:
+        noise = jax.random.normal(noise_key, action.shape)
+        action = action + components.config.exploration_noise * noise
+        action = jnp.clip(action, -1.0, 1.0)
+    spec = components.task.spec
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+    # Rounding alone could exceed the bounds.
+    scaled = jnp.clip(components.scaling.from_unit_interval(action), low, high)
+    return scaled, Carry(belief, action)
+
+
+def filter_step(
+    components: Components,
+    params: InferenceParams,
+    carry: Carry,
+    obs: jax.Array,
+    key: jax.Array | None,
+) -> Belief:
+    """The belief after one more observation, of the posterior's mean without a key."""
+    obs = preprocess(components, params.moments, newest_frame(components, obs))
+    inputs = rssm.Inputs(
+        action=carry.action,
+        encoded=components.model.encode(params.model, obs),
+        first=jnp.zeros((), bool),  # a fresh carry holds zeros already
+    )
+    head = jnp.zeros((), jnp.int32)  # of the prior, which is not read
+    observed = components.model.observe_step(params.model, carry.belief, inputs, head, key)
+    return observed.belief
+
+
+# --------------------------------------------------------------------------------- learning
+
+
+def init(components: Components, key: jax.Array) -> State:
+    """Fresh networks and an empty replay."""
+    spec, optimizers = components.task.spec, components.optimizers
+    model_key, discriminator_key, critic_key, policy_key = jax.random.split(key, 4)
+    model = optimizers.model.init(components.model.init(model_key))
+    policy = optimizers.policy.init(components.policy.init(policy_key))
+    discriminator = components.discriminator.init(discriminator_key)
+    critics = components.critics.init(critic_key)
+    vector = jnp.zeros((max(spec.observation_size, 1),), jnp.float32)
+    step = {
+        "obs": jnp.zeros(spec.frame, jnp.uint8) if spec.image else vector,
+        "action": jnp.zeros((spec.action_size,), jnp.float32),
+        "first": jnp.zeros((), bool),
+    }
+    num_envs = components.task.num_envs
+    return State(
+        params=InferenceParams(model.params, policy.params, normalise.init(vector.size)),
+        model=model,
+        discriminator=optimizers.discriminator.init(discriminator),
+        critics=optimizers.critics.init(critics),
+        target_critics=critics,
+        policy=policy,
+        ended=jnp.ones((num_envs,), bool),
+        replay=replay.init(step, components.config.replay.capacity, num_envs),
+    )
+
+
+def update(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    demos: Demonstrations,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[State, Metrics]:
+    """Inserts a rollout `[T, E]`, then takes the gradient steps of its round."""
+    config = components.config
+    _require_length(config, demos)
+    assert state.replay is not None
+    moments_key, key = jax.random.split(key)
+    buffer = replay.insert(state.replay, replay_steps(components, state.ended, rollout))
+    moments = state.params.moments
+    if not components.task.spec.image:
+        moments = update_normalizer(moments, rollout, demos, moments_key, round_)
+    # The first round takes these steps in addition.
+    warmup = jnp.where(round_ == 0, config.pretrain_steps + config.bc_steps, 0)
+
+    def improve(state_and_step, key: jax.Array):
+        state, step = state_and_step
+        batch_key, key = jax.random.split(key)
+        batch = sample_batch(components, buffer, demos, batch_key, step < warmup)
+        cloning = (step >= config.pretrain_steps) & (step < warmup)
+        state, metrics = learn(components, state, batch, cloning, key)
+        return (state, step + 1), metrics
+
+    state = dataclasses.replace(
+        state,
+        params=dataclasses.replace(state.params, moments=moments),
+        ended=(rollout.terminal | rollout.truncated)[-1],
+        replay=None,
+    )
+    count = max(round(config.updates_per_step * rollout.reward.size), 1) + warmup
+    start = state, jnp.zeros((), jnp.int32)
+    (state, _), metrics = latent_planning.fori_mean(improve, start, key, count)
+    params = InferenceParams(state.model.params, state.policy.params, moments)
+    return dataclasses.replace(state, params=params, replay=buffer), metrics
+
+
+def learn(
+    components: Components,
+    state: State,
+    batch: Sequences,
+    cloning: jax.Array,
+    key: jax.Array,
+) -> tuple[State, Metrics]:
+    """One gradient step of all networks, (1) to (5), on one batch and one imagination.
 
     Args:
-      ended: `[E]` bool, whether an episode ended with the step before it.
+      cloning: `[]` bool, whether the policy only clones.
+    """
+    config, step = components.config, functools.partial(_gradient_step, components)
+    model_key, policy_key, discriminator_key = jax.random.split(key, 3)
+    obs = preprocess(components, state.params.moments, batch.obs)
+    batch = dataclasses.replace(batch, obs=obs)
+    model, (beliefs, metrics), _ = step(model_loss, "model", state, batch, model_key)
+
+    beliefs = jax.lax.stop_gradient(beliefs)
+    recorded = Pairs(components.model.features(beliefs), batch.action)  # [L, B]
+    expert = jax.tree.map(lambda leaf: leaf[:, : _expert_count(config)], recorded)
+    critique = Critique(model.params, state.discriminator.params, state.critics.params)
+    starts = PolicyBatch(beliefs, critique, expert, cloning)
+    policy, (imagined, found), norm = step(policy_loss, "policy", state, starts, policy_key)
+    metrics |= found | {"policy/gradient_norm": norm}
+
+    classes = DiscriminatorBatch(expert, _before_last(imagined.steps))
+    discriminator, found, _ = step(
+        discriminator_loss, "discriminator", state, classes, discriminator_key
+    )
+    metrics |= found
+
+    reward = reward_of(components, state.discriminator.params, recorded)
+    steps = CriticBatch(imagined, recorded, reward, batch.first)
+    targets = critic_targets(components, state.target_critics, steps)
+    critics, found, _ = step(critic_loss, "critics", state, steps, targets)
+    state = dataclasses.replace(
+        state,
+        model=model,
+        discriminator=discriminator,
+        critics=critics,
+        target_critics=fit.polyak(state.target_critics, critics.params, config.target_rate),
+        policy=policy,
+    )
+    return state, metrics | found
+
+
+def _gradient_step(
+    components: Components, loss_fn: Callable, name: str, state: State, *args: Any
+) -> tuple[Fit, Any, jax.Array]:
+    """A step down a loss of the network of this name; the loss's aux; the norm."""
+    fitted: Fit = getattr(state, name)
+    optimizer: fit.Optimizer = getattr(components.optimizers, name)
+    loss_fn = functools.partial(loss_fn, components)
+    gradients, aux = jax.grad(loss_fn, has_aux=True)(fitted.params, *args)
+    return optimizer.step(fitted, gradients), aux, optax.tree.norm(gradients)
+
+
+# -------------------------------------------------------------------------------- sequences
+
+
+def replay_steps(
+    components: Components, ended: jax.Array, rollout: Transition
+) -> dict[str, jax.Array]:
+    """What the replay keeps of a rollout `[T, E]`.
+
+    Args:
+      ended: `[E]` bool, whether the step before the rollout ended an episode.
     """
     ends = rollout.terminal | rollout.truncated
     return {
-        "obs": parts.frame(rollout.obs),
-        "action": parts.unit(rollout.action),
+        "obs": newest_frame(components, rollout.obs),
+        "action": components.scaling.to_unit_interval(rollout.action),
         "first": jnp.concatenate([ended[None], ends[:-1]]),
     }
 
 
-def sequences(
-    config: Config,
-    parts: Components,
-    held: replay.Replay,
+def sample_batch(
+    components: Components,
+    buffer: replay.Replay,
     demos: Demonstrations,
     key: jax.Array,
     demos_only: jax.Array,
 ) -> Sequences:
-    """A batch; of demonstrations alone if told to, or while there is too little else."""
-    expert_key, own_key = jax.random.split(key)
-    obs, actions, _ = demonstrations.sample_sequences(
+    """Sequences of demonstrations and of the replay.
+
+    All are demonstrations where `demos_only` is true, or while the replay holds less than
+    one sequence.
+    """
+    config = components.config.replay
+    count = _expert_count(components.config)
+    expert_key, learner_key = jax.random.split(key)
+    obs, action, _ = demonstrations.sample_sequences(
         demos, expert_key, config.batch, config.length
     )
-    assert actions is not None  # needs_actions
-    first = jnp.zeros(actions.shape[:2], bool)
-    expert = Sequences(obs[:-1], parts.unit(actions), first)
-    count = config.batch - parts.experts
-    drawn = replay.sample_windows(held, own_key, count, config.length)
-    own = Sequences(drawn["obs"], drawn["action"], drawn["first"])
-    demos_only = demos_only | (held.size < config.length)
+    assert action is not None  # NEEDS.actions
+    first = jnp.zeros(action.shape[:2], bool)
+    expert = Sequences(obs[:-1], components.scaling.to_unit_interval(action), first)
+    learner_count = config.batch - count
+    steps = replay.sample_windows(buffer, learner_key, learner_count, config.length)
+    learner = Sequences(steps["obs"], steps["action"], steps["first"])
+    demos_only = demos_only | (buffer.size < config.length)
 
-    def choose(theirs: jax.Array, ours: jax.Array) -> jax.Array:
-        front, rest = theirs[:, : parts.experts], theirs[:, parts.experts :]
-        return jnp.concatenate([front, jnp.where(demos_only, rest, ours)], axis=1)
+    def join(expert: jax.Array, learner: jax.Array) -> jax.Array:
+        rest = jnp.where(demos_only, expert[:, count:], learner)
+        return jnp.concatenate([expert[:, :count], rest], axis=1)
 
-    both = jax.tree.map(choose, expert, own)
-    return dataclasses.replace(both, first=both.first.at[0].set(True))
+    batch = jax.tree.map(join, expert, learner)
+    return dataclasses.replace(batch, first=batch.first.at[0].set(True))
+
+
+def _expert_count(config: Config) -> int:
+    """How many sequences at the front of a batch are the expert's."""
+    return round(config.replay.expert_share * config.replay.batch)
 
 
 def update_normalizer(
@@ -395,367 +814,125 @@ def update_normalizer(
     key: jax.Array,
     round_: jax.Array,
 ) -> Moments:
-    """Of a rollout too; in the first round of the demonstrations as well."""
-    obs = demonstrations.sample(demos, key, _KNOWN)[0]
-    begun = normalise.update(moments, obs)
-    moments = jax.tree.map(lambda a, b: jnp.where(round_ == 0, a, b), begun, moments)
+    """Moments with those of a rollout; in the first round with the demonstrations' too."""
+    obs = demonstrations.sample(demos, key, _NORMALIZER_STEPS)[0]
+    with_demos = normalise.update(moments, obs)
+    moments = jax.tree.map(
+        lambda new, old: jnp.where(round_ == 0, new, old), with_demos, moments
+    )
     return normalise.update(moments, rollout.obs)
 
 
-# ---------------------------------------------------------------------- one gradient step
+# ----------------------------------------------------------------------------------- agents
 
 
-def learn(
-    config: Config,
-    parts: Components,
-    state: State,
-    batch: Sequences,
-    cloning: jax.Array,
-    key: jax.Array,
-) -> tuple[State, Metrics]:
-    """All parts, on one batch and on what is imagined from it once.
+def make(task: Task, config: Config) -> Agent:
+    """CMIL for a task.
 
-    Args:
-      cloning: `[]` bool, whether the policy clones, and does nothing else.
+    Raises:
+      UsageError: settings do not go together, or pictures are of another size.
     """
-    model_key, policy_key, judge_key = jax.random.split(key, 3)
-    beliefs, gradients, told = _model_gradients(config, parts, state, batch, model_key)
-    model = parts.model_fit.step(state.model, gradients)
-    features = parts.model.features(beliefs)  # [L, B, F]
-
-    of_policy = functools.partial(policy_loss, config, parts)
-    gradients, (rollout, metrics) = jax.grad(of_policy, has_aux=True)(
-        state.policy.params,
-        model.params,
-        state.discriminator.params,
-        state.critics.params,
-        beliefs,
-        batch.action,
-        cloning,
-        policy_key,
+    _check(task.spec, config)
+    components = make_components(task, config)
+    return Agent(
+        init=functools.partial(init, components),
+        carry=functools.partial(initial_carry, components),
+        act=functools.partial(act, components),
+        update=functools.partial(update, components),
     )
-    policy = parts.policy_fit.step(state.policy, gradients)
-    told |= metrics | {"policy/gradient_norm": optax.tree.norm(gradients)}
-
-    expert = features[:, : parts.experts], batch.action[:, : parts.experts]
-    of_judge = functools.partial(discriminator_loss, config, parts)
-    gradients, metrics = jax.grad(of_judge, has_aux=True)(
-        state.discriminator.params, expert, rollout, judge_key
-    )
-    judge = parts.discriminator_fit.step(state.discriminator, gradients)
-    told |= metrics
-
-    rewards = reward_of(config, parts, state.discriminator.params, features, batch.action)
-    of_critics = functools.partial(critic_loss, config, parts)
-    gradients, metrics = jax.grad(of_critics, has_aux=True)(
-        state.critics.params, state.slow, rollout, features, batch, rewards
-    )
-    critics = parts.critic_fit.step(state.critics, gradients)
-    state = dataclasses.replace(
-        state,
-        model=model,
-        discriminator=judge,
-        critics=critics,
-        slow=fit.polyak(state.slow, critics.params, config.target_rate),
-        policy=policy,
-    )
-    return state, told | metrics
-
-
-def _model_gradients(config, parts, state: State, batch: Sequences, key: jax.Array):
-    """Beliefs `[L, B]`, without a gradient; gradients of the model; metrics."""
-    losses = functools.partial(model_loss, config, parts)
-    gradients, (beliefs, metrics) = jax.grad(losses, has_aux=True)(
-        state.model.params, state.params.moments, batch, key
-    )
-    return jax.lax.stop_gradient(beliefs), gradients, metrics
-
-
-def reward_of(
-    config: Config, parts: Components, judge: Params, features: jax.Array, action: jax.Array
-) -> jax.Array:
-    """reward(l(x, a)) of features `[.., F]` and actions `[.., U]`, `[..]`."""
-    logits = parts.judge.apply(judge, features, action)
-    return adversarial.reward_of(config.reward)(logits)
-
-
-def lambda_returns(config: Config, reward: jax.Array, values: jax.Array) -> jax.Array:
-    """G_t of rewards `[H, ..]` and values `[H + 1, ..]`, `[H, ..]`."""
-    rows = reward.reshape(reward.shape[0], -1)  # [H, N]
-    followed = values[1:].reshape(rows.shape)
-    discounts = jnp.full(rows.shape[:1], config.discount, jnp.float32)
-    goes_on = jnp.zeros(rows.shape[:1], bool)
-    over = jax.vmap(returns.lambda_returns, (1, 1, None, None, None), 1)
-    return over(rows, followed, discounts, goes_on, config.td_lambda).reshape(reward.shape)
-
-
-# ---------------------------------------------------------------------------------- losses
-
-
-def model_loss(
-    config: Config,
-    parts: Components,
-    params: Params,
-    moments: Moments,
-    batch: Sequences,
-    key: jax.Array,
-) -> tuple[jax.Array, tuple[Belief, Metrics]]:
-    """The bound on -log likelihood of sequences, less a constant, and beliefs `[L, B]`."""
-    model, seen = parts.model, parts.look(moments, batch.obs)
-    led = jnp.concatenate([jnp.zeros_like(batch.action[:1]), batch.action[:-1]])
-    encoded = model.encode(params, seen)
-    observed = model.observe(params, led, encoded, batch.first, key)
-    error = jnp.mean(model.error(params, model.features(observed.belief), seen))
-    posterior, prior = (
-        (each.mean, each.std) for each in (observed.posterior, observed.prior)
-    )
-    divergence = world_model.balanced_kl(
-        posterior, prior, config.kl_balance, config.free_nats
-    )
-    loss = error + config.kl_weight * divergence
-    return loss, (
-        observed.belief,
-        {
-            "model/loss": loss,
-            "model/error": error,
-            "model/divergence": jnp.mean(world_model.kl(*posterior, *prior)),
-        },
-    )
-
-
-def policy_loss(
-    config: Config,
-    parts: Components,
-    params: Params,
-    model: Params,
-    judge: Params,
-    critics: Params,
-    beliefs: Belief,
-    actions: jax.Array,
-    cloning: jax.Array,
-    key: jax.Array,
-) -> tuple[jax.Array, tuple[Rollout, Metrics]]:
-    """What imagined steps are worth and the expert's are likely, negated; and those steps.
-
-    Args:
-      beliefs: `[L, B]`, where they start.
-      actions: `[L, B, U]`, taken there; the expert's at the front of B.
-      cloning: `[]` bool, whether the expert's likelihood is all that counts.
-    """
-
-    def act(features: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        chosen = parts.policy.apply(params, jax.lax.stop_gradient(features))
-        return parts.policy.sample(chosen, key)
-
-    imagined = parts.model.imagine(model, beliefs, act, config.horizon, key)
-    features, action = parts.model.features(imagined.belief), imagined.action
-    rewards = reward_of(config, parts, judge, features[:-1], action[:-1])  # [H, L, B]
-    # What a step led to is in the memory after it, of which the priors are asked.
-    disagreement = parts.model.spread(model, imagined.belief.deter[1:])
-    rewards = rewards - config.conservatism * disagreement
-    values = jnp.min(parts.critics.apply(critics, features, action), axis=0)
-    worth = lambda_returns(config, rewards, values)  # [H, L, B]
-    mixed = config.td_lambda * worth + (1 - config.td_lambda) * values[:-1]
-    gains = mixed - config.entropy_coef * imagined.told[:-1]
-    weights = config.discount ** jnp.arange(config.horizon, dtype=jnp.float32)
-    loss = -jnp.mean(weights[:, None, None] * gains)
-
-    seen = jax.lax.stop_gradient(parts.model.features(beliefs))[:, : parts.experts]
-    log_probs = parts.policy.log_prob(
-        parts.policy.apply(params, seen), actions[:, : parts.experts]
-    )
-    unlikely = policy_losses.cloning_likelihood(log_probs.reshape(-1))
-    loss = jnp.where(cloning, unlikely, loss + config.cloning * unlikely)
-    rollout = jax.lax.stop_gradient(Rollout(features, action, rewards))
-    return loss, (
-        rollout,
-        {
-            "policy/loss": loss,
-            "policy/entropy": -jnp.mean(imagined.told[:-1]),
-            "policy/likelihood": -unlikely,
-            "imagined/reward": jnp.mean(rewards),
-            "imagined/value": jnp.mean(values),
-            "imagined/disagreement": jnp.mean(disagreement),
-        },
-    )
-
-
-def discriminator_loss(
-    config: Config,
-    parts: Components,
-    params: Params,
-    expert: tuple[jax.Array, jax.Array],
-    rollout: Rollout,
-    key: jax.Array,
-) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy, with noise on the features of both classes, and a penalty.
-
-    Args:
-      expert: features `[L, N, F]` and actions `[L, N, U]`.
-    """
-    theirs_key, own_key, chosen_key, penalty_key = jax.random.split(key, 4)
-
-    def judge(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return parts.judge.apply(params, *pair)
-
-    def pairs(features: jax.Array, action: jax.Array, key: jax.Array):
-        noise = config.instance_noise * jax.random.normal(key, features.shape)
-        pair = features + noise, action
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), pair)
-
-    theirs = pairs(*expert, theirs_key)
-    own = pairs(rollout.features[:-1], rollout.action[:-1], own_key)
-    logits = judge(theirs), judge(own)
-    loss, told = adversarial.discrimination(*logits)
-    chosen = jax.random.randint(chosen_key, theirs[0].shape[:1], 0, own[0].shape[0])
-    penalty = adversarial.gradient_penalty(
-        judge,
-        theirs,
-        jax.tree.map(lambda leaf: leaf[chosen], own),
-        penalty_key,
-        config.penalty_norm,
-    )
-    told |= {"discriminator/penalty": penalty}
-    return loss + config.gradient_penalty * penalty, told
-
-
-def critic_loss(
-    config: Config,
-    parts: Components,
-    params: Params,
-    slow: Params,
-    rollout: Rollout,
-    features: jax.Array,
-    batch: Sequences,
-    rewards: jax.Array,
-) -> tuple[jax.Array, Metrics]:
-    """Squared errors of both critics, of imagined and of recorded steps.
-
-    Args:
-      rollout: imagined from the features `[L, B, F]` of the batch.
-      rewards: `[L, B]`, of its recorded actions.
-    """
-    chex.assert_equal_shape([rewards, rollout.reward[0], batch.first])
-    critics = parts.critics.apply
-    values = jnp.min(critics(slow, rollout.features, rollout.action), axis=0)
-    targets = lambda_returns(config, rollout.reward, values)  # [H, L, B]
-    told = critics(params, rollout.features[:-1], rollout.action[:-1])  # [2, H, L, B]
-    imagined = jnp.sum(jnp.mean((told - targets) ** 2, axis=(1, 2, 3)))
-
-    following = (1 - config.td_lambda) * values[0, 1:] + config.td_lambda * targets[0, 1:]
-    wanted = rewards[:-1] + config.discount * following  # [L - 1, B]
-    same = ~batch.first[1:]  # whether what followed is of the same episode
-    told = critics(params, features[:-1], batch.action[:-1])  # [2, L - 1, B]
-    errors = jnp.sum((told - wanted) ** 2, axis=0)
-    recorded = jnp.sum(same * errors) / jnp.maximum(jnp.sum(same), 1)
-    return imagined + recorded, {
-        "critic/imagined_loss": imagined,
-        "critic/recorded_loss": recorded,
-    }
 
 
 def _check(spec: EnvSpec, config: Config) -> None:
     """Refuses settings that do not go together."""
     adversarial.reward_of(config.reward)
+    sizes = config.replay
     if spec.image and spec.image[2] % 3:
         raise UsageError(
             f"{spec.name} shows {spec.image[2]} channels, which are no stack of red, green "
             "and blue frames: show three for each."
         )
-    if config.capacity < config.length:
+    if sizes.capacity < sizes.length:
         raise UsageError(
-            f"agent.capacity, {config.capacity}, is less than agent.length, "
-            f"{config.length}, the steps of one sequence: raise the one or lower the other."
+            f"agent.replay.capacity, {sizes.capacity}, is less than agent.replay.length, "
+            f"{sizes.length}, the steps of one sequence: raise the one or lower the other."
         )
     if config.model.network.heads < 1:
         raise UsageError(
-            f"agent.model.network.heads is {config.model.network.heads}, but one prior at "
-            "least foresees: choose 1 or more."
+            f"agent.model.network.heads is {config.model.network.heads}, but the model "
+            "needs one prior at least: choose 1 or more."
         )
-    if config.length < 2:
+    if sizes.length < 2:
         raise UsageError(
-            f"agent.length is {config.length}, but a critic learns from a step and the one "
-            "after it: choose 2 or more."
+            f"agent.replay.length is {sizes.length}, but a critic learns from a step and "
+            "the next one: choose 2 or more."
         )
-    if not 1 <= round(config.expert_share * config.batch) <= config.batch:
+    if not 1 <= _expert_count(config) <= sizes.batch:
         raise UsageError(
-            f"agent.expert_share, {config.expert_share:g}, of agent.batch, {config.batch}, "
-            "leaves the expert no sequence, or more than there are: choose a share from "
-            f"{1 / config.batch:g} to 1."
+            f"agent.replay.expert_share, {sizes.expert_share:g}, of agent.replay.batch, "
+            f"{sizes.batch}, leaves the expert no sequence, or more than there are: choose "
+            f"a share from {1 / sizes.batch:g} to 1."
         )
 
 
 def _require_length(config: Config, demos: Demonstrations) -> None:
-    longest = demos.obs.shape[1] - 1
-    if longest < config.length:
+    longest, length = demos.obs.shape[1] - 1, config.replay.length
+    if longest < length:
         raise UsageError(
-            f"agent.length is {config.length} steps, but the longest of these "
+            f"agent.replay.length is {length} steps, but the longest of these "
             f"demonstrations has {longest}: lower it, or record longer ones."
         )
 
 
+# ---------------------------------------------------------------------------------- reports
+
+
 def shows(task: Task, config: Config) -> Shows:
     """What the world model makes of an episode."""
-    return Shows(world_model=world_model_rollouts(task, config))
+    components = make_components(task, config)
+    return Shows(world_model=functools.partial(world_model_rollouts, components))
 
 
 def world_model_rollouts(
-    task: Task, config: Config
-) -> Callable[..., tuple[jax.Array, ...]]:
-    """What the world model makes of an episode, as `Shows.world_model` says."""
-    parts = make_parts(task.spec, config)
-    model = parts.model
+    components: Components,
+    params: InferenceParams,
+    obs: jax.Array,
+    actions: jax.Array,
+    observed_steps: int,
+    key: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """What the model reads, reconstructs, predicts and imagines of an episode.
 
-    def rollouts(
-        params: InferenceParams,
-        obs: jax.Array,
-        actions: jax.Array,
-        observed_steps: int,
-        key: jax.Array,
-    ) -> tuple[jax.Array, ...]:
-        obs, actions = parts.look(params.moments, parts.frame(obs)), parts.unit(actions)
-        before = jnp.concatenate([jnp.zeros_like(actions[:1]), actions[:-1]])
+    Args:
+      obs: `[T, O]`, or stacks of frames `[T, H, W, C]`.
+      actions: `[T, U]` taken there, in the environment's units.
+      observed_steps: first steps whose observations prediction and imagination know.
 
-        def one(belief: rssm.Belief, step):
-            action, encoded, shown = step
-            observed = model.observe_step(
-                params.model,
-                belief,
-                action,
-                encoded,
-                jnp.zeros((), bool),
-                jnp.zeros((), jnp.int32),
-                None,
-            )
-            predicted = rssm.Belief(observed.belief.deter, observed.prior.mean)
-            belief = jax.tree.map(
-                lambda a, b: jnp.where(shown, a, b), observed.belief, predicted
-            )
-            return belief, belief
+    Returns:
+      Four of `[T, ...]`, as `base.Shows.world_model` says.
+    """
+    model = components.model
+    obs = preprocess(components, params.moments, newest_frame(components, obs))
+    previous = _previous(components.scaling.to_unit_interval(actions))
+    first = jnp.zeros(previous.shape[:1], bool)
+    inputs = rssm.Inputs(previous, model.encode(params.model, obs), first)
+    step_count = obs.shape[0]
+    reconstructed = model.filter(params.model, inputs, step_count)
+    predicted = model.filter(params.model, inputs, observed_steps)
 
-        encoded = model.encode(params.model, obs)
-        start, count = model.start(), obs.shape[0]
-        everything = (before, encoded, jnp.ones((count,), bool))
-        beginning = (before, encoded, jnp.arange(count) < observed_steps)
-        all_shown = jax.lax.scan(one, start, everything)[1]
-        some_shown = jax.lax.scan(one, start, beginning)[1]
+    def mode(features: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        distribution = components.policy.apply(params.policy, features)
+        return components.policy.mode(distribution), ()
 
-        def follow(features: jax.Array, key: jax.Array):
-            return parts.policy.mode(parts.policy.apply(params.policy, features)), ()
-
-        last = jax.tree.map(lambda leaf: leaf[observed_steps - 1], all_shown)
-        imagined = model.imagine(
-            params.model, last, follow, count - observed_steps, key
-        ).belief
-        imagined = jax.tree.map(
-            lambda known, own: jnp.concatenate([known[: observed_steps - 1], own]),
-            all_shown,
-            imagined,
-        )
-        decoded = [
-            model.decode(params.model, model.features(belief))
-            for belief in (all_shown, some_shown, imagined)
-        ]
-        return obs, *decoded
-
-    return rollouts
+    start = jax.tree.map(lambda leaf: leaf[observed_steps - 1], reconstructed)
+    horizon = step_count - observed_steps
+    imagined = model.imagine(params.model, start, mode, horizon, key).belief
+    imagined = jax.tree.map(
+        lambda known, new: jnp.concatenate([known[: observed_steps - 1], new]),
+        reconstructed,
+        imagined,
+    )
+    decoded = (
+        model.decode(params.model, model.features(beliefs))
+        for beliefs in (reconstructed, predicted, imagined)
+    )
+    return obs, *decoded

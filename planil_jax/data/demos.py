@@ -220,7 +220,8 @@ def require_length(demos: Demonstrations, length: int, method: str) -> None:
         raise UsageError(
             f"{method} learns from sequences of {length} steps, but the longest of these "
             f"demonstrations has {longest}: record longer ones, or lower "
-            "the length of its sequences (its planner's horizon, or agent.length)."
+            "the length of its sequences (its planner's horizon, or "
+            "agent.replay.length)."
         )
 
 

@@ -1,11 +1,12 @@
 """Networks of a recurrent state-space model: a memory h, and Gaussians of a latent z.
 
     memory       h' = (1 - u) h + u tanh(r c),   x = f(W [z, a])
-                 r, c, u of LayerNorm(W' [x, h]) in three parts,  r = σ(r),  u = σ(u - 1)
-    priors       p_k(z | h),   K networks of one shape, of which one is asked at a time
-    posterior    q(z | h, e),  e features of what is observed
+                 r, c, u are the three parts of LayerNorm(W' [x, h]),
+                 r = σ(r),  u = σ(u - 1)
+    priors       p_k(z | h),   K networks of one shape; each call uses one of them
+    posterior    q(z | h, e),  e are the features of an observation
 
-Each Gaussian comes from one hidden layer; its deviation is 2 σ(x / 2) + 0.1.
+Each Gaussian comes from one hidden layer. Its standard deviation is 2 σ(x / 2) + 0.1.
 
 Source: Hafner et al. 2021, DreamerV2, arXiv 2010.02193, and its code; K priors on one
 memory, Kolev et al. 2024, arXiv 2405.13193.
@@ -21,21 +22,22 @@ import jax.numpy as jnp
 from flax import struct
 
 from planil_jax.base import Network, Params
+from planil_jax.config import Count
 from planil_jax.nets import mlp
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    deter: int = 200  # D, units of the memory
-    stoch: int = 30  # Z, entries of the latent
-    hidden: int = 200  # units of each hidden layer
-    heads: int = 10  # K
-    activation: str = "elu"  # a name of mlp.ACTIVATIONS
+    deter: Count = 200  # D, units of the memory h
+    stoch: Count = 30  # Z, entries of the latent z
+    hidden: Count = 200  # units of each hidden layer
+    heads: Count = 10  # K, priors
+    activation: str = "elu"  # activation function, a name of mlp.ACTIVATIONS
 
 
 @struct.dataclass
 class Gaussian:
-    """With independent entries."""
+    """A Gaussian with independent entries."""
 
     mean: jax.Array  # [.., Z]
     std: jax.Array  # [.., Z]
@@ -45,10 +47,10 @@ class Heads(NamedTuple):
     """K networks of one shape, their parameters stacked `[K]`."""
 
     init: Callable[[jax.Array], Params]  # (key) -> params [K]
-    # (params [K], head [] int, deter [.., D]) -> what one of them says, [.., Z]
-    one: Callable[[Params, jax.Array, jax.Array], Gaussian]
-    # (params [K], deter [.., D]) -> what each says, [K, .., Z]
-    each: Callable[[Params, jax.Array], Gaussian]
+    # (params [K], head [] int, deter [.., D]) -> the Gaussian of one head, [.., Z]
+    apply_one: Callable[[Params, jax.Array, jax.Array], Gaussian]
+    # (params [K], deter [.., D]) -> the Gaussians of all heads, [K, .., Z]
+    apply_all: Callable[[Params, jax.Array], Gaussian]
 
 
 class _Memory(nn.Module):
@@ -65,7 +67,7 @@ class _Memory(nn.Module):
         parts = nn.LayerNorm(epsilon=1e-3)(parts)
         reset, candidate, update = jnp.split(parts, 3, axis=-1)
         candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-        update = nn.sigmoid(update - 1)  # at first it remembers more than it takes in
+        update = nn.sigmoid(update - 1)  # a new memory keeps more than it takes in
         return update * candidate + (1 - update) * deter
 
 
@@ -93,19 +95,18 @@ def make_posterior(config: Config, features: int) -> Network:
 def make_priors(config: Config) -> Heads:
     """K networks `deter [.., D] -> Gaussian [.., Z]`."""
     network = _network(_Gaussian(config), (config.deter,))
-    say: Callable[..., Gaussian] = network.apply  # type: ignore[assignment]
+    apply: Callable[..., Gaussian] = network.apply  # type: ignore[assignment]
 
     def init(key: jax.Array) -> Params:
         return jax.vmap(network.init)(jax.random.split(key, config.heads))
 
-    def one(params: Params, head: jax.Array, deter: jax.Array) -> Gaussian:
-        chosen = jax.tree.map(lambda leaf: leaf[head], params)
-        return say(chosen, deter)
+    def apply_one(params: Params, head: jax.Array, deter: jax.Array) -> Gaussian:
+        return apply(jax.tree.map(lambda leaf: leaf[head], params), deter)
 
-    def each(params: Params, deter: jax.Array) -> Gaussian:
-        return jax.vmap(say, (0, None))(params, deter)
+    def apply_all(params: Params, deter: jax.Array) -> Gaussian:
+        return jax.vmap(apply, (0, None))(params, deter)
 
-    return Heads(init, one, each)
+    return Heads(init, apply_one, apply_all)
 
 
 def _network(module: nn.Module, sizes: tuple[int, ...]) -> Network:

@@ -29,10 +29,9 @@ AGENT = cmil.Config(
         network=networks.Config(deter=4, stoch=2, hidden=4, heads=2), vectors=SMALL
     ),
     policy=heads.Config(network=SMALL, std_of_state=True),
-    discriminator=SMALL,
+    discriminator=cmil.DiscriminatorConfig(network=SMALL),
     critic=SMALL,
-    capacity=6,
-    length=2,
+    replay=cmil.ReplayConfig(capacity=6, length=2),
 )
 SPEED = "speed [rad/s]"
 NAMES = ("a", "b")

@@ -1,4 +1,4 @@
-"""The recurrent state-space model: what it forgets, what it draws, and who disagrees."""
+"""The recurrent state-space model: its steps, its samples and the disagreement of heads."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ def normal(*shape, seed: int = 1) -> jax.Array:
 
 @functools.cache
 def params():
-    """With no parameter at 0, and with heads that differ."""
+    """Parameters none of which is 0, with heads that differ."""
     shapes = jax.eval_shape(MODEL.init, KEY)
     leaves, structure = jax.tree.flatten(shapes)
     leaves = [0.5 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
@@ -41,13 +41,14 @@ def program(model=MODEL):
     """`observe` of one sequence or many: (obs, actions, first, key)."""
 
     def observe(params, obs, actions, first, key):
-        return model.observe(params, actions, model.encode(params, obs), first, key)
+        inputs = rssm.Inputs(actions, model.encode(params, obs), first)
+        return model.observe(params, inputs, key)
 
     return jax.jit(observe)
 
 
 def sequence(length: int = 6, batch: int = 2, seed: int = 0):
-    """obs `[L, B, 4]`, actions `[L, B, 2]` that led there, and the beginning of each."""
+    """obs `[L, B, 4]`, previous actions `[L, B, 2]`, and first `[L, B]`."""
     first = jnp.zeros((length, batch), bool).at[0].set(True)
     shape = (length, batch)
     return normal(*shape, 4, seed=seed), normal(*shape, 2, seed=seed + 1), first
@@ -78,13 +79,13 @@ def gru(params, deter, stoch, action):
     return update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * deter
 
 
-def test_the_memory_is_a_normalised_gru_and_the_deviation_has_bounds():
+def test_the_memory_is_a_normalised_gru_and_the_deviation_is_bounded():
     belief = rssm.Belief(np.tanh(normal(6)), normal(3, seed=2))
-    action, encoded, no = normal(2, seed=3), normal(5, seed=4), jnp.zeros((), bool)
+    inputs = rssm.Inputs(normal(2, seed=3), normal(5, seed=4), jnp.zeros((), bool))
     step = jax.jit(MODEL.observe_step)
     head = jnp.int32(2)
-    found = step(params(), belief, action, encoded, no, head, KEY)
-    wanted = gru(params(), belief.deter, belief.stoch, action)
+    found = step(params(), belief, inputs, head, KEY)
+    wanted = gru(params(), belief.deter, belief.stoch, inputs.action)
     np.testing.assert_allclose(found.belief.deter, wanted, atol=1e-5)
     layers = jax.tree.map(lambda leaf: np.asarray(leaf[2]), params()["priors"]["params"])
     x = wanted @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
@@ -93,9 +94,9 @@ def test_the_memory_is_a_normalised_gru_and_the_deviation_has_bounds():
     np.testing.assert_allclose(found.prior.mean, mean, atol=1e-5)
     wanted = 2 / (1 + np.exp(-raw / 2)) + 0.1
     np.testing.assert_allclose(found.prior.std, wanted, atol=1e-5)
-    middle = step(params(), belief, action, encoded, no, head, None)
-    np.testing.assert_array_equal(middle.belief.stoch, middle.posterior.mean)
-    assert (found.belief.stoch != middle.belief.stoch).all()
+    without_key = step(params(), belief, inputs, head, None)
+    np.testing.assert_array_equal(without_key.belief.stoch, without_key.posterior.mean)
+    assert (found.belief.stoch != without_key.belief.stoch).all()
 
 
 def test_observe_is_a_loop_of_observe_step():
@@ -106,16 +107,16 @@ def test_observe_is_a_loop_of_observe_step():
     heads = jax.random.randint(head_key, (6,), 0, HEADS)
     keys, step = jax.random.split(key, 6), jax.jit(MODEL.observe_step)
     encoded = jax.jit(MODEL.encode)(params(), obs)
-    belief = rssm.Belief(normal(2, 6, seed=8), normal(2, 3, seed=9))  # which is forgotten
+    belief = rssm.Belief(normal(2, 6, seed=8), normal(2, 3, seed=9))  # first resets it
     for t in range(6):
-        steps = actions[t], encoded[t], first[t], heads[t], keys[t]
-        one = step(params(), belief, *steps)
+        inputs = rssm.Inputs(actions[t], encoded[t], first[t])
+        one = step(params(), belief, inputs, heads[t], keys[t])
         assert_close(jax.tree.map(lambda leaf, t=t: leaf[t], found), one)
         belief = one.belief
 
 
-def test_what_comes_after_a_beginning_does_not_know_what_came_before():
-    """Not even the action that led from there; what did not begin anew does know it."""
+def test_steps_of_an_episode_do_not_depend_on_the_episode_before():
+    """Nor on its last action. Steps of the same episode do depend on the earlier ones."""
     obs, actions, first = sequence()
     first = first.at[3, 1].set(True)
     other = obs.at[:3].add(1.0), actions.at[:4].add(1.0)
@@ -123,18 +124,40 @@ def test_what_comes_after_a_beginning_does_not_know_what_came_before():
     changed = program()(params(), *other, first, KEY)
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(changed), strict=True):
         np.testing.assert_array_equal(one[3:, 1], two[3:, 1])
-    moved = np.abs(found.belief.deter - changed.belief.deter)
-    assert moved[3:, 0].min() > 0
-    assert moved[:3].max() > 0
+    change = np.abs(found.belief.deter - changed.belief.deter)
+    assert change[3:, 0].min() > 0
+    assert change[:3].max() > 0
 
 
-def test_a_beginning_within_a_sequence_is_like_that_of_another():
+def test_an_episode_that_begins_within_a_sequence_begins_as_one_at_its_front():
     obs, actions, first = sequence()
-    anew = program()(params(), obs, actions, first.at[2].set(True), KEY)
-    # Beginnings ask the same of the memory, whatever is drawn of it later.
-    cut = program()(params(), obs[2:], actions[2:], first[:4], KEY)
-    np.testing.assert_allclose(anew.belief.deter[2], cut.belief.deter[0], atol=1e-6)
-    np.testing.assert_allclose(anew.posterior.mean[2], cut.posterior.mean[0], atol=1e-6)
+    within = program()(params(), obs, actions, first.at[2].set(True), KEY)
+    # Memory and posterior of a first step do not depend on samples.
+    front = program()(params(), obs[2:], actions[2:], first[:4], KEY)
+    np.testing.assert_allclose(within.belief.deter[2], front.belief.deter[0], atol=1e-6)
+    np.testing.assert_allclose(within.posterior.mean[2], front.posterior.mean[0], atol=1e-6)
+
+
+def test_a_filter_reads_the_observed_steps_and_predicts_the_others_from_actions():
+    obs, actions, first = sequence()
+    run = jax.jit(MODEL.filter, static_argnums=2)
+
+    def beliefs(obs, observed_steps):
+        encoded = MODEL.encode(params(), obs[:, 0])
+        inputs = rssm.Inputs(actions[:, 0], encoded, first[:, 0])
+        return run(params(), inputs, observed_steps)
+
+    found, step = beliefs(obs, 4), jax.jit(MODEL.observe_step)
+    belief, encoded = MODEL.start(), MODEL.encode(params(), obs[:, 0])
+    for t in range(6):
+        inputs = rssm.Inputs(actions[t, 0], encoded[t], first[t, 0])
+        observed = step(params(), belief, inputs, jnp.int32(0), None)
+        mean = observed.posterior.mean if t < 4 else observed.prior.mean
+        belief = rssm.Belief(observed.belief.deter, mean)
+        assert_close(jax.tree.map(lambda leaf, t=t: leaf[t], found), belief)
+    assert_close(beliefs(obs.at[4:].add(1.0), 4), found)
+    every = beliefs(obs, 6)
+    assert (beliefs(obs.at[4:].add(1.0), 6).stoch[4:] != every.stoch[4:]).all()
 
 
 # ---------------------------------------------------------------------------- imagining
@@ -152,11 +175,11 @@ def imagined(batch: int = 2):
     return belief, run(params(), belief, key=KEY)
 
 
-def test_imagined_steps_follow_the_memory_and_the_policy_from_where_they_start():
+def test_imagined_steps_follow_the_memory_and_the_policy_from_their_start():
     belief, found = imagined()
     assert_close(jax.tree.map(lambda leaf: leaf[0], found.belief), belief)
-    told = jnp.sum(MODEL.features(found.belief), axis=-1)
-    np.testing.assert_allclose(found.told, told, atol=1e-5)
+    aux = jnp.sum(MODEL.features(found.belief), axis=-1)
+    np.testing.assert_allclose(found.aux, aux, atol=1e-5)
     for t in range(5):
         for i in range(2):
             h, z = found.belief.deter[t, i], found.belief.stoch[t, i]
@@ -165,8 +188,8 @@ def test_imagined_steps_follow_the_memory_and_the_policy_from_where_they_start()
     assert found.action.shape == (6, 2, 2)
 
 
-def test_one_head_draws_for_the_whole_batch_and_another_at_other_steps():
-    """With deviations of 0.1 and means far apart, a latent tells whose it is."""
+def test_each_step_uses_one_head_for_the_whole_batch_and_all_heads_are_used():
+    """The means are far apart and deviations 0.1, so that a latent shows its head."""
     apart = jax.tree.map(jnp.zeros_like, params())
     bias = jnp.zeros((HEADS, 6)).at[:, :3].set(10.0 * jnp.arange(HEADS)[:, None])
     bias = bias.at[:, 3:].set(-100.0)
@@ -183,7 +206,7 @@ def test_one_head_draws_for_the_whole_batch_and_another_at_other_steps():
 # -------------------------------------------------------------------------- disagreement
 
 
-def test_disagreement_is_the_deviation_of_the_heads_means():
+def test_disagreement_is_the_standard_deviation_of_the_means_of_the_heads():
     belief, action = rssm.Belief(normal(6), normal(3, seed=2)), normal(2, seed=3)
     found = jax.jit(MODEL.disagreement)(params(), belief, action)
     deter = gru(params(), belief.deter, belief.stoch, action)
@@ -196,41 +219,44 @@ def test_disagreement_is_the_deviation_of_the_heads_means():
     np.testing.assert_allclose(found, np.std(means, axis=0).mean(), rtol=1e-4)
 
 
-def test_heads_that_are_one_agree_to_the_last_bit_and_with_a_finite_slope():
+def test_equal_heads_have_a_disagreement_of_exactly_0_and_a_finite_gradient():
     alike = dict(params())
     alike["priors"] = jax.tree.map(
         lambda leaf: jnp.repeat(leaf[:1], HEADS, axis=0), alike["priors"]
     )
     deter = normal(50, 6)
-    both = jax.jit(jax.value_and_grad(lambda deter: jnp.sum(MODEL.spread(alike, deter))))
-    value, slope = both(deter)
+
+    def total(deter):
+        return jnp.sum(MODEL.disagreement_at(alike, deter))
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(deter)
     assert value == 0.0
-    assert not np.asarray(slope).any()
+    assert not np.asarray(gradient).any()
 
 
 # ------------------------------------------------------------------------------ pictures
 
 
-def test_a_model_of_frames_draws_frames():
+def test_a_model_of_frames_decodes_frames():
     model = rssm.make(CONFIG, (64, 64, 3), 2)
     shapes = jax.eval_shape(model.init, KEY)
     frames = jax.ShapeDtypeStruct((3, 2, 64, 64, 3), jnp.uint8)
     encoded = jax.eval_shape(model.encode, shapes, frames)
     assert encoded.shape == (3, 2, 32)
-    drawn = jax.eval_shape(model.decode, shapes, jnp.zeros((3, 2, 9)))
-    assert drawn.shape == frames.shape and drawn.dtype == jnp.float32
+    decoded = jax.eval_shape(model.decode, shapes, jnp.zeros((3, 2, 9)))
+    assert decoded.shape == frames.shape and decoded.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("tile", [0, 8])
-def test_an_error_is_half_the_squared_distance_of_what_is_decoded(tile):
+def test_an_error_is_half_the_squared_distance_from_the_decoded_observation(tile):
     pictures = conv.Config(filters=2, tile=tile)
     model = rssm.make(dataclasses.replace(CONFIG, pictures=pictures), (64, 64, 3), 2)
     shapes = jax.eval_shape(model.init, KEY)
     weights = jax.tree.map(lambda leaf: 0.3 * normal(*leaf.shape), shapes)
     features = normal(2, 3, 9)
-    seen = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
-    distance = jax.jit(model.decode)(weights, features) - (seen / 255 - 0.5)
-    found = jax.jit(model.error)(weights, features, seen)
+    obs = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
+    distance = jax.jit(model.decode)(weights, features) - (obs / 255 - 0.5)
+    found = jax.jit(model.error)(weights, features, obs)
     assert found.shape == (2, 3)
     np.testing.assert_allclose(found, 0.5 * (distance**2).sum((2, 3, 4)), rtol=1e-4)
 
@@ -240,7 +266,7 @@ def test_frames_of_another_size_are_refused():
         rssm.make(CONFIG, (48, 64, 3), 2)
 
 
-def test_a_model_of_vectors_gives_back_their_sizes():
+def test_a_model_of_vectors_decodes_vectors_and_has_a_prior_for_each_head():
     shapes = jax.eval_shape(MODEL.init, KEY)
     assert jax.eval_shape(MODEL.decode, shapes, jnp.zeros((3, 9))).shape == (3, 4)
     counts = {leaf.shape[0] for leaf in jax.tree.leaves(shapes["priors"])}

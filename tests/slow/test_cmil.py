@@ -1,9 +1,8 @@
-"""CMIL and V-MAIL swing up by a world model of what is observed; some 15 minutes on a
-busy core.
+"""CMIL and V-MAIL learn to swing up a pendulum; some 15 minutes on a busy core.
 
-CMIL is asked for it with ten demonstrations, of which cloning makes as much, and V-MAIL
-with two, of which cloning makes nothing. All returns are means over the same 20 starts, of
-the last parameters. The pendulum never ends early, so no form of reward wins by its bias.
+CMIL gets ten demonstrations, with which cloning does as well. V-MAIL gets two, with which
+cloning fails. All returns are means over the same 20 starts, of the last parameters. The
+pendulum never ends early, so that no form of reward wins by its bias.
 """
 
 from typing import NamedTuple
@@ -35,7 +34,7 @@ class Expert(NamedTuple):
     floor: float  # that of random actions
 
     def loss(self, returns: np.ndarray) -> np.ndarray:
-        """What is lost against it, as a share of what it does better than chance."""
+        """How much less it is than the expert's, as a share of expert less random."""
         return (self.value - returns) / (self.value - self.floor)
 
 
@@ -45,7 +44,7 @@ def return_of(agent: Agent, params=()) -> float:
 
 
 def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) -> run.Epoch:
-    """The last epoch, after so many steps of each seed, one seed after another."""
+    """The last epoch, after `steps` steps of each seed, trained one after another."""
     config = run.Config(
         total_steps=steps,
         evaluate_every=0,
@@ -80,7 +79,7 @@ def expert(tmp_path_factory) -> Expert:
 
 
 def first(demos: Demonstrations, count: int) -> Demonstrations:
-    """So many of the episodes."""
+    """The first `count` episodes."""
     assert demos.actions is not None
     return Demonstrations(
         obs=demos.obs[:count],
@@ -96,8 +95,8 @@ def test_cmil_swings_up_with_every_seed_within_a_tenth_of_the_expert(expert):
     assert expert.loss(learned("cmil", expert.demos, 10_000, 3)).max() < 0.1
 
 
-def test_v_mail_swings_up_where_two_demonstrations_are_too_few_to_clone(expert):
-    """Cloning, of 10,000 gradient steps, loses more than half of what there is to gain."""
+def test_v_mail_swings_up_with_two_demonstrations_that_are_too_few_to_clone(expert):
+    """Cloning, with 10,000 gradient steps, loses more than half of expert less random."""
     demos = first(expert.demos, 2)
     cloning = bc.make(Task.of(ENV.spec, observed=ENTRIES), bc.Config())
     rollouts = loop.Config(num_envs=1, steps=1, rounds=100)
@@ -106,9 +105,9 @@ def test_v_mail_swings_up_where_two_demonstrations_are_too_few_to_clone(expert):
     assert expert.loss(learned("vmail", demos, 8000, 3)).max() < 0.1
 
 
-def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
-    """Within a tenth of its own return, which is worse than that of random actions; after
-    5000 steps one seed of two was 7% off."""
+def test_cmil_imitates_a_demonstrator_that_never_swings_up():
+    """Within a tenth of the demonstrator's return, which is worse than that of random
+    actions. After 5000 steps one seed of two was 7% off."""
 
     def damping(params, carry, state, key, explore):
         return jnp.clip(-state.obs[2:], -2.0, 2.0), carry

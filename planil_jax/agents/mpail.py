@@ -18,9 +18,9 @@ temperature of the round. In a round:
     5. what acts next: averages of d and V̄ over rounds; λ falls geometrically.
 
 An imagined step starts far around the demonstrations, takes a random action and ends where
-the planner's model predicts. It costs no interaction. It teaches the value where nobody
-has been, where the value would otherwise extrapolate at random. A model that cannot start
-from an observation (`Dynamics.recover` is None) imagines nothing.
+the planner's model predicts. It costs no interaction. Without it the value would
+extrapolate at random to where nobody has been. A model that cannot start from an
+observation (`Dynamics.recover` is None) imagines nothing.
 
 MPAIL(OM), `learned_model`, is given no model of the environment: it learns one of
 observations and plans through it. Its first rounds take random actions, because to a model
@@ -32,14 +32,15 @@ Departures, each a field of Config with the paper's choice in brackets; BUILD_NO
 what each does:
     replay                  3 and 4 also learn from steps of all rounds, old ones favoured,
                             so that the first aimless driving is not forgotten [the round's
-                            rollout alone: discriminator_share=0]
+                            rollout alone; in 3 that is discriminator_share=0]
     imagination             3 and 4 also learn from imagined steps [discriminator_share=0,
                             value_batch=None]
     ema_rate                averaged parameters act [1]
     optimizer.lr_half_life  learning rates decay [None]
 The published code departs from its paper, each time for the worse; so can this one:
-    published               pairs of the reward and of the discriminator
-    planner.weighting, planner.warm_start
+    published               which pairs the reward and the discriminator read
+    planner.weighting       "step": weights add up exponentials of the steps' scores
+    planner.warm_start      "backwards": the plan is shifted the wrong way
 """
 
 import functools
@@ -158,8 +159,8 @@ class Config:
     discount: Share = 0.99  # γ
     td_lambda: Share = 0.95  # λ of the returns
     batch: Count = 512  # steps of each class in a gradient step
-    discriminator_steps: Natural = 64  # gradient steps of the discriminator a round
-    value_steps: Natural = 64  # gradient steps of the value a round
+    discriminator_steps: Count = 64  # gradient steps of the discriminator a round
+    value_steps: Count = 64  # gradient steps of the value a round
     target_rate: Share = 0.01  # τ, by which V̄ follows V in a gradient step
     ema_rate: Share = 0.3  # by which what acts follows what is learned, a round
 
@@ -453,10 +454,10 @@ def update_model(
     fresh_errors = forward_model.fresh_errors(learner, state.params.model, rollout)
     model = ensemble.update_normalizer(state.params.model, rollout.obs, rollout.next_obs)
 
+    batch_size = config.member_batch * components.config.model.members
+
     def step(networks: Fit, key: jax.Array) -> tuple[Fit, Metrics]:
-        batch = replay.sample(
-            buffer, key, config.member_batch * components.config.model.members
-        )
+        batch = replay.sample(buffer, key, batch_size)
         obs = jnp.stack([batch.obs, batch.next_obs])  # [2, B, O]
         return forward_model.step(learner, networks, model, obs, batch.action[None])
 
@@ -520,8 +521,10 @@ def next_params(
 
         θ ← θ + ema_rate (θ_learned - θ) of d and V;   λ = λ_0 (λ_end / λ_0)^min(1, n / N)
 
-    with n = round + 1 and N = `temperature_rounds`. The learned model acts as it is.
+    with n = round + 1 and N = `temperature_rounds`. What V follows is V̄. The learned model
+    acts as it is.
     """
+    warming_up = round_ + 1 < config.model_learning.seed_rounds
     discriminator, value = fit.polyak(
         (params.discriminator, params.value),
         (learned.discriminator, learned.value),
@@ -534,9 +537,7 @@ def next_params(
         value=value,
         model=learned.model,
         temperature=jnp.asarray(config.temperature * ratio**share, jnp.float32),
-        random=round_ + 1 < config.model_learning.seed_rounds
-        if config.learned_model
-        else None,
+        random=warming_up if config.learned_model else None,
     )
 
 

@@ -144,7 +144,7 @@ def make_task(samples: int, horizon: int, num_envs: int):
 
 def make_learned(samples: int, horizon: int, num_envs: int):
     planner = mppi.Config(samples=samples, horizon=horizon, iterations=FLAGS.iterations)
-    config = mpail.Config(planner=planner, history=1)
+    config = mpail.Config(planner=planner, replay=mpail.ReplayOptions(capacity=1))
     spec, prior = navigation.make().spec, navigation.kinematic_prior()
     observed = tuple(range(spec.observation_size))
     return ready(

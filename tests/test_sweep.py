@@ -12,8 +12,10 @@ def swept(*lines, method="mpail", **fields):
 
 
 def test_a_grid_has_every_value_with_every_other():
-    settings = sweep.settings(swept("agent.value_lr=1e-4,1e-3", "agent.markup=1,1.1,2"))
-    assert list(settings) == ["agent.value_lr", "agent.markup"]
+    settings = sweep.settings(
+        swept("agent.optimizer.value_lr=1e-4,1e-3", "agent.markup=1,1.1,2")
+    )
+    assert list(settings) == ["agent.optimizer.value_lr", "agent.markup"]
     pairs = set(zip(*(values.tolist() for values in settings.values()), strict=True))
     assert pairs == {(rate, markup) for rate in (1e-4, 1e-3) for markup in (1.0, 1.1, 2.0)}
 
@@ -24,12 +26,12 @@ def test_nothing_swept_is_nothing():
 
 
 def test_labels_tell_the_members_apart_seeds_first():
-    labels = sweep.labels(swept("agent.value_lr=0.1,0.2", seeds=2))
+    labels = sweep.labels(swept("agent.optimizer.value_lr=0.1,0.2", seeds=2))
     assert labels == [
-        "seed 0, agent.value_lr=0.1",
-        "seed 1, agent.value_lr=0.1",
-        "seed 0, agent.value_lr=0.2",
-        "seed 1, agent.value_lr=0.2",
+        "seed 0, agent.optimizer.value_lr=0.1",
+        "seed 1, agent.optimizer.value_lr=0.1",
+        "seed 0, agent.optimizer.value_lr=0.2",
+        "seed 1, agent.optimizer.value_lr=0.2",
     ]
 
 
@@ -47,9 +49,12 @@ def test_values_arrive_in_their_fields_however_deep():
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("agent.value_lr", "write it as agent.FIELD=NUMBER,NUMBER"),
-        ("agent.value_lr=fast", "write it as agent.FIELD=NUMBER,NUMBER"),
-        ("agent.value_l=1", "there is no agent.value_l. Did you mean value_lr"),
+        ("agent.optimizer.value_lr", "write it as agent.FIELD=NUMBER,NUMBER"),
+        ("agent.optimizer.value_lr=fast", "write it as agent.FIELD=NUMBER,NUMBER"),
+        (
+            "agent.optimizer.value_l=1",
+            "there is no agent.optimizer.value_l. Did you mean value_lr",
+        ),
         ("run.total_steps=1", "there is no run"),
         ("agent.batch=1,2", "agent.batch is 512, and only numbers with a fraction"),
     ],
@@ -61,6 +66,6 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(line, told):
 
 
 def test_the_last_axis_runs_fastest():
-    settings = sweep.settings(swept("agent.value_lr=1,2", "agent.markup=3,4"))
-    np.testing.assert_array_equal(settings["agent.value_lr"], [1, 1, 2, 2])
+    settings = sweep.settings(swept("agent.optimizer.value_lr=1,2", "agent.markup=3,4"))
+    np.testing.assert_array_equal(settings["agent.optimizer.value_lr"], [1, 1, 2, 2])
     np.testing.assert_array_equal(settings["agent.markup"], [3, 4, 3, 4])

@@ -73,12 +73,12 @@ _MPAIL = mpail.Config(
     discriminator_steps=3,
     value_steps=3,
     batch=16,
-    imagined_batch=16,
-    history=20,
+    imagination=mpail.Imagination(value_batch=16),
+    replay=mpail.ReplayOptions(capacity=20),
     model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
-    model_steps=30,
-    model_batch=16,
-    model_lr=1e-2,
+    model_learning=mpail.ModelLearning(
+        gradient_steps=30, member_batch=16, learning_rate=1e-2
+    ),
 )
 _ADVERSARIAL = adversarial.Config(
     learner=_PPO,

@@ -23,9 +23,8 @@ MPAIL = mpail.Config(
     temperature_rounds=10,
     input_scale=12.0,
     discount=0.8,
-    imagined_discount=0.8,
-    imagined_spread=1.0,
-    lr_half_life=40,
+    imagination=mpail.Imagination(discount=0.8, spread=1.0),
+    optimizer=mpail.OptimizerOptions(lr_half_life=40),
 )
 IRL_MPC: dict[str, Any] = navigation.SETTINGS["irl_mpc"]
 SETTINGS: dict[str, Any] = navigation.SETTINGS | {

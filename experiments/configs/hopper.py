@@ -88,7 +88,7 @@ SETTINGS = {
             planner=mppi.Config(samples=32, horizon=12, iterations=1, noise=(0.3,)),
             discriminator_steps=128,
             value_steps=128,
-            lr_half_life=40,
+            optimizer=mpail.OptimizerOptions(lr_half_life=40),
         ),
         "loop": loop.Config(num_envs=4, steps=50, rounds=2, resets=8),
         "run": run.Config(total_steps=8_000, evaluate_every=0, evaluation_episodes=1),

@@ -19,7 +19,7 @@ POLICY = {"agent.learner.learning_rate": (3e-4, 1e-3, 3e-3), "agent.steps": (16,
 GRIDS: dict[str, dict[str, tuple]] = {
     "mpail": {
         "agent.discriminator_steps": (64, 128, 256),
-        "agent.rate_half_life": (4, 8, 16),
+        "agent.optimizer.lr_half_life": (4, 8, 16),
         "run.total_steps": (1_500,),
     },
     "gaifo": POLICY,

@@ -1,69 +1,77 @@
 """MPAIL: model predictive adversarial imitation learning, from observations alone.
 
-MPPI takes the generator's place: there is no policy network. In a round, with the logit
-d(s, s') (high: expert), the value V and the round's temperature λ:
+MPPI takes the generator's place, so there is no policy network. d(s, s') is the
+discriminator's logit (high: expert), V the value, V̄ a copy that follows V slowly, λ the
+temperature of the round. In a round:
 
-    1. act: plan with MPPI on  score = Σ_{t<H} η^t d(s_t, s_{t+1}) + η^H V(s_H),  η >= 1,
-       in the planner's model of the environment;
-    2. discriminator, spectrally normalised:
-           min_d  E_expert[softplus(-d)] + E_learner[softplus(d)];
-    3. value: min_V  (V(s_t) - G_t)² on λ-returns of the fresh rollout, r = d(s, s'),
-                   + (V(s) - [d(s, s') + γ V̄(s')])² on history,
-                   + the same, as a Huber loss, on imagined steps;
-    4. V̄, and the parameters that act, follow slowly; learning rates decay.
+    1. act:            a = the mean of plans a_{0:H}, weighed by softmax(score / λ),
+                       score = Σ_{t<H} η^t d(s_t, s_{t+1}) + η^H V(s_H),   η >= 1,
+                       with s_{t+1} from the planner's model of the environment;
+    2. model:          max E log p(s' | s, a) on steps that were taken; MPAIL(OM) alone,
+                       Chua et al. 2018, section 4;
+    3. discriminator:  min_d E_expert[softplus(-d)] + E_learner[softplus(d)],
+                       Torabi et al. 2018, eq. 4; spectral norm: Miyato et al. 2018, eq. 8;
+    4. value:          min_V E[(V(s_t) - G_t)²], G_t the λ-return of r = d(s, s') on the
+                       round's rollout, Sutton & Barto 2018, eq. 12.18,
+                       + E[(V(s) - y)²] on replayed steps, y = d(s, s') + γ V̄(s'),
+                       + E[huber(V(s) - y)] on imagined steps; V̄ ← V̄ + τ (V - V̄);
+    5. what acts next: averages of d and V̄ over rounds; λ falls geometrically.
 
-An imagined step starts far around the demonstrations, takes a random action, and ends where
-the planner's model says. It costs no interaction, and it is what makes the planner find its
-way where nobody ever was: the smooth discriminator says everywhere what is less like the
-expert, and imagined steps teach the value, which would else extrapolate at random, to add
-it up. A model that cannot start from an observation (`Dynamics.recover`) imagines nothing.
+An imagined step starts far around the demonstrations, takes a random action and ends where
+the planner's model predicts. It costs no interaction. Without it the value would
+extrapolate at random to where nobody has been. A model that cannot start from an
+observation (`Dynamics.recover` is None) imagines nothing.
 
-Without a model of the environment (`learned_model`), one of observations is learned from all steps
-that were taken, before 2, and planned through: MPAIL(OM). The first rounds take random
-actions, since a model that knows nothing yet takes all plans for equal. It imagines
-nothing, since it knows nothing far around the demonstrations.
+MPAIL(OM), `learned_model`, is given no model of the environment: it learns one of
+observations and plans through it. Its first rounds take random actions, because to a model
+that knows nothing all plans are equal. It imagines nothing, because its model is wrong far
+from the data.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533.
-Departures, each a field of Config with the paper's choice in brackets; BUILD_NOTES.md has
-what they do:
-    history_share, history_age_power   history of all rounds in 2 and 3, the old favoured,
-                                       lest aimless first drives be forgotten [0, 1]
-    imagined_share, imagined_batch     imagined steps in 2 and 3 [0, 0]
-    average_rate                       averaged parameters act [1]
-    rate_half_life                     learning rates decay [0]
-The published code departs from the paper, each time for the worse; so can this one:
-    planner.weighting="step"           weights by the sum of exponentials of the steps
-    planner.warm_start="backwards"     the plan is shifted the wrong way
-    reward_pairs="same"                the value learns from d(s_t, s_t)
-    pairs_across_resets=True           the discriminator sees steps that never happened
+Departures, each a field of Config with the paper's choice in brackets; BUILD_NOTES.md says
+what each does:
+    replay                  3 and 4 also learn from steps of all rounds, old ones favoured,
+                            so that the first aimless driving is not forgotten [the round's
+                            rollout alone; in 3 that is discriminator_share=0]
+    imagination             3 and 4 also learn from imagined steps [discriminator_share=0,
+                            value_batch=None]
+    ema_rate                averaged parameters act [1]
+    optimizer.lr_half_life  learning rates decay [None]
+The published code departs from its paper, each time for the worse; so can this one:
+    published               which pairs the reward and the discriminator read
+    planner.weighting       "step": weights add up exponentials of the steps' scores
+    planner.warm_start      "backwards": the plan is shifted the wrong way
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import forward_model
+from planil_jax.agents.common import forward_model, gradient
 from planil_jax.base import (
     Agent,
     Demonstrations,
     Dynamics,
-    EnvSpec,
     EnvState,
     Fit,
     Metrics,
     Needs,
+    Network,
     Params,
     Plan,
+    Planner,
     Shows,
     Task,
     Transition,
     UsageError,
 )
+from planil_jax.config import Count, Natural, NonNegative, Positive, Share
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, returns
@@ -73,50 +81,88 @@ from planil_jax.planners import mppi
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """Steps of all rounds, from which the discriminator and the value learn again."""
+
+    capacity: Count = 20_000  # steps of each environment that are kept
+    discriminator_share: Share = 0.5  # of the discriminator's learner batch
+    recency_exponent: Positive = 3.0  # 1: drawn uniformly; above 1: old steps are favoured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagination:
+    """Steps that the planner's model predicts far around the demonstrations."""
+
+    discriminator_share: Share = 0.1  # of the discriminator's learner batch
+    value_batch: Count | None = 256  # steps in a gradient step of the value; None: no loss
+    spread: NonNegative = 8.0  # how far around, in standard deviations of demonstrations
+    discount: Share = 0.95  # γ of the value's targets
+    huber_delta: Positive = 10.0  # error from which the loss is linear, in units of value
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """AdamW of the discriminator, and Adam of the value."""
+
+    discriminator_lr: NonNegative = 1e-3  # learning rate of AdamW
+    value_lr: NonNegative = 1e-3  # learning rate of Adam
+    lr_half_life: Count | None = 8  # rounds in which both rates halve; None: constant rates
+    momentum: Share = 0.5  # β1 of AdamW
+    weight_decay: NonNegative = 1e-3  # of AdamW
+    max_grad_norm: Positive = 1.0  # bound of the global norm of the value's gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLearning:
+    """How MPAIL(OM) fits its model, by Adam."""
+
+    seed_rounds: Natural = 1  # rounds of random actions, from which it learns first
+    gradient_steps: Count = 128  # a round
+    member_batch: Count = 128  # steps of each member in a gradient step
+    learning_rate: NonNegative = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Choices of the published code that differ from its paper, for comparison."""
+
+    # rewards of the returns: d(s_t, s_{t+1}), or d(s_t, s_t)
+    reward_pairs: Literal["next", "same"] = "next"
+    pairs_across_resets: bool = False  # pair an episode's end with the next one's start
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
+    # MPPI, by which the agent acts
     planner: mppi.Config = field(default_factory=lambda: mppi.Config(samples=256))
+    # network of the logit d(s, s')
     discriminator: mlp.Config = field(
         default_factory=lambda: mlp.Config(activation="leaky_relu")
     )
-    value: mlp.Config = field(default_factory=mlp.Config)
-    markup: float = 1.0 / 0.99  # η: what happens at plan step t weighs η^t
-    temperature: float = 1.0  # λ of the first round, in the score's units
-    final_temperature: float = 0.1
-    temperature_rounds: int = 20  # of geometric decay from the one to the other
-    reward: str = "logit"  # a name of losses.adversarial.REWARDS
-    reward_pairs: str = "next"  # d(s_t, s_{t+1}); "same": d(s_t, s_t), in the returns
-    pairs_across_resets: bool = False  # take the step after an end for its successor
-    spectral_norm: bool = True  # of the discriminator's kernels
-    input_scale: float = 1.0  # factor of what the discriminator reads, so of its slopes
-    discount: float = 0.99  # γ
-    td_lambda: float = 0.95  # λ of the returns
-    discriminator_steps: int = 64  # gradient steps a round
-    value_steps: int = 64
-    batch: int = 512  # steps of each class in a gradient step
-    history: int = 20_000  # steps of each environment that are kept
-    history_share: float = 0.5  # of the discriminator's learner batch
-    recency_exponent: float = 3.0  # above 1: the old are favoured, see data.replay
-    imagined_share: float = 0.1  # of the discriminator's learner batch
-    imagined_batch: int = 256  # imagined steps in a gradient step of the value
-    imagined_spread: float = 8.0  # how far around, in the demonstrations' deviations
-    imagined_discount: float = 0.95  # γ of the imagined targets
-    huber_delta: float = 10.0  # of the imagined loss, in units of value
-    discriminator_lr: float = 1e-3  # AdamW
-    value_lr: float = 1e-3  # Adam
-    lr_half_life: int = 8  # rounds in which both rates halve; 0: they stay
-    momentum: float = 0.5  # AdamW's β1
-    weight_decay: float = 1e-3  # AdamW's
-    max_grad_norm: float = 1.0  # of the value
-    target_rate: float = 0.01  # V̄ follows V by this share a gradient step
-    ema_rate: float = 0.3  # what acts follows what learns by this share a round
-    learned_model: bool = (
-        False  # whether to plan through a model that is learned on the way
-    )
+    value: mlp.Config = field(default_factory=mlp.Config)  # network of V(s)
+    replay: ReplayOptions = field(default_factory=ReplayOptions)
+    imagination: Imagination = field(default_factory=Imagination)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    # forward models of MPAIL(OM)
     model: ensemble.Config = field(default_factory=lambda: ensemble.Config(members=2))
-    seed_steps: int = 1  # rounds of random actions, which it learns from first
-    model_steps: int = 128  # gradient steps a round
-    model_batch: int = 128  # steps of each member in one
-    model_lr: float = 1e-3  # Adam
+    model_learning: ModelLearning = field(default_factory=ModelLearning)
+    published: Published = field(default_factory=Published)
+    learned_model: bool = False  # MPAIL(OM): plan through a model that is learned
+    markup: Positive = 1.0 / 0.99  # η: step t of a plan weighs η^t
+    temperature: Positive = 1.0  # λ of the first round, in units of the score
+    final_temperature: Positive = 0.1  # λ after `temperature_rounds`
+    temperature_rounds: Count = 20  # rounds of geometric decay from the one to the other
+    # reward of a logit: a name of losses.adversarial.REWARDS
+    reward: Literal["logit", "gail_pos", "gail_neg", "prob", "neg_prob"] = "logit"
+    spectral_norm: bool = True  # divide the discriminator's kernels by their spectral norm
+    input_scale: Positive = 1.0  # factor of the discriminator's inputs, so of its slopes
+    discount: Share = 0.99  # γ
+    td_lambda: Share = 0.95  # λ of the returns
+    batch: Count = 512  # steps of each class in a gradient step
+    discriminator_steps: Count = 64  # gradient steps of the discriminator a round
+    value_steps: Count = 64  # gradient steps of the value a round
+    target_rate: Share = 0.01  # τ, by which V̄ follows V in a gradient step
+    ema_rate: Share = 0.3  # by which what acts follows what is learned, a round
 
 
 NEEDS = Needs()
@@ -127,6 +173,9 @@ def learned_model() -> Config:
     return Config(learned_model=True)
 
 
+# -------------------------------------------------------------------------------- records
+
+
 @struct.dataclass
 class InferenceParams:
     """The part that acts and is exported."""
@@ -134,396 +183,638 @@ class InferenceParams:
     discriminator: Params  # normalised
     value: Params
     model: Params
-    temperature: jax.Array  # []
-    random: jax.Array | None = None  # [] bool, of `learned_model`: warming up
+    temperature: jax.Array  # [] λ
+    random: jax.Array | None = None  # [] bool, of MPAIL(OM): explore by random actions
 
 
 @struct.dataclass
 class State:
     params: InferenceParams
-    discriminator: Fit  # raw, not normalised
+    discriminator: Fit  # not normalised
     value: Fit
     target: Params  # V̄
-    history: replay.Replay  # of {obs, next_obs, terminal}, and action if `learned_model`
-    model: Fit | None  # networks [M] of the model that is learned, if `learned_model`
+    replay: replay.Replay  # of Steps
+    model: Fit | None  # networks [M] of MPAIL(OM)'s model
+
+
+@struct.dataclass
+class Steps:
+    """Steps that were taken or imagined."""
+
+    obs: jax.Array  # [..., O]
+    next_obs: jax.Array  # [..., O]
+    terminal: jax.Array  # [...] bool
+    action: jax.Array | None = None  # [..., U] where a model is learned
+
+
+@struct.dataclass
+class Data:
+    """What the discriminator and the value learn from in a round."""
+
+    demos: Demonstrations
+    fresh: Steps  # [T E] of the round's rollout
+    replay: replay.Replay  # of Steps of all rounds, this one included
+    model: Params  # by which steps are imagined
+
+
+@struct.dataclass
+class DiscriminatorBatch:
+    expert_obs: jax.Array  # [B, O]
+    expert_next_obs: jax.Array  # [B, O]
+    learner_obs: jax.Array  # [B, O]
+    learner_next_obs: jax.Array  # [B, O]
+
+
+@struct.dataclass
+class Regression:
+    """What V should be where."""
+
+    obs: jax.Array  # [B, O]
+    target: jax.Array  # [B], constant: it carries no gradient
+
+
+@struct.dataclass
+class ValueBatch:
+    fresh: Regression  # of λ-returns
+    replayed: Regression  # of one-step targets
+    imagined: Regression | None  # of one-step targets
+
+
+class Components(NamedTuple):
+    """What the steps are made of."""
+
+    task: Task
+    config: Config
+    planner: Planner
+    dynamics: Dynamics  # through which plans are rolled
+    learner: forward_model.Learner | None  # of that model in MPAIL(OM)
+    discriminator: Network  # d: (normalised params, obs [.., O], next_obs [.., O]) -> [..]
+    value: Network  # V: (params, obs [.., O]) -> [..]
+    reward_of: Callable[[jax.Array], jax.Array]  # of a logit
+    discriminator_optimizer: fit.Optimizer
+    value_optimizer: fit.Optimizer
+
+
+# --------------------------------------------------------------------------------- losses
+
+
+def discriminator_loss(
+    components: Components, params: Params, batch: DiscriminatorBatch
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the expert's and the learner's pairs, `[]`.
+
+        E_expert[softplus(-d(s, s'))] + E_learner[softplus(d(s, s'))]
+
+    Torabi et al. 2018, GAIfO, arXiv 1807.06158, eq. 4.
+
+    Args:
+      params: of the discriminator, not normalised.
+    """
+    normalised, logit = normalise(components, params), components.discriminator.apply
+    return adversarial.discrimination(
+        logit(normalised, batch.expert_obs, batch.expert_next_obs),
+        logit(normalised, batch.learner_obs, batch.learner_next_obs),
+    )
+
+
+def value_loss(
+    components: Components, params: Params, batch: ValueBatch
+) -> tuple[jax.Array, Metrics]:
+    """Squared errors of fresh and replayed steps, and a Huber loss of imagined ones, `[]`.
+
+    E_fresh[(V(s) - G)²] + E_replayed[(V(s) - y)²] + E_imagined[huber(V(s) - y)]
+    """
+    value = functools.partial(components.value.apply, params)
+    fresh_values = value(batch.fresh.obs)  # [B]
+    replay_errors = value(batch.replayed.obs) - batch.replayed.target  # [B]
+    losses = {
+        "value/loss": jnp.mean((fresh_values - batch.fresh.target) ** 2),
+        "value/replay_loss": jnp.mean(replay_errors**2),
+    }
+    if batch.imagined is not None:
+        errors = value(batch.imagined.obs) - batch.imagined.target  # [B]
+        delta = components.config.imagination.huber_delta
+        losses["value/imagined_loss"] = jnp.mean(
+            optax.losses.huber_loss(errors, delta=delta)
+        )
+    metrics = losses | {"value/mean": jnp.mean(fresh_values)}
+    return sum(losses.values(), start=jnp.zeros(())), metrics
+
+
+# ------------------------------------------------------------------------- step 1: acting
+
+
+def act(
+    components: Components,
+    params: InferenceParams,
+    carry: Plan,
+    state: EnvState,
+    key: jax.Array,
+    explore: bool,
+) -> tuple[jax.Array, Plan]:
+    """Step 1: plans from `carry`, and does the first action `[U]` of the plan."""
+    plan_key, model_key = jax.random.split(key)
+    score_fn = plan_score(components, params, state, model_key)
+    action, plan = components.planner.plan(
+        score_fn, carry, plan_key, params.temperature, explore
+    )
+    if explore and params.random is not None:
+        random_action = _random_action(components, key)
+        action = jnp.where(params.random, random_action, action)
+    return action, plan
+
+
+def plan_score(
+    components: Components, params: InferenceParams, state: EnvState, key: jax.Array
+) -> Callable[[jax.Array], jax.Array]:
+    """The score of a plan from `state`: a function of actions `[H, U]` to `[]`.
+
+        Σ_{t<H} η^t d(s_t, s_{t+1}) + η^H V(s_H)
+
+    With planner.weighting="step" its terms `[H + 1]` are returned and not added.
+    """
+    config = components.config
+    horizon = config.planner.horizon
+    markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
+
+    def step_score(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
+        del action
+        return reward(components, params.discriminator, obs, next_obs)
+
+    final_score = functools.partial(components.value.apply, params.value)
+    terms = foresight.score_plan(
+        components.dynamics, params.model, state, key, horizon, step_score, final_score
+    )
+
+    def score(actions: jax.Array) -> jax.Array:
+        scores = markups * terms(actions)  # [H + 1]
+        return scores if config.planner.weighting == "step" else jnp.sum(scores)
+
+    return score
+
+
+def reward(
+    components: Components,
+    discriminator_params: Params,
+    obs: jax.Array,
+    next_obs: jax.Array,
+) -> jax.Array:
+    """r(s, s') of `[..., O]` each, `[...]`: of normalised parameters, d(s, s') itself
+    unless `config.reward` says otherwise."""
+    logits = components.discriminator.apply(discriminator_params, obs, next_obs)
+    return components.reward_of(logits)
+
+
+# ------------------------------------------------------------------ steps 2 to 5: learning
+
+
+def init(components: Components, key: jax.Array) -> State:
+    """Networks as they are drawn, and an empty replay."""
+    config, task, learner = components.config, components.task, components.learner
+    discriminator_key, value_key, model_key = jax.random.split(key, 3)
+    discriminator = components.discriminator_optimizer.init(
+        components.discriminator.init(discriminator_key)
+    )
+    value = components.value_optimizer.init(components.value.init(value_key))
+    model = components.dynamics.init(model_key)
+    params = InferenceParams(
+        discriminator=normalise(components, discriminator.params),
+        value=value.params,
+        model=model,
+        temperature=jnp.asarray(config.temperature, jnp.float32),
+        random=jnp.asarray(config.model_learning.seed_rounds > 0)
+        if learner is not None
+        else None,
+    )
+    obs = jnp.zeros((task.spec.observation_size,), jnp.float32)
+    action = (
+        jnp.zeros((task.spec.action_size,), jnp.float32) if learner is not None else None
+    )
+    step = Steps(obs, obs, jnp.zeros((), bool), action)
+    return State(
+        params=params,
+        discriminator=discriminator,
+        value=value,
+        target=value.params,
+        replay=replay.init(step, config.replay.capacity, task.num_envs),
+        model=learner.fit.init(model.networks) if learner is not None else None,
+    )
+
+
+def update(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    demos: Demonstrations,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[State, Metrics]:
+    """Steps 2 to 5, after a rollout `[T, E]`."""
+    steps = steps_of(components, rollout)  # [T, E]
+    buffer = replay.insert(state.replay, steps)
+    model, model_fit = state.params.model, state.model
+    metrics: Metrics = {}
+    if components.learner is not None:
+        key, model_key = jax.random.split(key)
+        model, model_fit, metrics = update_model(
+            components, state, rollout, buffer, model_key
+        )
+    discriminator_key, value_key = jax.random.split(key)
+    fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps)  # [T E]
+    data = Data(demos, fresh, buffer, model)
+    discriminator, discriminator_metrics = update_discriminator(
+        components, state.discriminator, data, discriminator_key
+    )
+    discriminator_params = normalise(components, discriminator.params)
+    value, target, value_metrics = update_value(
+        components, state, rollout, data, discriminator_params, value_key
+    )
+    learned = InferenceParams(discriminator_params, target, model, state.params.temperature)
+    params = next_params(components.config, state.params, learned, round_)
+    metrics = metrics | discriminator_metrics | value_metrics
+    metrics |= {"planner/temperature": params.temperature}
+    return State(params, discriminator, value, target, buffer, model_fit), metrics
+
+
+def update_model(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    buffer: replay.Replay,
+    key: jax.Array,
+) -> tuple[ensemble.ModelParams, Fit, Metrics]:
+    """Step 2, of MPAIL(OM): fits the model to steps of all rounds.
+
+    Returns:
+      The model as it acts next, not averaged; its networks and their optimiser; metrics,
+      among them the errors on this rollout before it was learned from.
+    """
+    learner, config = components.learner, components.config.model_learning
+    assert learner is not None and state.model is not None
+    fresh_errors = forward_model.fresh_errors(learner, state.params.model, rollout)
+    model = ensemble.update_normalizer(state.params.model, rollout.obs, rollout.next_obs)
+
+    batch_size = config.member_batch * components.config.model.members
+
+    def step(networks: Fit, key: jax.Array) -> tuple[Fit, Metrics]:
+        batch = replay.sample(buffer, key, batch_size)
+        obs = jnp.stack([batch.obs, batch.next_obs])  # [2, B, O]
+        return forward_model.step(learner, networks, model, obs, batch.action[None])
+
+    keys = jax.random.split(key, config.gradient_steps)
+    networks, metrics = jax.lax.scan(step, state.model, keys)
+    metrics = fresh_errors | jax.tree.map(jnp.mean, metrics)
+    return ensemble.ModelParams(networks.params, model.obs, model.change), networks, metrics
+
+
+def update_discriminator(
+    components: Components, discriminator: Fit, data: Data, key: jax.Array
+) -> tuple[Fit, Metrics]:
+    """Step 3: gradient steps of `discriminator_loss`."""
+    loss_fn = functools.partial(discriminator_loss, components)
+
+    def step(discriminator: Fit, key: jax.Array) -> tuple[Fit, Metrics]:
+        batch = discriminator_batch(components, data, key)
+        optimizer = components.discriminator_optimizer
+        return gradient.step(optimizer, loss_fn, discriminator, batch)
+
+    keys = jax.random.split(key, components.config.discriminator_steps)
+    discriminator, metrics = jax.lax.scan(step, discriminator, keys)
+    return discriminator, jax.tree.map(jnp.mean, metrics)
+
+
+def update_value(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    data: Data,
+    discriminator_params: Params,
+    key: jax.Array,
+) -> tuple[Fit, Params, Metrics]:
+    """Step 4: gradient steps of `value_loss`; V̄ follows V after each.
+
+    Returns:
+      V, V̄ and metrics.
+    """
+    config = components.config
+    lambda_returns = value_returns(components, discriminator_params, state.target, rollout)
+    fresh = Regression(data.fresh.obs, lambda_returns.reshape(-1))  # [T E]
+    loss_fn = functools.partial(value_loss, components)
+
+    def step(carry: tuple[Fit, Params], key: jax.Array):
+        value, target = carry
+        teachers = discriminator_params, target
+        batch = value_batch(components, fresh, data, teachers, key)
+        value, metrics = gradient.step(components.value_optimizer, loss_fn, value, batch)
+        target = fit.polyak(target, value.params, config.target_rate)
+        return (value, target), metrics
+
+    keys = jax.random.split(key, config.value_steps)
+    (value, target), metrics = jax.lax.scan(step, (state.value, state.target), keys)
+    return value, target, jax.tree.map(jnp.mean, metrics)
+
+
+def next_params(
+    config: Config, params: InferenceParams, learned: InferenceParams, round_: jax.Array
+) -> InferenceParams:
+    """Step 5: what acts in the round after `round_`.
+
+        θ ← θ + ema_rate (θ_learned - θ) of d and V;   λ = λ_0 (λ_end / λ_0)^min(1, n / N)
+
+    with n = round + 1 and N = `temperature_rounds`. What V follows is V̄. The learned model
+    acts as it is.
+    """
+    warming_up = round_ + 1 < config.model_learning.seed_rounds
+    discriminator, value = fit.polyak(
+        (params.discriminator, params.value),
+        (learned.discriminator, learned.value),
+        config.ema_rate,
+    )
+    share = jnp.clip((round_ + 1) / config.temperature_rounds, 0.0, 1.0)
+    ratio = config.final_temperature / config.temperature
+    return InferenceParams(
+        discriminator=discriminator,
+        value=value,
+        model=learned.model,
+        temperature=jnp.asarray(config.temperature * ratio**share, jnp.float32),
+        random=warming_up if config.learned_model else None,
+    )
+
+
+# ---------------------------------------------------------------------- batches and targets
+
+
+def steps_of(components: Components, rollout: Transition) -> Steps:
+    """The part of a rollout `[T, E]` that is learned from; no reward is among it."""
+    next_obs = rollout.next_obs  # [T, E, O]
+    if components.config.published.pairs_across_resets:
+        next_obs = jnp.concatenate([rollout.obs[1:], next_obs[-1:]])
+    action = None if components.learner is None else rollout.action
+    return Steps(rollout.obs, next_obs, rollout.terminal, action)
+
+
+def discriminator_batch(
+    components: Components, data: Data, key: jax.Array
+) -> DiscriminatorBatch:
+    """`[B]` pairs of the expert, and as many of the learner: fresh, replayed, imagined."""
+    config = components.config
+    expert_key, learner_key = jax.random.split(key)
+    fresh_key, replay_key, imagined_key = jax.random.split(learner_key, 3)
+    expert_obs, expert_next_obs = demonstrations.sample_pairs(
+        data.demos, expert_key, config.batch
+    )
+    replayed = round(config.batch * config.replay.discriminator_share)
+    imagined = round(config.batch * config.imagination.discriminator_share)
+    imagined = imagined if imagines(components) else 0
+    parts = [
+        _draw(data.fresh, fresh_key, config.batch - replayed - imagined),
+        replay.sample(data.replay, replay_key, replayed, config.replay.recency_exponent),
+    ]
+    if imagined:
+        parts.append(imagine(components, data, imagined_key, imagined))
+    return DiscriminatorBatch(
+        expert_obs=expert_obs,
+        expert_next_obs=expert_next_obs,
+        learner_obs=jnp.concatenate([part.obs for part in parts]),
+        learner_next_obs=jnp.concatenate([part.next_obs for part in parts]),
+    )
+
+
+def value_batch(
+    components: Components,
+    fresh: Regression,
+    data: Data,
+    teachers: tuple[Params, Params],
+    key: jax.Array,
+) -> ValueBatch:
+    """`[B]` fresh and `[B]` replayed steps, and imagined ones, with what V should be there.
+
+    Args:
+      fresh: all of the rollout, `[T E]`.
+      teachers: the discriminator's normalised parameters, and V̄.
+    """
+    config, imagination = components.config, components.config.imagination
+    fresh_key, replay_key, imagined_key = jax.random.split(key, 3)
+    replayed = replay.sample(
+        data.replay, replay_key, config.batch, config.replay.recency_exponent
+    )
+    imagined = None
+    if imagination.value_batch is not None and imagines(components):
+        steps = imagine(components, data, imagined_key, imagination.value_batch)
+        imagined = one_step_targets(components, teachers, steps, imagination.discount)
+    return ValueBatch(
+        fresh=_draw(fresh, fresh_key, config.batch),
+        replayed=one_step_targets(components, teachers, replayed, config.discount),
+        imagined=imagined,
+    )
+
+
+def value_returns(
+    components: Components,
+    discriminator_params: Params,
+    target: Params,
+    rollout: Transition,
+) -> jax.Array:
+    """λ-returns G_t of a rollout, `[T, E]`, by V̄ where it is cut.
+
+        G_t = r_t + γ_t [(1 - λ_t) V̄(s_{t+1}) + λ_t G_{t+1}],   r_t = d(s_t, s_{t+1})
+
+    Sutton & Barto 2018, eq. 12.18; γ_t = 0 where s_{t+1} is terminal.
+    """
+    config = components.config
+    same = config.published.reward_pairs == "same"
+    successors = rollout.obs if same else rollout.next_obs
+    return jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
+        reward(components, discriminator_params, rollout.obs, successors),
+        components.value.apply(target, rollout.next_obs),
+        config.discount * ~rollout.terminal,
+        rollout.terminal | rollout.truncated,
+        config.td_lambda,
+    )
+
+
+def one_step_targets(
+    components: Components, teachers: tuple[Params, Params], steps: Steps, discount: float
+) -> Regression:
+    """y = d(s, s') + γ V̄(s') of steps `[B]`, without V̄ where s' is terminal.
+
+    Args:
+      teachers: the discriminator's normalised parameters, and V̄.
+    """
+    discriminator_params, target = teachers
+    rewards = reward(components, discriminator_params, steps.obs, steps.next_obs)
+    next_values = components.value.apply(target, steps.next_obs)
+    return Regression(steps.obs, rewards + discount * ~steps.terminal * next_values)
+
+
+def imagines(components: Components) -> bool:
+    """Whether steps can be imagined: the model is given, and starts from an observation."""
+    return components.learner is None and components.dynamics.recover is not None
+
+
+def imagine(components: Components, data: Data, key: jax.Array, count: int) -> Steps:
+    """`[count]` steps of random actions, as the planner's model predicts them.
+
+    They start at s + spread σ ε, with s from the demonstrations, σ the deviation of such s
+    and ε standard normal. Entries that demonstrations lack come from the replay.
+    """
+    dynamics, spec = components.dynamics, components.task.spec
+    recover, observed = dynamics.recover, jnp.asarray(components.task.observed)
+    assert recover is not None
+    obs_key, noise_key, step_key = jax.random.split(key, 3)
+    obs, _ = demonstrations.sample_pairs(data.demos, obs_key, count)
+    if len(components.task.observed) < spec.observation_size:
+        replay_key, noise_key = jax.random.split(noise_key)
+        replayed = replay.sample(data.replay, replay_key, count).obs
+        obs = replayed.at[:, observed].set(obs[:, observed])
+    noise = jax.random.normal(noise_key, obs.shape)
+    obs = obs + components.config.imagination.spread * jnp.std(obs, axis=0) * noise
+
+    def step(obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action_key, key = jax.random.split(key)
+        z = recover(data.model, obs)
+        next_z = dynamics.step(data.model, z, _random_action(components, action_key), key)
+        return dynamics.observe(data.model, z), dynamics.observe(data.model, next_z)
+
+    obs, next_obs = jax.vmap(step)(obs, jax.random.split(step_key, count))
+    return Steps(obs, next_obs, jnp.zeros((count,), bool))
+
+
+def normalise(components: Components, params: Params) -> Params:
+    """The discriminator's, spectrally normalised if asked: Miyato et al. 2018, eq. 8."""
+    return spectral.normalise(params) if components.config.spectral_norm else params
+
+
+def _random_action(components: Components, key: jax.Array) -> jax.Array:
+    """`[U]`, uniform within its bounds."""
+    spec = components.task.spec
+    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+    return jax.random.uniform(key, low.shape, low.dtype, low, high)
+
+
+def _draw(records, key: jax.Array, count: int):
+    """`[count]` of records `[N]`, uniformly, with replacement."""
+    rows = jax.random.randint(key, (count,), 0, jax.tree.leaves(records)[0].shape[0])
+    return jax.tree.map(lambda leaf: leaf[rows], records)
+
+
+# ----------------------------------------------------------------------------------- make
 
 
 def make(task: Task, config: Config) -> Agent:
-    """MPAIL for a task, planning with its dynamics.
+    """MPAIL for a task, planning through its dynamics.
 
     The discriminator sees no observation entries but `task.observed`.
+
+    Raises:
+      UsageError: there is no model to plan through, or a setting is not one of its choices.
     """
-    spec, observed = task.spec, task.observed
-    planner = mppi.make(config.planner, spec.action_low, spec.action_high)
-    learner = forward_model.make(spec, config.model, config.model_lr)
-    dynamics = _dynamics(task, config, learner)
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    networks = _networks(spec, config, observed)
-    score_fn = _score_fn(spec, dynamics, config, observed)
-    reward_of = adversarial.reward_of(config.reward)
-    logit, value = _logit_fn(spec, config, observed), _value_fn(spec, config, observed)
-    if config.reward_pairs not in ("next", "same"):
+    components = make_components(task, config)
+    return Agent(
+        init=functools.partial(init, components),
+        carry=components.planner.init,
+        act=functools.partial(act, components),
+        update=functools.partial(update, components),
+    )
+
+
+def make_components(task: Task, config: Config) -> Components:
+    """The networks, optimisers, planner and model of a task and its settings."""
+    if config.published.reward_pairs not in ("next", "same"):
         raise UsageError(
-            f"agent.reward_pairs is 'next' or 'same', not {config.reward_pairs!r}."
+            "agent.published.reward_pairs is 'next' or 'same', not "
+            f"{config.published.reward_pairs!r}."
         )
-    discriminator_fit, value_fit = _fitters(config)
-    imagines = dynamics.recover is not None and not config.learned_model
-
-    def normalised(params: Params) -> Params:
-        return spectral.normalise(params) if config.spectral_norm else params
-
-    def act(
-        params: InferenceParams, carry: Plan, state: EnvState, key: jax.Array, explore: bool
-    ):
-        plan_key, model_key = jax.random.split(key)
-        score = score_fn(params, state, model_key)
-        action, plan = planner.plan(score, carry, plan_key, params.temperature, explore)
-        if explore and params.random is not None:
-            by_chance = jax.random.uniform(key, action.shape, action.dtype, low, high)
-            action = jnp.where(params.random, by_chance, action)
-        return action, plan
-
-    # ---------------------------------------------------------------------------- learning
-
-    def init(key: jax.Array) -> State:
-        discriminator_key, value_key, model_key = jax.random.split(key, 3)
-        discriminator = discriminator_fit.init(networks[0].init(discriminator_key))
-        fitted_value = value_fit.init(networks[1].init(value_key))
-        obs = jnp.zeros((spec.observation_size,), jnp.float32)
-        step = {"obs": obs, "next_obs": obs, "terminal": jnp.zeros((), bool)}
-        model, fitted_model = dynamics.init(model_key), None
-        if config.learned_model:
-            step["action"] = jnp.zeros((spec.action_size,), jnp.float32)
-            fitted_model = learner.fit.init(model.networks)
-        params = InferenceParams(
-            discriminator=normalised(discriminator.params),
-            value=fitted_value.params,
-            model=model,
-            temperature=jnp.asarray(config.temperature, jnp.float32),
-            random=jnp.asarray(config.seed_steps > 0) if config.learned_model else None,
+    spec, learner = task.spec, None
+    if config.learned_model:
+        learner = forward_model.make(
+            spec, config.model, config.model_learning.learning_rate
         )
-        history = replay.init(step, config.history, task.num_envs)
-        target = fitted_value.params
-        return State(params, discriminator, fitted_value, target, history, fitted_model)
+    discriminator_optimizer, value_optimizer = _optimizers(config)
+    return Components(
+        task=task,
+        config=config,
+        planner=mppi.make(config.planner, spec.action_low, spec.action_high),
+        dynamics=learner.ensemble.dynamics if learner else task.require_dynamics("mpail"),
+        learner=learner,
+        discriminator=_discriminator(config, task.observed),
+        value=mlp.make_scalar(config.value, (spec.observation_size,)),
+        reward_of=adversarial.reward_of(config.reward),
+        discriminator_optimizer=discriminator_optimizer,
+        value_optimizer=value_optimizer,
+    )
 
-    def update(
-        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
-    ) -> tuple[State, Metrics]:
-        if config.learned_model:
-            key, model_key = jax.random.split(key)
-        discriminator_key, value_key = jax.random.split(key)
-        next_obs = rollout.next_obs  # [T, E, O]
-        if config.pairs_across_resets:
-            next_obs = jnp.concatenate([rollout.obs[1:], next_obs[-1:]])
-        steps = {
-            "obs": rollout.obs,
-            "next_obs": next_obs,
-            "terminal": rollout.terminal,
-        }
-        told_model: Metrics = {}
-        model, fitted_model = state.params.model, state.model
-        if config.learned_model:
-            steps["action"] = rollout.action
-            told_model = forward_model.fresh_errors(learner, model, rollout)
-        history = replay.insert(state.history, steps)
-        if fitted_model is not None:
-            model = ensemble.update_normalizer(model, rollout.obs, rollout.next_obs)
-            model, fitted_model, told = fit_model(model, fitted_model, history, model_key)
-            told_model |= told
-        fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps)
-        discriminator, told = fit_discriminator(
-            state.discriminator,
-            demos,
-            fresh,
-            history,
-            model,
-            discriminator_key,
+
+def _discriminator(config: Config, observed: tuple[int, ...]) -> Network:
+    """d(s, s') of the observed entries of `[..., O]` each, `[...]`."""
+    entries, size = jnp.asarray(observed), len(observed)
+    network = mlp.make_scalar(config.discriminator, (size, size))
+
+    def logit(params: Params, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
+        scale = config.input_scale
+        return network.apply(
+            params, scale * obs[..., entries], scale * next_obs[..., entries]
         )
-        discriminator_params = normalised(discriminator.params)
-        targets = lambda_returns(discriminator_params, state.target, rollout)
-        fitted_value, target, told_value = fit_value(
-            state.value,
-            state.target,
-            discriminator_params,
-            fresh["obs"],
-            targets,
-            history,
-            model,
-            demos,
-            value_key,
-        )
-        before = state.params.discriminator, state.params.value
-        discriminator_params, value_params = fit.polyak(
-            before, (discriminator_params, target), config.ema_rate
-        )
-        temperature = temperature_after(round_)
-        warming = round_ + 1 < config.seed_steps if config.learned_model else None
-        params = InferenceParams(
-            discriminator_params, value_params, model, temperature, warming
-        )
-        metrics = told_model | told | told_value | {"planner/temperature": temperature}
-        state = State(params, discriminator, fitted_value, target, history, fitted_model)
-        return state, metrics
 
-    def fit_model(model: ensemble.ModelParams, fitted: Fit, history, key: jax.Array):
-        """Fits the networks to steps of all rounds; the newest act, none averaged."""
+    return network._replace(apply=logit)
 
-        def step(fitted: Fit, key: jax.Array):
-            steps = replay.sample(history, key, config.model_batch * config.model.members)
-            obs = jnp.stack([steps["obs"], steps["next_obs"]])
-            return forward_model.step(learner, fitted, model, obs, steps["action"][None])
 
-        fitted, told = jax.lax.scan(step, fitted, jax.random.split(key, config.model_steps))
-        model = ensemble.ModelParams(fitted.params, model.obs, model.change)
-        return model, fitted, jax.tree.map(jnp.mean, told)
+def _optimizers(config: Config) -> tuple[fit.Optimizer, fit.Optimizer]:
+    """The discriminator's and the value's."""
+    options = config.optimizer
 
-    def temperature_after(round_: jax.Array) -> jax.Array:
-        share = jnp.clip((round_ + 1) / config.temperature_rounds, 0.0, 1.0)
-        ratio = config.final_temperature / config.temperature
-        return jnp.asarray(config.temperature * ratio**share, jnp.float32)
+    def schedule(learning_rate: float, steps: int) -> optax.ScalarOrSchedule:
+        if options.lr_half_life is None:
+            return learning_rate
+        return fit.exponential_decay(learning_rate, options.lr_half_life * steps)
 
-    def fit_discriminator(
-        fitted: Fit, demos, fresh, history, model, key
-    ) -> tuple[Fit, Metrics]:
-        def step(fitted: Fit, key: jax.Array):
-            expert_key, learner_key = jax.random.split(key)
-            expert = demonstrations.sample_pairs(demos, expert_key, config.batch)
-            learner = learner_batch(fresh, history, model, demos, learner_key)
+    discriminator_tx = optax.adamw(
+        schedule(options.discriminator_lr, config.discriminator_steps),
+        b1=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+    value_tx = optax.chain(
+        optax.clip_by_global_norm(options.max_grad_norm),
+        optax.adam(schedule(options.value_lr, config.value_steps)),
+    )
+    return fit.make(discriminator_tx), fit.make(value_tx)
 
-            def loss_fn(params):
-                params = normalised(params)
-                expert_logits = logit(params, *expert)  # [B]
-                learner_logits = logit(params, learner["obs"], learner["next_obs"])
-                return adversarial.discrimination(expert_logits, learner_logits)
 
-            gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
-            return discriminator_fit.step(fitted, gradients), metrics
-
-        keys = jax.random.split(key, config.discriminator_steps)
-        fitted, metrics = jax.lax.scan(step, fitted, keys)
-        return fitted, jax.tree.map(jnp.mean, metrics)
-
-    def learner_batch(fresh, history, model, demos, key: jax.Array) -> Any:
-        """`[B]` of the learner's steps: fresh ones, old ones, and imagined ones."""
-        fresh_key, history_key, imagined_key = jax.random.split(key, 3)
-        old = round(config.batch * config.history_share)
-        dreamt = round(config.batch * config.imagined_share) if imagines else 0
-        count = jax.tree.leaves(fresh)[0].shape[0]
-        rows = jax.random.randint(fresh_key, (config.batch - old - dreamt,), 0, count)
-        parts = [
-            jax.tree.map(lambda leaf: leaf[rows], fresh),
-            replay.sample(history, history_key, old, config.recency_exponent),
-        ]
-        if dreamt:
-            parts.append(imagine(model, demos, history, imagined_key, dreamt))
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-    def lambda_returns(
-        discriminator_params: Params, target: Params, rollout: Transition
-    ) -> jax.Array:
-        """G_t of the fresh rollout, flat `[T E]`."""
-        successors = rollout.next_obs if config.reward_pairs == "next" else rollout.obs
-        return jax.vmap(returns.lambda_returns, (1, 1, 1, 1, None), 1)(
-            reward_of(logit(discriminator_params, rollout.obs, successors)),
-            value(target, rollout.next_obs),
-            config.discount * ~rollout.terminal,
-            rollout.terminal | rollout.truncated,
-            config.td_lambda,
-        ).reshape(-1)
-
-    def one_step_targets(
-        discriminator_params, target, discount, obs, next_obs, terminal
-    ) -> jax.Array:
-        """d(s, s') + γ V̄(s'), `[B]`."""
-        rewards = reward_of(logit(discriminator_params, obs, next_obs))
-        return rewards + discount * ~terminal * value(target, next_obs)
-
-    def imagine(model: Params, demos: Demonstrations, history, key: jax.Array, count: int):
-        """`[B]` steps that the planner's model foresees, far around the demonstrations.
-
-        What the demonstrations do not hold is taken from the learner's own history.
-        """
-        recover = dynamics.recover
-        assert recover is not None
-        obs_key, noise_key, step_key = jax.random.split(key, 3)
-        obs, _ = demonstrations.sample_pairs(demos, obs_key, count)
-        if len(observed) < spec.observation_size:
-            own_key, noise_key = jax.random.split(noise_key)
-            own = replay.sample(history, own_key, count)["obs"]
-            obs = own.at[:, jnp.asarray(observed)].set(obs[:, jnp.asarray(observed)])
-        noise = jax.random.normal(noise_key, obs.shape)
-        obs = obs + config.imagined_spread * jnp.std(obs, axis=0) * noise
-
-        def step(obs: jax.Array, key: jax.Array):
-            action_key, key = jax.random.split(key)
-            action = jax.random.uniform(action_key, low.shape, low.dtype, low, high)
-            z = recover(model, obs)
-            following = dynamics.step(model, z, action, key)
-            return dynamics.observe(model, z), dynamics.observe(model, following)
-
-        obs, next_obs = jax.vmap(step)(obs, jax.random.split(step_key, count))
-        terminal = jnp.zeros((count,), bool)
-        return {"obs": obs, "next_obs": next_obs, "terminal": terminal}
-
-    def fit_value(
-        fitted: Fit, target, discriminator_params, obs, targets, history, model, demos, key
-    ):
-        """Fits V to `targets` at `obs` and one-step targets on history; moves V̄ along."""
-
-        def step(carry, key: jax.Array):
-            fitted, target = carry
-            fresh_key, history_key, imagined_key = jax.random.split(key, 3)
-            rows = jax.random.randint(fresh_key, (config.batch,), 0, targets.shape[0])
-            past = replay.sample(
-                history, history_key, config.batch, config.recency_exponent
-            )
-            steps = {name: past[name] for name in ("obs", "next_obs", "terminal")}
-            past_targets = one_step_targets(
-                discriminator_params, target, config.discount, **steps
-            )
-            if imagines and config.imagined_batch:
-                imagined = imagine(
-                    model, demos, history, imagined_key, config.imagined_batch
-                )
-                imagined_targets = one_step_targets(
-                    discriminator_params, target, config.imagined_discount, **imagined
-                )
-
-            def loss_fn(params):
-                fresh_values = value(params, obs[rows])
-                past_values = value(params, past["obs"])
-                losses = {
-                    "value/loss": jnp.mean((fresh_values - targets[rows]) ** 2),
-                    "value/history_loss": jnp.mean((past_values - past_targets) ** 2),
-                }
-                if imagines and config.imagined_batch:
-                    errors = value(params, imagined["obs"]) - imagined_targets
-                    huber = optax.losses.huber_loss(errors, delta=config.huber_delta)
-                    losses["value/imagined_loss"] = jnp.mean(huber)
-                return sum(losses.values()), losses | {"value/mean": fresh_values.mean()}
-
-            gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
-            fitted = value_fit.step(fitted, gradients)
-            target = fit.polyak(target, fitted.params, config.target_rate)
-            return (fitted, target), metrics
-
-        keys = jax.random.split(key, config.value_steps)
-        (fitted, target), metrics = jax.lax.scan(step, (fitted, target), keys)
-        return fitted, target, jax.tree.map(jnp.mean, metrics)
-
-    return Agent(init=init, carry=planner.init, act=act, update=update)
+# ---------------------------------------------------------------------------- for reports
 
 
 def shows(task: Task, config: Config) -> Shows:
-    """The reward d(s, s'), the value V and the plans that `act` weighed."""
-    logit = _logit_fn(task.spec, config, task.observed)
-    value = _value_fn(task.spec, config, task.observed)
+    """The logit d(s, s'), the value V, and the plans that `act` weighs."""
+    components = make_components(task, config)
     return Shows(
-        reward=lambda params, obs, action, next_obs: logit(
+        reward=lambda params, obs, action, next_obs: components.discriminator.apply(
             params.discriminator, obs, next_obs
         ),
-        value=lambda params, obs: value(params.value, obs),
-        plans=plan_samples(task, config),
+        value=lambda params, obs: components.value.apply(params.value, obs),
+        plans=functools.partial(plan_samples, components),
     )
 
 
 def plan_samples(
-    task: Task, config: Config
-) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-    """What `act` weighed, as `Shows.plans` says."""
-    spec, observed = task.spec, task.observed
-    planner = mppi.make(config.planner, spec.action_low, spec.action_high)
-    learner = forward_model.make(spec, config.model, config.model_lr)
-    dynamics = _dynamics(task, config, learner)
-    score_fn = _score_fn(spec, dynamics, config, observed)
+    components: Components,
+    params: InferenceParams,
+    carry: Plan,
+    state: EnvState,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `act` weighs with the same arguments, as `Shows.plans` says.
 
-    def look(params: InferenceParams, carry: Plan, state: EnvState, key: jax.Array):
-        plan_key, model_key = jax.random.split(key)
-        score = score_fn(params, state, model_key)
-        plans, weights = planner.plan_samples(score, carry, plan_key, params.temperature)
-        mean = jnp.sum(weights[:, None, None] * plans, axis=0)  # [H, U]
-
-        def path(actions: jax.Array) -> jax.Array:
-            return foresight.imagine(dynamics, params.model, state, model_key, actions)
-
-        return jax.vmap(path)(plans), weights, path(mean)
-
-    return look
-
-
-def _dynamics(task: Task, config: Config, learner: forward_model.Learner) -> Dynamics:
-    """What the planner rolls forward."""
-    if config.learned_model:
-        return learner.ensemble.dynamics
-    return task.require_dynamics("mpail")
-
-
-def _score_fn(spec: EnvSpec, dynamics: Dynamics, config: Config, observed: tuple[int, ...]):
-    """`(params, state, key) -> score`, with `score` of actions `[H, U]`, `[]`."""
-    logit, value = _logit_fn(spec, config, observed), _value_fn(spec, config, observed)
-    reward_of = adversarial.reward_of(config.reward)
-    horizon = config.planner.horizon
-    markups = config.markup ** jnp.arange(horizon + 1, dtype=jnp.float32)  # [H + 1]
-
-    def score_fn(params: InferenceParams, state: EnvState, key: jax.Array):
-        def reward(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-            del action
-            return reward_of(logit(params.discriminator, obs, next_obs))
-
-        def final(obs: jax.Array) -> jax.Array:
-            return value(params.value, obs)
-
-        scores = foresight.score_plan(
-            dynamics, params.model, state, key, horizon, reward, final
-        )
-
-        def score(actions: jax.Array) -> jax.Array:
-            marked_up = markups * scores(actions)  # [H + 1]
-            return marked_up if config.planner.weighting == "step" else jnp.sum(marked_up)
-
-        return score
-
-    return score_fn
-
-
-def _networks(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
-    """The discriminator's and the value's."""
-    seen = len(observed)
-    return (
-        mlp.make_scalar(config.discriminator, (seen, seen)),
-        mlp.make_scalar(config.value, (spec.observation_size,)),
+    Returns:
+      Paths `[K, H + 1, O]` of the plans, their weights `[K]`, and the path `[H + 1, O]` of
+      the plan that is their mean.
+    """
+    plan_key, model_key = jax.random.split(key)
+    score_fn = plan_score(components, params, state, model_key)
+    plans, weights = components.planner.plan_samples(
+        score_fn, carry, plan_key, params.temperature
     )
-
-
-def _logit_fn(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
-    """d: `(normalised params, obs […, O], next_obs […, O]) -> […]`."""
-    network, seen = _networks(spec, config, observed)[0], jnp.asarray(observed)
-
-    def logit(params: Params, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
-        pair = config.input_scale * obs[..., seen], config.input_scale * next_obs[..., seen]
-        return network.apply(params, *pair)
-
-    return logit
-
-
-def _value_fn(spec: EnvSpec, config: Config, observed: tuple[int, ...]):
-    """V: `(params, obs […, O]) -> […]`."""
-    return _networks(spec, config, observed)[1].apply
-
-
-def _fitters(config: Config) -> tuple[fit.Optimizer, fit.Optimizer]:
-    """The discriminator's and the value's."""
-
-    def rate(start: float, steps: int) -> optax.ScalarOrSchedule:
-        return fit.exponential_decay(start, config.lr_half_life * steps)
-
-    discriminator_tx = optax.adamw(
-        rate(config.discriminator_lr, config.discriminator_steps),
-        b1=config.momentum,
-        weight_decay=config.weight_decay,
+    mean = jnp.sum(weights[:, None, None] * plans, axis=0)  # [H, U]
+    path = functools.partial(
+        foresight.imagine, components.dynamics, params.model, state, model_key
     )
-    value_tx = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adam(rate(config.value_lr, config.value_steps)),
-    )
-    return fit.make(discriminator_tx), fit.make(value_tx)
+    return jax.vmap(path)(plans), weights, path(mean)

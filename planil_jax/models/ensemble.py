@@ -1,12 +1,12 @@
-"""Forward models of observations, learned: M networks side by side.
+"""Learned forward models of observations: an ensemble of M networks.
 
     s' = s + Δ̄ + σ_Δ y,   y ~ N(mean, std²) of the network at ((s - s̄) / σ_s, a)
 
-s̄, σ_s, Δ̄ and σ_Δ are the mean and deviation of observations and of their changes, as far
-as they were seen. A deterministic network says y itself.
+s̄, σ_s, Δ̄ and σ_Δ are the mean and deviation of all observations so far, and of their
+changes. The action a is scaled to [-1, 1]. A deterministic network outputs y itself.
 
-Every member is a `Dynamics` of its own, through which a policy can be differentiated; all
-together are another, which shows planners an observation of each, `[M, O]`.
+One member is a `Dynamics`, through which a policy can be differentiated. All members
+together are another, which shows planners an observation of each member, `[M, O]`.
 
 Source: Chua et al. 2018, PETS, arXiv 1805.12114, section 4.
 """
@@ -21,21 +21,22 @@ import jax.numpy as jnp
 from flax import struct
 
 from planil_jax.base import Dynamics, EnvSpec, Params
+from planil_jax.config import Count
 from planil_jax.nets import forward, normalise
 from planil_jax.nets.normalise import Moments
 
-_SMALLEST = 1e-6  # deviation of a change, in units of its observation
+_MIN_DEVIATION = 1e-6  # of a change, in units of its observation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    network: forward.Config = field(default_factory=forward.Config)
-    members: int = 1  # M
+    network: forward.Config = field(default_factory=forward.Config)  # of one member
+    members: Count = 1  # M, networks that learn apart and predict together
 
 
 @struct.dataclass
 class ModelParams:
-    """The parameters: of all members, or of one, whose `networks` has no axis `[M]`."""
+    """Parameters of all members, or of one: then `networks` has no axis `[M]`."""
 
     networks: Params  # [M]
     obs: Moments  # of observations
@@ -44,23 +45,23 @@ class ModelParams:
 
 @struct.dataclass
 class ModelState:
-    """Where one member believes the environment to be: its z."""
+    """The state z of one member."""
 
-    obs: jax.Array  # [O]
-    memory: jax.Array  # [G]
+    obs: jax.Array  # [O] as it predicts it
+    memory: jax.Array  # [G] of a recurrent network
 
 
-# Which leaves of Learned have the axis [M]: `jax.vmap(f, (EACH, ...))` goes over members.
+# Which leaves of ModelParams have the axis [M]: `jax.vmap(f, (EACH, ...))` maps members.
 EACH = ModelParams(networks=0, obs=None, change=None)  # type: ignore[arg-type]
 
 
 class Ensemble(NamedTuple):
     """M models; actions are in the environment's units."""
 
-    member: Dynamics  # one of them: `z` is Foreseen, `observe` shows [O]
-    dynamics: Dynamics  # all of them: `z` is Foreseen [M], `observe` shows [M, O]
+    member: Dynamics  # of one: z is a ModelState, `observe` gives [O]
+    dynamics: Dynamics  # of all: z is a ModelState [M], `observe` gives [M, O]
     # (params of one, obs [H + 1, O], actions [H, U]) -> mean [H, O] and std [H, O] of the
-    # observations after the first, each foreseen from the mean before
+    # observations after the first, each predicted from the mean before it
     predict: Callable[[ModelParams, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -70,6 +71,9 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
     network = forward.make(config.network, (size, spec.action_size), size)
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
+    def to_unit_interval(action: jax.Array) -> jax.Array:
+        return (2 * action - low - high) / (high - low)  # [-1, 1]
+
     def init(key: jax.Array) -> ModelParams:
         return ModelParams(network.init(key), normalise.init(size), normalise.init(size))
 
@@ -78,9 +82,8 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
         return ModelState(obs, network.memory())
 
     def predict_step(params: ModelParams, z: ModelState, action: jax.Array):
-        """z of the mean, and the deviation `[O]` of its observation."""
-        unit = (2 * action - low - high) / (high - low)
-        inputs = normalise.apply(params.obs, z.obs), unit
+        """The mean of z after an action, and the deviation `[O]` of its observation."""
+        inputs = normalise.apply(params.obs, z.obs), to_unit_interval(action)
         memory, mean, std = network.apply(params.networks, z.memory, *inputs)
         scale = deviation(params.change)
         return ModelState(z.obs + params.change.mean + scale * mean, memory), scale * std
@@ -96,11 +99,11 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
     def predict(params: ModelParams, obs: jax.Array, actions: jax.Array):
         chex.assert_rank([obs, actions], 2)
 
-        def one(z: ModelState, action: jax.Array):
+        def predict_next(z: ModelState, action: jax.Array):
             z, std = predict_step(params, z, action)
             return z, (z.obs, std)
 
-        return jax.lax.scan(one, recover(params, obs[0]), actions)[1]
+        return jax.lax.scan(predict_next, recover(params, obs[0]), actions)[1]
 
     member = Dynamics(
         init=init,
@@ -109,11 +112,11 @@ def make(spec: EnvSpec, config: Config) -> Ensemble:
         observe=lambda params, z: z.obs,
         recover=recover,
     )
-    return Ensemble(member, _side_by_side(member, recover, config.members), predict)
+    return Ensemble(member, _all_members(member, recover, config.members), predict)
 
 
-def _side_by_side(member: Dynamics, recover_one: Callable, count: int) -> Dynamics:
-    """All members, under the same actions, each with noise of its own."""
+def _all_members(member: Dynamics, recover_one: Callable, count: int) -> Dynamics:
+    """All members under the same actions, each with its own noise."""
 
     def init(key: jax.Array) -> ModelParams:
         return jax.vmap(member.init, out_axes=EACH)(jax.random.split(key, count))
@@ -137,14 +140,14 @@ def _side_by_side(member: Dynamics, recover_one: Callable, count: int) -> Dynami
 
 
 def deviation(moments: Moments) -> jax.Array:
-    """`[F]`, never 0."""
-    return jnp.sqrt(jnp.maximum(moments.variance, _SMALLEST**2))
+    """The standard deviation `[F]`, never 0."""
+    return jnp.sqrt(jnp.maximum(moments.variance, _MIN_DEVIATION**2))
 
 
 def update_normalizer(
     params: ModelParams, obs: jax.Array, next_obs: jax.Array
 ) -> ModelParams:
-    """With what was observed, `[..., O]` each, in the normalisers."""
+    """The parameters with observations `[..., O]` and their successors normalised for."""
     return ModelParams(
         networks=params.networks,
         obs=normalise.update(params.obs, obs),
@@ -155,15 +158,15 @@ def update_normalizer(
 def errors(
     ensemble: Ensemble, params: ModelParams, obs: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """How far the members' mean is off after each step, `[H, O]`, in units of the entry.
+    """Errors of the members' mean after each step, `[H, O]`, in units of the entry.
 
-    Root mean squares over sequences; held-out, if the members have not seen these.
+    They are root mean squares over sequences.
 
     Args:
       obs: `[H + 1, B, O]`.
       actions: `[H, B, U]`.
     """
     chex.assert_rank([obs, actions], 3)
-    one = jax.vmap(ensemble.predict, (None, 1, 1), 1)  # over B
-    means, _ = jax.vmap(one, (EACH, None, None))(params, obs, actions)  # [M, H, B, O]
+    predict = jax.vmap(ensemble.predict, (None, 1, 1), 1)  # over B
+    means, _ = jax.vmap(predict, (EACH, None, None))(params, obs, actions)  # [M, H, B, O]
     return jnp.sqrt(jnp.mean((jnp.mean(means, axis=0) - obs[1:]) ** 2, axis=1))

@@ -10,8 +10,8 @@ from planil_jax.base import TrainState, UserError
 
 # The fields that say how large a part is; an agent has one of those that are named.
 _LOWERED_BY = {
-    "agent.replay": "--config.agent.capacity (or --config.agent.core.capacity), ",
-    "agent.history": "--config.agent.history, ",
+    "agent.replay": "--config.agent.replay.capacity (or --config.agent.capacity, or "
+    "--config.agent.core.capacity), ",
 }
 _GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process
 
@@ -22,7 +22,7 @@ def size(tree: Any) -> int:
 
 
 def parts(state: TrainState) -> dict[str, int]:
-    """Bytes of a TrainState by its parts, such as "agent.history", the largest first."""
+    """Bytes of a TrainState by its parts, such as "agent.replay", the largest first."""
     sizes: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         depth = 2 if path[0] == jax.tree_util.GetAttrKey("agent") else 1

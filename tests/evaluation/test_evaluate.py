@@ -161,7 +161,7 @@ def test_a_learned_reward_is_compared_with_the_task_s(tmp_path):
     environment = "navigation:episode_length=5"
     env = envs.make(environment)
     settings = experiment.for_method("mpail", environment=environment, seeds=2)
-    own = dataclasses.replace(settings.agent, history=1)
+    own = dataclasses.replace(settings.agent, replay=mpail.ReplayOptions(capacity=1))
     observed = tuple(range(env.spec.observation_size))
     agent = mpail.make(
         Task.of(env.spec, dynamics=simulator.prior_or_physics(env), observed=observed), own

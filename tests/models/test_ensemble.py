@@ -1,5 +1,7 @@
-"""Learned forward models: normalisers, likelihood, members, memory, planning, and real
-states with a model's gradients."""
+"""Learned forward models: normalisers, likelihood, members, memory and planning.
+
+The last part is about real states with a model's gradients.
+"""
 
 import dataclasses
 import functools
@@ -42,8 +44,8 @@ def actions_within(*shape, seed: int = 2) -> jax.Array:
     return jnp.asarray(low + (high - low) * drawn, jnp.float32)
 
 
-def moved(params: ensemble.ModelParams) -> ensemble.ModelParams:
-    """No parameter of the networks is 0, and normalisers are not a new model's."""
+def perturbed(params: ensemble.ModelParams) -> ensemble.ModelParams:
+    """With no network parameter at 0, and normalisers unlike those of a new model."""
     leaves, tree = jax.tree.flatten(params.networks)
     leaves = [
         leaf + 0.3 * np.asarray(normal(*leaf.shape, seed=i))
@@ -67,17 +69,17 @@ def member_of(params: ensemble.ModelParams, i: int) -> ensemble.ModelParams:
 # -------------------------------------------------------------------------------- one step
 
 
-def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
+def test_a_step_adds_the_network_s_output_in_deviations_of_a_change():
     """By numpy, layer by layer."""
     model = ensemble.make(SPEC, config())
-    params = moved(jax.jit(model.member.init)(KEY))
+    params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), jnp.array([3.0, -0.5])
     z = model.member.recover(params, obs)
     found = model.member.observe(params, model.member.step(params, z, action, KEY))
 
     layers = jax.tree.map(np.float64, params.networks["params"])
-    seen = (np.float64(obs) - [1.0, 0.0, -2.0]) / [2.0, 1.0, 0.5]
-    x = np.concatenate([seen, [(3.0 - 2.0) / 2.0, -0.5 / 2.0]])  # actions in [-1, 1]
+    normalised = (np.float64(obs) - [1.0, 0.0, -2.0]) / [2.0, 1.0, 0.5]
+    x = np.concatenate([normalised, [(3.0 - 2.0) / 2.0, -0.5 / 2.0]])  # actions in [-1, 1]
     x = x @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
     x = x / (1 + np.exp(-x))
     y = x @ layers["mean"]["kernel"] + layers["mean"]["bias"]
@@ -85,21 +87,21 @@ def test_a_step_is_the_observation_and_the_network_s_change_in_its_deviations():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_a_new_model_foresees_the_mean_change_whatever_is_done():
+def test_a_new_model_predicts_the_mean_change_whatever_the_action():
     model = ensemble.make(SPEC, CONFIG)
     obs, next_obs = normal(50, 3), normal(50, 3, seed=5) + 3.0
     params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs, next_obs)
     z = model.dynamics.recover(params, obs[0])
-    seen = model.dynamics.observe(
+    found = model.dynamics.observe(
         params, model.dynamics.step(params, z, actions_within(), KEY)
     )
     wanted = np.asarray(obs[0]) + np.mean(np.asarray(next_obs - obs), axis=0)
-    np.testing.assert_allclose(seen, np.tile(wanted, (3, 1)), rtol=1e-4)
+    np.testing.assert_allclose(found, np.tile(wanted, (3, 1)), rtol=1e-4)
 
 
-def test_steps_foreseen_are_steps_taken():
+def test_a_predicted_sequence_is_that_of_single_steps():
     model = ensemble.make(SPEC, config(memory=5))
-    params = moved(jax.jit(model.member.init)(KEY))
+    params = perturbed(jax.jit(model.member.init)(KEY))
     obs, actions = normal(5, 3), actions_within(4)
     found, _ = jax.jit(model.predict)(params, obs, actions)
     z = model.member.recover(params, obs[0])
@@ -109,10 +111,10 @@ def test_steps_foreseen_are_steps_taken():
 
 
 @pytest.mark.parametrize("memory", [0, 5])
-def test_only_a_memory_remembers(memory):
-    """The second of two equal steps differs from the first, from the same observation."""
+def test_only_a_recurrent_model_remembers(memory):
+    """Of two equal steps from the same observation, the second differs from the first."""
     model = ensemble.make(SPEC, config(memory=memory))
-    params = moved(jax.jit(model.member.init)(KEY))
+    params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     first = model.member.step(params, model.member.recover(params, obs), action, KEY)
     again = model.member.step(params, first.replace(obs=obs), action, KEY)
@@ -120,9 +122,9 @@ def test_only_a_memory_remembers(memory):
     assert bool(jnp.all(again.obs == first.obs)) == (memory == 0)
 
 
-def test_a_probabilistic_step_is_drawn_with_the_deviation_foreseen():
+def test_a_probabilistic_step_is_drawn_with_the_predicted_deviation():
     model = ensemble.make(SPEC, config(probabilistic=True))
-    params = moved(jax.jit(model.member.init)(KEY))
+    params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     mean, std = model.predict(params, jnp.stack([obs, obs]), action[None])
     z = model.member.recover(params, obs)
@@ -144,14 +146,14 @@ def test_the_likelihood_is_the_normal_distribution_s():
     )
     constant = 0.5 * np.log(2 * np.pi)
     for decay in (1.0, 0.5):
-        each = -stats.norm.logpdf(observed, mean, std) - constant
+        losses = -stats.norm.logpdf(observed, mean, std) - constant
         weights = decay ** np.arange(4)
-        wanted = np.mean(weights * each.mean(axis=(1, 2)))
+        wanted = np.mean(weights * losses.mean(axis=(1, 2)))
         found = world_model.gaussian(mean, std, observed, decay)
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_of_deviation_1_the_likelihood_is_half_the_mean_squared_error():
+def test_at_deviation_1_the_loss_is_half_the_mean_squared_error():
     mean, observed = normal(2, 5, 3), normal(2, 5, 3, seed=4)
     found = world_model.gaussian(mean, jnp.ones_like(mean), observed)
     np.testing.assert_allclose(found, np.mean(np.square(mean - observed)) / 2, rtol=1e-5)
@@ -163,7 +165,7 @@ def test_a_likelihood_of_other_shapes_is_refused():
 
 
 def fitted(model, params, obs, actions, steps: int = 400):
-    """Each member after so many steps of Adam on all sequences `[H + 1, B, O]`."""
+    """The model after `steps` of Adam, all members on all sequences `[H + 1, B, O]`."""
     tx = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
     scale = ensemble.deviation(params.change)
 
@@ -176,8 +178,8 @@ def fitted(model, params, obs, actions, steps: int = 400):
             jax.vmap(of_member, (ensemble.EACH,))(params.replace(networks=networks))
         )
 
-    def step(running, _):
-        networks, opt_state = running
+    def step(carry, _):
+        networks, opt_state = carry
         updates, opt_state = tx.update(jax.grad(loss)(networks), opt_state)
         return (optax.apply_updates(networks, updates), opt_state), None
 
@@ -193,12 +195,12 @@ NOISE = np.float32([0.02, 0.5, 1.0])
 
 
 def world(obs: jax.Array, action: jax.Array, noise: jax.Array) -> jax.Array:
-    """Entries of different sizes, the second bent by the first action."""
+    """The next observation: entries differ in size; one is nonlinear in an action."""
     a, b, c = obs
-    following = jnp.stack(
+    next_obs = jnp.stack(
         [0.9 * a + 0.1 * b, b + jnp.tanh(action[0] - 2), c + 5 * action[1]]
     )
-    return following + NOISE * noise
+    return next_obs + NOISE * noise
 
 
 def experience(count: int, length: int, seed: int, noise: float = 1.0):
@@ -206,12 +208,12 @@ def experience(count: int, length: int, seed: int, noise: float = 1.0):
     actions = actions_within(length, count, seed=seed)
     noises = noise * normal(length, count, 3, seed=seed + 1)
 
-    def one(obs, drawn):
-        following = jax.vmap(world)(obs, *drawn)
-        return following, following
+    def step(obs, inputs):
+        next_obs = jax.vmap(world)(obs, *inputs)
+        return next_obs, next_obs
 
     first = normal(count, 3, seed=seed + 2) * jnp.array([1.0, 1.0, 10.0])
-    later = jax.lax.scan(one, first, (actions, noises))[1]
+    later = jax.lax.scan(step, first, (actions, noises))[1]
     return jnp.concatenate([first[None], later]), actions
 
 
@@ -232,11 +234,12 @@ def test_held_out_errors_come_down_to_the_noise_in_every_entry(probabilistic):
     assert np.all(found > 0.9 * NOISE)
 
 
-def test_the_deviation_foreseen_is_that_of_the_noise():
+def test_the_predicted_deviation_is_that_of_the_noise():
     model, params = trained(True)
     obs, actions = experience(200, 1, seed=20)
-    one = jax.vmap(jax.vmap(model.predict, (None, 1, 1), 1), (ensemble.EACH, None, None))
-    _, std = jax.jit(one)(params, obs, actions)
+    predict = jax.vmap(model.predict, (None, 1, 1), 1)
+    predict = jax.vmap(predict, (ensemble.EACH, None, None))
+    _, std = jax.jit(predict)(params, obs, actions)
     found = np.sqrt(np.mean(np.square(std), axis=(0, 1, 2)))
     np.testing.assert_allclose(found, NOISE, rtol=0.15)
 
@@ -245,12 +248,12 @@ def test_members_agree_where_they_were_trained_and_not_far_from_it():
     model, params = trained(False)
 
     def gap(obs):
-        def one(obs, action):
+        def disagreement(obs, action):
             z = model.dynamics.recover(params, obs)
-            seen = model.dynamics.step(params, z, action, KEY).obs  # [2, 3]
-            return jnp.abs(seen[0] - seen[1]) / ensemble.deviation(params.change)
+            next_obs = model.dynamics.step(params, z, action, KEY).obs  # [2, 3]
+            return jnp.abs(next_obs[0] - next_obs[1]) / ensemble.deviation(params.change)
 
-        return jnp.mean(jax.jit(jax.vmap(one))(obs, actions_within(100)))
+        return jnp.mean(jax.jit(jax.vmap(disagreement))(obs, actions_within(100)))
 
     near = normal(100, 3) * jnp.array([1.0, 1.0, 10.0])
     assert gap(3 * near) > 3 * gap(near)
@@ -282,8 +285,8 @@ def test_a_member_s_loss_moves_that_member_alone():
     assert any(bool(jnp.any(a != b)) for a, b in zip(*members, strict=True))
 
 
-def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
-    """Of a model too small for its world, which trades the first step for later ones."""
+def test_a_loss_over_many_steps_makes_predictions_of_many_steps_better():
+    """The model is too small for its world: it trades the first step for later ones."""
     narrow = dataclasses.replace(
         NETWORK, network=mlp.Config(hidden=(2,), activation="tanh")
     )
@@ -291,13 +294,15 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
     obs, actions = experience(256, 8, seed=30, noise=0.0)
     new = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs[:-1], obs[1:])
     singles = obs[:-1].reshape(1, -1, 3), obs[1:].reshape(1, -1, 3)
-    of_one = fitted(model, new, jnp.concatenate(singles), actions.reshape(1, -1, 2))
-    of_many = fitted(model, new, obs, actions)
+    by_single_steps = fitted(
+        model, new, jnp.concatenate(singles), actions.reshape(1, -1, 2)
+    )
+    by_sequences = fitted(model, new, obs, actions)
     held_out = experience(256, 8, seed=40, noise=0.0)
     scale = ensemble.deviation(new.change)
     last = [
         float(jnp.mean(ensemble.errors(model, params, *held_out)[-1] / scale))
-        for params in (of_one, of_many)
+        for params in (by_single_steps, by_sequences)
     ]
     assert last[1] < 0.9 * last[0]
 
@@ -305,7 +310,7 @@ def test_many_steps_foreseen_in_the_loss_make_many_steps_better():
 # -------------------------------------------------------------------------------- planning
 
 
-def test_planners_see_every_member_and_average_their_scores():
+def test_planners_average_their_scores_over_the_members():
     """Members that move the first entry by 1, 2 and 6 a step: scores of 3 and 6."""
     model = ensemble.make(SPEC, CONFIG)
     params = jax.jit(model.dynamics.init)(KEY)
@@ -326,7 +331,7 @@ def test_planners_see_every_member_and_average_their_scores():
     np.testing.assert_allclose(score(actions_within(2)), [3.0, 6.0], rtol=1e-5)
 
 
-def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
+def test_mppi_drives_a_point_to_the_origin_through_a_learned_model():
     env = point_mass.make()
     model = ensemble.make(env.spec, config(members=2))
     obs = 2 * jax.random.uniform(KEY, (256, 4), minval=-1.0)
@@ -336,9 +341,9 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
         state = EnvState(point_mass.Point(*obs), obs, jnp.zeros((), jnp.int32))
         return env.step(state, action)[0].obs
 
-    following = jax.jit(jax.vmap(real))(obs, actions)
-    params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs, following)
-    params = fitted(model, params, jnp.stack([obs, following]), actions[None])
+    next_obs = jax.jit(jax.vmap(real))(obs, actions)
+    params = update_normalizer(jax.jit(model.dynamics.init)(KEY), obs, next_obs)
+    params = fitted(model, params, jnp.stack([obs, next_obs]), actions[None])
     planner = mppi.make(
         mppi.Config(samples=64, horizon=15, iterations=2), (-1.0,) * 2, (1.0,) * 2
     )
@@ -348,8 +353,8 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
 
     @jax.jit
     def drive(state):
-        def one(running, key):
-            state, plan = running
+        def step(carry, key):
+            state, plan = carry
             scores = foresight.score_plan(model.dynamics, params, state, key, 15, cost)
             action, plan = planner.plan(
                 lambda actions: jnp.sum(scores(actions)), plan, key, 0.1, False
@@ -357,7 +362,7 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
             return (env.step(state, action)[0], plan), jnp.linalg.norm(state.obs[:2])
 
         start = (state, planner.init())
-        return jax.lax.scan(one, start, jax.random.split(KEY, 50))[1]
+        return jax.lax.scan(step, start, jax.random.split(KEY, 50))[1]
 
     distances = drive(EnvState(point_mass.Point(*obs[0]), obs[0], jnp.int32(0)))
     assert distances[0] > 1.0 and np.all(distances[-5:] < 0.1)
@@ -366,10 +371,10 @@ def test_mppi_drives_a_point_home_through_a_model_that_was_learned():
 # ------------------------------------------------------------------------ straight through
 
 
-def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_itself():
-    """Slopes after two steps: f_s f_s, f_s f_a and f_a, each at its real state."""
+def test_straight_through_gives_real_states_with_the_model_s_gradients():
+    """Gradients after two steps are f_s f_s, f_s f_a and f_a, each at its real state."""
     model = ensemble.make(SPEC, config())
-    params = moved(jax.jit(model.member.init)(KEY))
+    params = perturbed(jax.jit(model.member.init)(KEY))
     real = Dynamics(
         init=lambda key: (),
         start=lambda params, state: state.obs,
@@ -386,7 +391,7 @@ def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_it
             z = both.step((params, ()), z, action, KEY)
         return both.observe((params, ()), z)
 
-    def foreseen(obs, action):
+    def predict(obs, action):
         return model.member.step(params, model.member.recover(params, obs), action, KEY).obs
 
     step, states = jax.jit(world), [start]
@@ -395,15 +400,14 @@ def test_a_corrected_model_goes_where_the_real_one_goes_and_slopes_as_it_does_it
     np.testing.assert_array_equal(jax.jit(last)(start, actions), states[-1])
 
     of_start, of_actions = jax.jit(jax.jacobian(last, (0, 1)))(start, actions)
-    of_each = jax.vmap(jax.jacobian(foreseen, (0, 1)))
-    slopes = jax.jit(of_each)(jnp.stack(states[:2]), actions)
-    (f_s, f_a) = np.asarray(slopes[0]), np.asarray(slopes[1])
+    jacobians = jax.vmap(jax.jacobian(predict, (0, 1)))
+    f_s, f_a = map(np.asarray, jax.jit(jacobians)(jnp.stack(states[:2]), actions))
     np.testing.assert_allclose(of_start, f_s[1] @ f_s[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(of_actions[:, 0], f_s[1] @ f_a[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(of_actions[:, 1], f_a[1], rtol=1e-4, atol=1e-6)
 
 
-def test_what_was_recorded_happens_again_whatever_is_done():
+def test_a_recorded_model_repeats_its_observations_whatever_the_actions():
     tape, obs = unroll.recorded(), normal(4, 3)
     z = tape.recover(obs, jnp.zeros(3))
     for wanted in obs:

@@ -36,4 +36,4 @@ def test_contract(contract, case):
 def test_with_the_true_model_or_a_learned_one_mpail_ends_where_its_demonstrators_do(
     learned_model,
 ):
-    test_mpail.ends_where_its_own_demonstrators_do(learned_model)
+    test_mpail.ends_where_its_demonstrators_do(learned_model)

@@ -1,8 +1,9 @@
-"""What agents with a learned forward model of observations share: how it is fitted.
+"""A learned forward model of observations, and how it is fitted.
 
-    max  E log p(s'|s, a)    on steps that were taken, each member on a share of its own
+    max E log p(s' | s, a)    on steps that were taken, each member on its own share of them
 
 Source: Chua et al. 2018, PETS, arXiv 1805.12114, section 4.
+Departures: a batch is divided among the members, where PETS resamples all data for each.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from planil_jax.agents.common import gradient
 from planil_jax.base import EnvSpec, Fit, Metrics, Params, Transition
 from planil_jax.losses import world_model
 from planil_jax.models import ensemble
@@ -18,15 +20,15 @@ from planil_jax.nets import fit
 
 
 class Learner(NamedTuple):
-    """The models, and what fits their networks `[M]`."""
+    """The models, and the optimiser of their networks `[M]`."""
 
     ensemble: ensemble.Ensemble
     fit: fit.Optimizer
 
 
-def make(spec: EnvSpec, config: ensemble.Config, rate: float) -> Learner:
-    """Models of an environment of this spec, fitted by Adam at this rate."""
-    return Learner(ensemble.make(spec, config), fit.make(optax.adam(rate)))
+def make(spec: EnvSpec, config: ensemble.Config, learning_rate: float) -> Learner:
+    """Models of an environment of this spec, fitted by Adam."""
+    return Learner(ensemble.make(spec, config), fit.make(optax.adam(learning_rate)))
 
 
 def step(
@@ -39,45 +41,57 @@ def step(
     """One gradient step on sequences obs `[H + 1, B, O]` and actions `[H, B, U]`.
 
     Args:
-      model: whose networks are those of `fitted`, and whose normalisers stay.
+      fitted: the networks and their optimiser's state.
+      model: gives the normalisers, which stay; its networks are not read.
     """
 
-    def of_networks(networks: Params) -> jax.Array:
-        tried = ensemble.ModelParams(networks, model.obs, model.change)
-        return loss(learner, tried, obs, actions)
+    def loss_fn(networks: Params) -> tuple[jax.Array, Metrics]:
+        params = ensemble.ModelParams(networks, model.obs, model.change)
+        value = loss(learner, params, obs, actions)
+        return value, {"model/loss": value}
 
-    value, gradients = jax.value_and_grad(of_networks)(fitted.params)
-    return learner.fit.step(fitted, gradients), {"model/loss": value}
+    return gradient.step(learner.fit, loss_fn, fitted)
 
 
 def loss(
     learner: Learner, model: ensemble.ModelParams, obs: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """-log likelihood of sequences, obs `[H + 1, B, O]` and actions `[H, B, U]`, `[]`; each
-    member's of its own share of B."""
-    members = jax.tree.leaves(model.networks)[0].shape[0]
-    scale = ensemble.deviation(model.change)
+    """-log likelihood of sequences, `[]`, in deviations of a change and less a constant.
 
-    def one(model: ensemble.ModelParams, obs: jax.Array, actions: jax.Array) -> jax.Array:
-        predict = jax.vmap(learner.ensemble.predict, (None, 1, 1), 1)
-        mean, std = predict(model, obs, actions)
+        mean over members, steps and entries of ½ ((s' - mean) / std)² + log std
+
+    Chua et al. 2018, section 4.
+
+    Args:
+      obs: `[H + 1, B, O]`; member m learns from the m-th of M equal parts of B.
+      actions: `[H, B, U]`.
+    """
+    members = jax.tree.leaves(model.networks)[0].shape[0]
+    scale = ensemble.deviation(model.change)  # [O]
+    predict = jax.vmap(learner.ensemble.predict, (None, 1, 1), 1)  # over B
+
+    def member_loss(member: ensemble.ModelParams, obs: jax.Array, actions: jax.Array):
+        mean, std = predict(member, obs, actions)  # [H, B / M, O]
         return world_model.gaussian(mean / scale, std / scale, obs[1:] / scale)
 
-    shares = (shared(obs, members), shared(actions, members))
-    return jnp.mean(jax.vmap(one, (ensemble.EACH, 1, 1))(model, *shares))
+    parts = shared(obs, members), shared(actions, members)
+    return jnp.mean(jax.vmap(member_loss, (ensemble.EACH, 1, 1))(model, *parts))
 
 
 def fresh_errors(
     learner: Learner, model: ensemble.ModelParams, rollout: Transition
 ) -> Metrics:
-    """Of a step that the model has not seen yet, in deviations of a change."""
+    """Errors of one-step predictions on a rollout `[T, E]` that was not learned from yet.
+
+    They are root mean squares in deviations of a change: 1 is as good as the mean change.
+    """
     obs = jnp.stack([rollout.obs, rollout.next_obs]).reshape(2, -1, rollout.obs.shape[-1])
     actions = rollout.action.reshape(1, -1, rollout.action.shape[-1])
-    found = ensemble.errors(learner.ensemble, model, obs, actions)[0]  # [O]
-    found = found / ensemble.deviation(model.change)
-    return {"model/fresh_error": jnp.mean(found), "model/worst_error": jnp.max(found)}
+    errors = ensemble.errors(learner.ensemble, model, obs, actions)[0]  # [O]
+    errors = errors / ensemble.deviation(model.change)
+    return {"model/fresh_error": jnp.mean(errors), "model/worst_error": jnp.max(errors)}
 
 
 def shared(leaf: jax.Array, members: int) -> jax.Array:
-    """`[T, B, ...]` as `[T, M, B / M, ...]`."""
+    """`[T, B, ...]` divided among members, `[T, M, B / M, ...]`."""
     return leaf.reshape(leaf.shape[0], members, -1, *leaf.shape[2:])

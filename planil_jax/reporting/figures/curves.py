@@ -36,8 +36,8 @@ PANELS = (
     ),
     Panel(
         "Value: loss",
-        ("value/loss", "value/history_loss"),
-        ("fresh rollout", "history"),
+        ("value/loss", "value/replay_loss"),
+        ("fresh rollout", "replay"),
         log=True,
     ),
     Panel("Planner: temperature", ("planner/temperature",), log=True),

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,10 +42,10 @@ class Experiment:
     # tried on all.
     model: tuple[str, ...] = ()
     demonstrations: str = ""  # digest of the file, filled in by train
-    episodes: int = 0  # of the demonstrations, the first so many; 0: all
-    seed: int = 0  # the first; --seed
-    seeds: int = 1  # how many, trained side by side; --seeds
-    sweep: tuple[str, ...] = ()  # settings tried side by side; --sweep
+    episodes: config.Natural = 0  # how many of the demonstrations, the first; 0: all
+    seed: config.Seed = 0  # the first seed
+    seeds: config.Count = 1  # how many seeds, trained side by side
+    sweep: tuple[str, ...] = ()  # settings tried side by side
     agent: Any = field(default_factory=lambda: registry.method("mpail").config)
     loop: training_loop.Config = field(default_factory=training_loop.Config)
     run: training_run.Config = field(default_factory=training_run.Config)
@@ -146,13 +147,22 @@ def override(settings: Experiment, text: str) -> Experiment:
     return settings
 
 
+def to_json(settings: Experiment) -> str:
+    """The experiment as indented JSON, with the version of the configuration first."""
+    versioned = {"version": config.VERSION} | json.loads(config.to_json(settings))
+    return json.dumps(versioned, indent=2) + "\n"
+
+
 def from_json(text: str) -> Experiment:
-    """Reads what `config.to_json` wrote of an experiment.
+    """Reads what `to_json` wrote of an experiment.
 
     Raises:
-      UsageError: as for `freeze`, or the text is no JSON object.
+      UsageError: it is of another version, as for `from_config_dict`, or the text is no
+        JSON object.
     """
-    return from_config_dict(config.parse_json(text))
+    plain = config.parse_json(text)
+    config.require_version(plain, "the run")
+    return from_config_dict({name: plain[name] for name in plain if name != "version"})
 
 
 def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) -> Agent:

@@ -6,6 +6,7 @@ The API and the commands share it:
 """
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def launch(
         `logdir` holds another run, or one that is not to be resumed.
       UserError: as for `training.run.train`.
     """
+    config.check(settings)
     env = env or envs.make(settings.environment)
     source = None
+    unused: list[str] = []
     if experiment.needs(settings).demonstrations:
         source, demonstrations = _read_demos(
             settings, env, demos_path, demonstrations, logdir
@@ -58,6 +61,8 @@ def launch(
             settings = dataclasses.replace(settings, demonstrations=digest)
     else:
         demonstrations = demos.none(env.spec)
+        if demos_path is not None:
+            unused.append(f"note: {settings.method} uses no demonstrations.")
     swept = sweep.settings(settings)
 
     def make_agent(values: run.Settings) -> Agent:
@@ -65,12 +70,12 @@ def launch(
         return experiment.make_agent(member, env, demonstrations)
 
     agent = make_agent if swept else make_agent({})
-    notices = experiment.config_warnings(settings, env)
+    notices = unused + experiment.config_warnings(settings, env)
     if logdir is not None:
-        text = config.to_json(settings)
+        text = experiment.to_json(settings)
         notices = rundir.open_run(logdir, text, resume, FREE) + notices
         _keep_demos(source, Path(logdir))
-    with report or Report(logdir, settings.seed) as told:
+    with report or Report(logdir, sweep.labels(settings)) as told:
         for notice in notices:
             told.say(notice)
         for _ in run.train(
@@ -118,4 +123,6 @@ def _keep_demos(source: Path | None, logdir: Path) -> None:
     """Copies the demonstrations into the run, for its evaluation and its resumption."""
     kept = logdir / runs.DEMONSTRATIONS
     if source is not None and source.resolve() != kept.resolve():
-        shutil.copyfile(source, kept)
+        beside = kept.with_name(f".{kept.name}.new")  # whole or not at all
+        shutil.copyfile(source, beside)
+        os.replace(beside, kept)

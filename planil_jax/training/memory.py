@@ -10,8 +10,8 @@ from planil_jax.base import TrainState, UserError
 
 # The fields that say how large a part is; an agent has one of those that are named.
 _LOWERED_BY = {
-    "agent.replay": "--config.agent.capacity (or --config.agent.core.capacity), ",
-    "agent.history": "--config.agent.history, ",
+    "agent.replay": "agent.capacity (or agent.core.capacity), ",
+    "agent.history": "agent.history, ",
 }
 _GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process
 
@@ -64,8 +64,8 @@ def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str
     )
     if wanted > there:
         raise UserError(
-            f"training needs {told}, but {human(there)} are free; lower --seeds, "
-            f"{_LOWERED_BY.get(largest, '')}--config.loop.num_envs."
+            f"training needs {told}, but {human(there)} are free; lower seeds, "
+            f"{_LOWERED_BY.get(largest, '')}loop.num_envs."
         )
     return f"{told}; {human(there)} are free"
 

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from planil_jax.base import (
     UsageError,
     UserError,
 )
+from planil_jax.config import Count, Natural, check
 from planil_jax.training import checkpoint, loop, memory, seeds
 from planil_jax.training.report import Report
 
@@ -44,18 +45,20 @@ EVALUATION_SEED = 0x5EED  # every seed of every run is evaluated from the same s
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    total_steps: int = 50_000  # environment steps of each seed, rounded up to whole epochs
-    evaluate_every: int = 5  # epochs; 0: only after the last
-    evaluation_episodes: int = 16  # 0: never evaluate
-    checkpoint_every: int = 5  # epochs; 0: only after the last
-    keep_last: int = 2  # newest checkpoints kept
-    keep_best: int = 2  # kept for their return, of those evaluated in the same epoch
-    seeds_by: str = "vmap"  # or "map"
+    total_steps: Count = 50_000  # environment steps of each seed, up to whole epochs
+    evaluate_every: Count | None = 5  # epochs between evaluations; None: after the last
+    evaluation_episodes: Natural = 16  # episodes of an evaluation; 0: never evaluate
+    checkpoint_every: Count | None = 5  # epochs between checkpoints; None: after the last
+    keep_last: Count = 2  # newest checkpoints that are kept
+    # Checkpoints that are kept for their return, of those evaluated in the same epoch.
+    keep_best: Natural = 2
+    # How the seeds are computed: "vmap", side by side; "map", one after another, which is
+    # slower and equals a single seed bit for bit.
+    seeds_by: Literal["vmap", "map"] = "vmap"
 
 
-Settings: TypeAlias = dict[
-    str, Any
-]  # "agent.learning_rate" -> [], or [P] of P settings, or [S]
+# "agent.learning_rate" -> [], or [P] of P settings, or [S]
+Settings: TypeAlias = dict[str, Any]
 MakeAgent: TypeAlias = Callable[[Settings], Agent]
 
 
@@ -113,8 +116,8 @@ def train(
         agent, env, loop_config, config, demos, seed_range, report, settings
     )
     state, step, round_ = _begin(program, directory, report)
-    report.start(step, config.total_steps)
     epoch_steps = loop_config.steps_per_epoch
+    report.start(step, config.total_steps, epoch_steps)
     while step < config.total_steps:
         with _signals_held() as signals:
             state, metrics, finite = program.epoch(np.int32(round_), state)
@@ -158,7 +161,7 @@ def compile_program(
     Raises:
       UserError: there is not so much memory, or a setting decides the program's shape.
     """
-    _check(config, seed_range[1])
+    _check(loop_config, config, seed_range[1])
     make_agent = _constant(agent) if isinstance(agent, Agent) else agent
     keys, own = members(seed_range, settings or {})
     layout = seeds.lay_out(keys.shape[0])
@@ -315,8 +318,8 @@ def _begin(
     return restored.state, restored.step, restored.round
 
 
-def _due(number: int, every: int, last: bool) -> bool:
-    return last or (every > 0 and number % every == 0)
+def _due(number: int, every: int | None, last: bool) -> bool:
+    return last or (every is not None and number % every == 0)
 
 
 def _require_finite(
@@ -343,13 +346,11 @@ def _require_finite(
             )
 
 
-def _check(config: Config, seed_count: int) -> None:
-    if config.seeds_by not in ("vmap", "map"):
-        raise UsageError(f"run.seeds_by is 'vmap' or 'map', not {config.seeds_by!r}.")
+def _check(loop_config: loop.Config, config: Config, seed_count: int) -> None:
+    check(loop_config, "loop.")
+    check(config, "run.")
     if seed_count < 1:
         raise UsageError(f"there must be at least 1 seed, not {seed_count}.")
-    if config.total_steps < 1:
-        raise UsageError(f"run.total_steps must be at least 1, not {config.total_steps}.")
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ TINY = [
         "agent.imagined_batch": 8,
         "agent.history": 50,
         "run.evaluation_episodes": 1,
-        "run.evaluate_every": 0,
+        "run.evaluate_every": None,
         "run.checkpoint_every": 1,
     }.items()
 ]
@@ -272,7 +272,7 @@ def test_a_run_is_continued_only_by_its_own_configuration_and_when_asked(
 ):
     logdir = tmp_path / "run"
     settings = dataclasses.replace(SETTINGS, demonstrations=runs.digest(recorded))
-    rundir.open_run(logdir, config.to_json(settings), resume=False)
+    rundir.open_run(logdir, experiment.to_json(settings), resume=False)
     before = {path: path.read_bytes() for path in logdir.iterdir()}
 
     told = launch_refusal(SETTINGS, recorded, logdir)

@@ -48,7 +48,7 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
     """The last epoch, after so many steps of each seed, one seed after another."""
     config = run.Config(
         total_steps=steps,
-        evaluate_every=0,
+        evaluate_every=None,
         evaluation_episodes=EPISODES,
         seeds_by="map",
     )

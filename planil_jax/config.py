@@ -199,6 +199,24 @@ def set_path(config: Config, path: str, value: Any) -> Config:
     return from_config_dict(nested, config)
 
 
+def override(config: Config, text: str) -> Config:
+    """The config with what a text "agent.planner.horizon=12" says.
+
+    The value is a Python literal, or else text: None, 1e-3, (64, 64), relu.
+
+    Raises:
+      UsageError: the text is of another form, or as for `from_config_dict`.
+    """
+    path, equals, written = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r} is not of the form PATH=VALUE.")
+    try:
+        value = ast.literal_eval(written)
+    except (SyntaxError, ValueError):
+        value = written
+    return set_path(config, path.strip(), value)
+
+
 def differences(there: Any, here: Any) -> list[str]:
     """One line for each field in which two configs differ.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from planil_jax import config, envs, experiment, runs, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError
 from planil_jax.data import demos
+from planil_jax.precision import require_float32
 from planil_jax.training import run, rundir
 from planil_jax.training.report import Report
 
@@ -48,10 +49,12 @@ def launch(
         `logdir` holds another run, or one that is not to be resumed.
       UserError: as for `training.run.train`.
     """
+    float32 = require_float32()
     config.check(settings)
+    logdir, demos_path = (path and Path(path).expanduser() for path in (logdir, demos_path))
     env = env or envs.make(settings.environment)
     source = None
-    unused: list[str] = []
+    notices = [float32] if float32 else []
     if experiment.needs(settings).demonstrations:
         source, demonstrations = _read_demos(
             settings, env, demos_path, demonstrations, logdir
@@ -62,7 +65,7 @@ def launch(
     else:
         demonstrations = demos.none(env.spec)
         if demos_path is not None:
-            unused.append(f"note: {settings.method} uses no demonstrations.")
+            notices.append(f"note: {settings.method} uses no demonstrations.")
     swept = sweep.settings(settings)
 
     def make_agent(values: run.Settings) -> Agent:
@@ -70,11 +73,11 @@ def launch(
         return experiment.make_agent(member, env, demonstrations)
 
     agent = make_agent if swept else make_agent({})
-    notices = unused + experiment.config_warnings(settings, env)
+    notices += experiment.config_warnings(settings, env)
     if logdir is not None:
         text = experiment.to_json(settings)
         notices = rundir.open_run(logdir, text, resume, FREE) + notices
-        _keep_demos(source, Path(logdir))
+        _keep_demos(source, logdir)
     with report or Report(logdir, sweep.labels(settings)) as told:
         for notice in notices:
             told.say(notice)
@@ -85,7 +88,7 @@ def launch(
             settings.run,
             demonstrations,
             (settings.seed, settings.seeds),
-            None if logdir is None else Path(logdir) / rundir.CHECKPOINTS,
+            logdir and logdir / rundir.CHECKPOINTS,
             told,
             swept,
         ):
@@ -95,14 +98,13 @@ def launch(
 def _read_demos(
     settings: experiment.Experiment,
     env: Environment,
-    path: str | Path | None,
+    source: Path | None,
     demonstrations: Demonstrations | None,
-    logdir: str | Path | None,
+    logdir: Path | None,
 ) -> tuple[Path | None, Demonstrations]:
     """The file of the demonstrations, if there is one, and what it holds."""
-    source = None if path is None else Path(path)
     if source is None and logdir is not None:
-        kept = Path(logdir) / runs.DEMONSTRATIONS
+        kept = logdir / runs.DEMONSTRATIONS
         source = kept if kept.exists() else None
     if demonstrations is None:
         if source is None:

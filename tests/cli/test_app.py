@@ -1,4 +1,4 @@
-"""A door for binaries."""
+"""What every command shares."""
 
 import errno
 import os
@@ -173,7 +173,7 @@ def test_help_shows_the_docstring_the_flags_and_the_fields(config_file):
     values = flags.FlagValues()
     flags.DEFINE_bool("plot", True, "Whether to plot.", flag_values=values)
     text = app.help_text(main, ["prog", f"--config={config_file}"], values)
-    assert text.startswith("A door for binaries.\n\nFlags:\n")
+    assert text.startswith("What every command shares.\n\nFlags:\n")
     assert "  --[no]plot\n      Whether to plot. Default: True." in text
     assert "  --config.agent.planner.horizon=10" in text
 

@@ -25,7 +25,7 @@ from planil_jax.training import checkpoint, loop, report, rundir, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = experiment.Experiment()
-TINY = [
+TINY = ["--config=experiments/configs/navigation.py"] + [
     f"--config.{field}={value}"
     for field, value in {
         "loop.num_envs": 2,
@@ -226,7 +226,9 @@ def test_a_wrong_override_is_refused_by_its_path(monkeypatch, override, told):
 
 
 def test_a_misspelt_field_of_train_takes_one_line():
-    told = assert_one_line(ran("train", "--config.agent.planner.horizn=3", "--logdir=x"))
+    told = assert_one_line(
+        ran("train", *TINY, "--config.agent.planner.horizn=3", "--logdir=x")
+    )
     assert "--config.agent.planner has no field 'horizn'. Did you mean horizon?" in told
 
 
@@ -276,7 +278,7 @@ def test_a_run_is_continued_only_by_its_own_configuration_and_when_asked(
     before = {path: path.read_bytes() for path in logdir.iterdir()}
 
     told = launch_refusal(SETTINGS, recorded, logdir)
-    assert f"{logdir} holds a run already; add --resume" in told
+    assert f"{logdir} holds a run already; pass resume=True (--resume)" in told
     other = dataclasses.replace(SETTINGS, seeds=2)
     told = launch_refusal(other, recorded, logdir, resume=True)
     assert "another configuration: seeds is 1 there, 2 here" in told

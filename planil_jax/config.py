@@ -130,7 +130,7 @@ def describe(config: Any, prefix: str = "") -> list[Field]:
         if dataclasses.is_dataclass(value):
             described += describe(value, f"{prefix}{name}.")
         else:
-            meaning = _meanings(type(config)).get(name, "")
+            meaning = _meanings(type(config)).get(name, "")  # type: ignore[arg-type]
             described.append(Field(prefix + name, meaning, _kind(hint), value))
     return described
 

@@ -51,7 +51,7 @@ def launch(
     """
     float32 = require_float32()
     config.check(settings)
-    logdir, demos_path = (path and Path(path).expanduser() for path in (logdir, demos_path))
+    logdir, demos_path = _path(logdir), _path(demos_path)
     env = env or envs.make(settings.environment)
     source = None
     notices = [float32] if float32 else []
@@ -88,11 +88,15 @@ def launch(
             settings.run,
             demonstrations,
             (settings.seed, settings.seeds),
-            logdir and logdir / rundir.CHECKPOINTS,
+            None if logdir is None else logdir / rundir.CHECKPOINTS,
             told,
             swept,
         ):
             pass
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
 
 
 def _read_demos(

@@ -46,7 +46,8 @@ def read(method: str, env: str, flag_of: dict[str, str]) -> experiment.Experimen
         base, taken = of_names(FLAGS.method or method, FLAGS.env or env)
         print(taken, file=sys.stderr)
     else:
-        _refuse(FLAGS["config"].override_values, "--config.", flag_of)
+        overridden = FLAGS["config"].override_values  # type: ignore[attr-defined]
+        _refuse(overridden, "--config.", flag_of)
         base = experiment.from_config_dict(FLAGS.config)
         if FLAGS.method not in (None, base.method):
             raise UsageError(

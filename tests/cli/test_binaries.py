@@ -83,8 +83,9 @@ def ran(name: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def assert_one_line(told: subprocess.CompletedProcess, status: int = 2) -> str:
-    """The one line about an error, after the one about the device if there is one."""
-    lines = [line for line in told.stderr.splitlines() if not line.startswith("device: ")]
+    """The one line about an error, after those about the device and the settings."""
+    before = ("device: ", "settings: ")
+    lines = [line for line in told.stderr.splitlines() if not line.startswith(before)]
     assert told.returncode == status and told.stdout == "", told
     assert len(lines) == 1 and lines[0].startswith("error: "), told.stderr
     return lines[0]
@@ -137,13 +138,14 @@ def left_with(name):
 app._open_device = begin
 found = {}
 for name in sys.argv[1:]:
-    sys.argv = [name]
+    sys.argv, before = [name], set(flags.FLAGS)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = left_with(name)
     found[name] = status, out.getvalue(), err.getvalue()
-    for flag in flags.FLAGS.get_flags_for_module(name):
-        delattr(flags.FLAGS, flag.name)
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    flags.FLAGS.unparse_flags()
 print(json.dumps(found))
 """
 

@@ -139,7 +139,7 @@ def epoch(
         agent,
         env,
         settings.loop,
-        run.Config(seeds_by=way, evaluation_episodes=0),
+        dataclasses.replace(run.Config(evaluation_episodes=0), seeds_by=way),
         demos,
         (0, count),
         clock,

@@ -318,6 +318,8 @@ def _leaf(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is Annotated:
         hint, *notes = typing.get_args(hint)
         return _within(_leaf(value, hint, path), notes, path)
+    if hint is Any:
+        return value
     if typing.get_origin(hint) is Literal:
         if any(
             value == choice and type(value) is type(choice) for choice in _choices(hint)
@@ -344,16 +346,15 @@ def _one_of(value: Any, hint: Any, path: str) -> Any:
     if value is None and _optional(hint):
         return None
     wanted = [each for each in typing.get_args(hint) if each is not type(None)]
+    refusals = []
     for each in wanted:
-        if isinstance(each, type) and dataclasses.is_dataclass(each):
-            if isinstance(value, each):
-                return value
-    if len(wanted) > 1 or dataclasses.is_dataclass(wanted[0]):
-        raise UsageError(f"{path} must be {_type_name(hint)}, not {value!r}.")
-    try:
-        return _leaf(value, wanted[0], path)
-    except UsageError as error:
-        raise UsageError(str(error).replace(", not ", ", or None, not ", 1)) from None
+        try:
+            return _leaf(value, each, path)
+        except UsageError as error:
+            refusals.append(str(error))
+    if len(refusals) == 1:
+        raise UsageError(refusals[0].replace(", not ", ", or None, not ", 1))
+    raise UsageError(f"{path} must be {_kind(hint)}, not {value!r}.")
 
 
 def _within(value: Any, notes: list[Any], path: str) -> Any:

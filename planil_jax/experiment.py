@@ -132,7 +132,7 @@ def override(settings: Experiment, text: str) -> Experiment:
       text: "agent.learning_rate=1e-3,loop.num_envs=1"; empty: nothing is changed.
 
     Raises:
-      UsageError: the text is not of that form, or as for `freeze`.
+      UsageError: the text is not of that form, or as for `config.from_config_dict`.
     """
     for item in text.split(",") if text else []:
         path, _, written = item.partition("=")
@@ -309,5 +309,6 @@ def make_field(environment: str, side: float, episode_length: int) -> Environmen
     except UsageError:
         raise UsageError(
             f"environment {environment!r} has no field of starts (options start, field and "
-            "episode_length of its make function, and a success); leave --field out."
+            "episode_length of its make function, and a success); leave field out "
+            "(--field)."
         ) from None

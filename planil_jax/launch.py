@@ -78,9 +78,9 @@ def launch(
         text = experiment.to_json(settings)
         notices = rundir.open_run(logdir, text, resume, FREE) + notices
         _keep_demos(source, logdir)
-    with report or Report(logdir, sweep.labels(settings)) as told:
+    with report or Report(logdir, sweep.labels(settings)) as report:
         for notice in notices:
-            told.say(notice)
+            report.say(notice)
         for _ in run.train(
             agent,
             env,
@@ -89,7 +89,7 @@ def launch(
             demonstrations,
             (settings.seed, settings.seeds),
             None if logdir is None else logdir / rundir.CHECKPOINTS,
-            told,
+            report,
             swept,
         ):
             pass

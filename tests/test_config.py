@@ -45,22 +45,22 @@ def refusal(values: dict, template=Run()) -> str:  # noqa: B008  # frozen
     return str(caught.value)
 
 
-def test_thaw_then_freeze_gives_the_same_config():
+def test_a_config_dict_gives_the_same_config_back():
     assert config.from_config_dict(config.to_config_dict(Run()), Run()) == Run()
 
 
 def test_an_override_arrives_in_the_frozen_config():
-    thawed = config.to_config_dict(Run())
-    thawed.agent.planner.horizon = 12
-    assert config.from_config_dict(thawed, Run()).agent.planner == Planner(horizon=12)
+    settings = config.to_config_dict(Run())
+    settings.agent.planner.horizon = 12
+    assert config.from_config_dict(settings, Run()).agent.planner == Planner(horizon=12)
 
 
-def test_a_thawed_config_takes_no_new_fields():
+def test_a_config_dict_takes_no_new_fields():
     with pytest.raises(AttributeError):
         config.to_config_dict(Run()).rouns = 3
 
 
-def test_a_thawed_number_has_the_declared_type():
+def test_a_number_of_a_config_dict_has_the_declared_type():
     assert type(config.to_config_dict(Run()).agent.rate) is float
 
 
@@ -246,6 +246,21 @@ def test_a_config_that_was_made_in_python_is_checked_alike(path, value, message)
 def test_the_bounds_of_a_range_are_taken():
     for path, value in [("discount", 0), ("discount", 1), ("batch", 1), ("penalty", 0)]:
         config.set_path(Whole(), f"agent.{path}", value)
+
+
+def test_a_field_may_be_of_several_types():
+    @dataclasses.dataclass(frozen=True)
+    class Size:
+        of: config.Count | Literal["all"] | None = "all"  # how many
+
+    for value in (3, "all", None):
+        assert config.from_config_dict({"of": value}, Size()).of == value
+    for value in (0, "some", 2.5):
+        with pytest.raises(UsageError, match="^of must be "):
+            config.from_config_dict({"of": value}, Size())
+    assert config.describe(Size())[0].kind == (
+        "whole number, at least 1, or one of 'all', or None"
+    )
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**63])

@@ -19,6 +19,7 @@ A command is a module with a docstring, whose first line the list of commands sh
 import errno
 import itertools
 import logging
+import math
 import os
 import pathlib
 import re
@@ -135,6 +136,22 @@ def parse(
         flag_values[positional].parse(rest.pop(0))
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags are --name=value.")
+
+
+def numbers(name: str, flag_values: flags.FlagValues = FLAGS) -> list[float]:
+    """The numbers of a list flag.
+
+    Raises:
+      UsageError: one of them is no finite number.
+    """
+    written = flag_values[name].value
+    try:
+        found = [float(text) for text in written]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"--{name}={','.join(written)}: must be numbers, such as 40,80.")
+    return found
 
 
 def help_text(

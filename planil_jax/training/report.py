@@ -1,7 +1,7 @@
-"""What a run tells: lines on the console, `metrics.jsonl`, and TensorBoard.
+"""What a run reports: lines on the console, `metrics.jsonl`, and TensorBoard.
 
     logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
-    logdir/tensorboard/seed 3/ the same, a directory for each member: its label
+    logdir/tensorboard/seed 3/ the same, a directory for each member, named by its label
 
 One line of JSON an epoch; what is not a finite number is null there, and nan when read.
 """
@@ -27,7 +27,7 @@ from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
-_TOLD = ("eval/return", "train/reward")  # the first that there is goes to the console
+_SHOWN = ("eval/return", "train/reward")  # the first that there is goes to the console
 
 _Metrics = dict[str, np.ndarray]
 
@@ -56,13 +56,13 @@ class Report:
         self._began = 0.0
 
     def say(self, sentence: str) -> None:
-        """Tells one thing."""
+        """Writes one sentence."""
         if self._console:
             self._console.say(sentence)
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """Tells how long the block, a compilation, has been going on."""
+        """Shows how long the block, a compilation, has been going on."""
         if not self._console:
             yield
             return
@@ -139,7 +139,7 @@ class _Lines:
         self._path = logdir / METRICS_FILE
 
     def start(self, step: int) -> float:
-        """Drops later lines, and one that was cut; returns the seconds told so far."""
+        """Drops later lines, and one that was cut; returns the seconds so far."""
         kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
         with _disk(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ class _Console:
         seeds = len(next(iter(metrics.values()), (0,)))
         rate = (step - first) / max(time.monotonic() - began, 1e-9)  # of each seed
         words = [f"step {step} of {self._total}", f"{rate * seeds:.3g} steps/s"]
-        name = next((name for name in _TOLD if name in metrics), None)
+        name = next((name for name in _SHOWN if name in metrics), None)
         if name is not None:
             words.append(f"{name} {_spread(metrics[name])}")
         if step < self._total:

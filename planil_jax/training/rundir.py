@@ -157,7 +157,7 @@ def _commit() -> str:
     describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         subprocess.run(tracked, capture_output=True, check=True, timeout=10)
-        told = subprocess.run(describe, capture_output=True, check=True, timeout=10)
+        described = subprocess.run(describe, capture_output=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.decode().strip()
+    return described.stdout.decode().strip()

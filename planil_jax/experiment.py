@@ -107,13 +107,14 @@ def needs(settings: Experiment) -> Needs:
 def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
     """The experiment of a nested mapping; fields that it lacks keep their defaults.
 
+    The "version" of a saved configuration is no field, and left out.
+
     Raises:
       UsageError: the method, a field or a module to import is unknown, or a value is of
         the wrong type.
     """
-    frozen = config.from_config_dict(
-        settings, for_method(str(settings.get("method", "mpail")))
-    )
+    fields = {name: settings[name] for name in settings if name != "version"}
+    frozen = config.from_config_dict(fields, for_method(fields.get("method", "mpail")))
     for module in frozen.imports:
         try:
             importlib.import_module(module)
@@ -162,7 +163,7 @@ def from_json(text: str) -> Experiment:
     """
     plain = config.parse_json(text)
     config.require_version(plain, "the run")
-    return from_config_dict({name: plain[name] for name in plain if name != "version"})
+    return from_config_dict(plain)
 
 
 def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) -> Agent:

@@ -144,7 +144,7 @@ def numbers(name: str, flag_values: flags.FlagValues = FLAGS) -> list[float]:
     Raises:
       UsageError: one of them is no finite number.
     """
-    written = flag_values[name].value
+    written: list[str] = flag_values[name].value or []
     try:
         found = [float(text) for text in written]
     except ValueError:

@@ -20,7 +20,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def main() -> None:
 def measure(
     settings: experiment.Experiment,
     counts: tuple[int, ...],
-    ways: list[str],
+    ways: list[Literal["vmap", "map"]],
     seconds: float,
 ) -> list[dict[str, Any]]:
     """One row a way and a number of seeds, with all of them taken in turn."""
@@ -128,7 +128,7 @@ def measure(
 
 
 def epoch(
-    settings: experiment.Experiment, way: str, count: int
+    settings: experiment.Experiment, way: Literal["vmap", "map"], count: int
 ) -> tuple[timing.Call, float]:
     """Epochs of training of so many seeds, one a call; and what compiling them took."""
     env = envs.make(settings.environment)

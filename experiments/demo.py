@@ -3,4 +3,4 @@
 from planil_jax.cli import app, demo
 
 if __name__ == "__main__":
-    app.run(demo.main)
+    app.run_command(demo)

@@ -3,5 +3,4 @@
 from planil_jax.cli import app, expert
 
 if __name__ == "__main__":
-    expert.define_flags()
-    app.run(expert.main, config="experiments/configs/expert.py")
+    app.run_command(expert)

@@ -3,4 +3,4 @@
 from planil_jax.cli import app, inspect
 
 if __name__ == "__main__":
-    app.run(inspect.main, compute=False)
+    app.run_command(inspect)

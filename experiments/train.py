@@ -3,5 +3,4 @@
 from planil_jax.cli import app, train
 
 if __name__ == "__main__":
-    train.define_flags()
-    app.run(train.main, config="experiments/configs/navigation.py")
+    app.run_command(train)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from planil_jax import experiment, launch, recipes, registry, runs
+from planil_jax import sweep as sweeps
 from planil_jax.base import Environment, UsageError
 from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
@@ -337,4 +338,4 @@ def _file_of(demos: Demos | str | Path | None, env: Environment) -> Iterator[Pat
 
 
 def _report(directory: Path, chosen: experiment.Experiment) -> training_report.Report:
-    return training_report.Report(directory, chosen.seed)
+    return training_report.Report(directory, sweeps.labels(chosen))

@@ -1,21 +1,36 @@
 """Frozen dataclasses inside, ConfigDict on the command line, JSON in the run directory.
 
-A config is a frozen dataclass whose fields are bool, int, float, str, tuples of these, or
-further configs. Where a field may hold one of several configs (`agent: mpail.Config |
-bc.Config`), the *template*, an instance, says which: its types at run time are walked.
+A config is a frozen dataclass whose fields are bool, int, float, str, tuples of these,
+`Literal` choices, any of them `| None`, or further configs. Where a field may hold one of
+several configs (`agent: mpail.Config | bc.Config`), the *template*, an instance, says
+which: its types at run time are walked.
+
+A range belongs to the type of a field (`batch: Count`), a rule over several fields to a
+method `check(self)` of the dataclass, which raises UsageError. The comment at a field is
+its meaning, which `describe` reads for `--help` and the documentation.
 """
 
+import ast
 import dataclasses
+import functools
+import inspect
+import itertools
 import json
+import math
+import textwrap
+import tokenize
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+import jax
 import ml_collections
+from ml_collections import config_dict as ml_config_dict
 
 from planil_jax.base import UsageError, did_you_mean
 
+VERSION = 2  # of the configurations that runs are saved with
 Config = TypeVar("Config")
 _NESTED = (Mapping, ml_collections.ConfigDict)
 
@@ -24,8 +39,20 @@ class Range(NamedTuple):
     """The values that a number may take."""
 
     low: float
-    high: float = float("inf")
+    high: float = math.inf
     above: bool = False  # whether `low` itself is excluded
+
+    def __contains__(self, value: object) -> bool:
+        low_enough = self.low < value if self.above else self.low <= value  # type: ignore
+        return low_enough and value <= self.high  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        if self.above:
+            top = "" if math.isinf(self.high) else f" and at most {_number(self.high)}"
+            return f"above {_number(self.low)}{top}"
+        if math.isinf(self.high):
+            return f"at least {_number(self.low)}"
+        return f"from {_number(self.low)} to {_number(self.high)}"
 
 
 Count: TypeAlias = Annotated[int, Range(1)]  # at least 1
@@ -33,11 +60,25 @@ Natural: TypeAlias = Annotated[int, Range(0)]  # 0 or more
 Positive: TypeAlias = Annotated[float, Range(0.0, above=True)]
 NonNegative: TypeAlias = Annotated[float, Range(0.0)]
 Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]  # of 0 to 1: shares, γ, λ, τ
+Seed: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]  # all that give keys of their own
+
+
+class Field(NamedTuple):
+    """What there is to know about a field of a config."""
+
+    path: str  # "agent.planner.horizon"
+    meaning: str  # the comment at the field, with its unit; "" without one
+    kind: str  # its type with its range or choices, "whole number, at least 1"
+    default: Any
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
-    """The config as a locked ConfigDict, for `config_flags` to override field by field."""
-    return ml_collections.ConfigDict(_plain(config)).lock()
+    """The config as a locked ConfigDict, for `config_flags` to override field by field.
+
+    A field that may be None takes a value of any type from the command line, "None" too;
+    `from_config_dict` checks it.
+    """
+    return ml_collections.ConfigDict(_plain(config, open_ended=True)).lock()
 
 
 def from_config_dict(config_dict: Mapping[str, Any], template: Config) -> Config:
@@ -46,9 +87,52 @@ def from_config_dict(config_dict: Mapping[str, Any], template: Config) -> Config
     A field that the mapping lacks keeps the template's value.
 
     Raises:
-      UsageError: a field is unknown or holds a value of the wrong type.
+      UsageError: a field is unknown, or as for `check`.
     """
-    return _rebuild(config_dict, template, "")
+    rebuilt = _rebuild(config_dict, template, "")
+    check(rebuilt)
+    return rebuilt
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Refuses a value that its field does not take.
+
+    Traced and other jax arrays, which a sweep puts into fields, are not looked at.
+
+    Args:
+      prefix: of the fields' names in messages, such as "agent.".
+
+    Raises:
+      UsageError: a value is of another type than its field, outside its range, not finite
+        or none of its choices, or the dataclass's own `check` refuses it.
+    """
+    for name, hint, value in _fields(config):
+        for path, item in _configs(value, prefix + name):
+            check(item, path + ".")
+        if not dataclasses.is_dataclass(value) and not isinstance(value, jax.Array):
+            _leaf(value, hint, prefix + name)
+    if hasattr(config, "check") and not _has_arrays(config):
+        try:
+            config.check()
+        except UsageError as error:
+            named = not prefix or str(error).startswith((prefix, "agent."))
+            raise UsageError(str(error) if named else f"{prefix[:-1]}: {error}") from None
+
+
+def describe(config: Any, prefix: str = "") -> list[Field]:
+    """Every field of a config and of its groups: meaning, unit, range or choices, default.
+
+    Args:
+      prefix: of the fields' names, such as "agent.".
+    """
+    described: list[Field] = []
+    for name, hint, value in _fields(config):
+        if dataclasses.is_dataclass(value):
+            described += describe(value, f"{prefix}{name}.")
+        else:
+            meaning = _meanings(type(config)).get(name, "")  # type: ignore[arg-type]
+            described.append(Field(prefix + name, meaning, _kind(hint), value))
+    return described
 
 
 def to_json(config: Any) -> str:
@@ -60,7 +144,7 @@ def from_json(text: str, template: Config) -> Config:
     """Reads what `to_json` wrote, into the dataclasses of the template.
 
     Raises:
-      UsageError: the text is not JSON, or as for `freeze`.
+      UsageError: the text is not JSON, or as for `from_config_dict`.
     """
     return from_config_dict(parse_json(text), template)
 
@@ -78,6 +162,67 @@ def parse_json(text: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise UsageError(f"the saved configuration must be a JSON object, not {plain!r}.")
     return plain
+
+
+def require_version(plain: Mapping[str, Any], where: str) -> None:
+    """Refuses a saved configuration of another version.
+
+    Args:
+      plain: the configuration as nested dicts, with its "version"; version 1 had none.
+      where: what it was read from, for the sentence.
+
+    Raises:
+      UsageError: it is of another version.
+    """
+    version = plain.get("version", 1)
+    if version != VERSION:
+        age, mend = (
+            ("an older", "train it again")
+            if version == 1
+            else ("another", "use the version that wrote it")
+        )
+        raise UsageError(
+            f"{where} was written by {age} version of planil_jax and cannot be read "
+            f"(configuration {version}, not {VERSION}); {mend}."
+        )
+
+
+def set_path(config: Config, path: str, value: Any) -> Config:
+    """The config with another value in the field that a dotted path names.
+
+    Raises:
+      UsageError: as for `from_config_dict`.
+    """
+    nested: Any = value
+    for name in reversed(path.split(".")):
+        nested = {name: nested}
+    return from_config_dict(nested, config)
+
+
+def override(config: Config, text: str) -> Config:
+    """The config with what a text "agent.planner.horizon=12" says.
+
+    Raises:
+      UsageError: as for `assignment` and `from_config_dict`.
+    """
+    return set_path(config, *assignment(text))
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """The path and the value of a text "agent.planner.horizon=12".
+
+    The value is a Python literal, or else text: None, 1e-3, (64, 64), relu.
+
+    Raises:
+      UsageError: the text is of another form.
+    """
+    path, equals, written = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r} is not of the form PATH=VALUE.")
+    try:
+        return path.strip(), ast.literal_eval(written)
+    except (SyntaxError, ValueError):
+        return path.strip(), written
 
 
 def differences(there: Any, here: Any) -> list[str]:
@@ -104,12 +249,47 @@ def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, value
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """The config as nested dicts; numbers take the type that their field declares."""
-    plain = {}
+# ------------------------------------------------------------------------- configs walked
+
+
+def _fields(config: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (name, type hint, value) of each field."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        yield field.name, hints[field.name], getattr(config, field.name)
+
+
+def _has_arrays(config: Any) -> bool:
+    """Whether a sweep has put a jax array into a field, of the config or of its groups."""
+    values = [value for _, _, value in _fields(config)]
+    return any(isinstance(value, jax.Array) for value in values) or any(
+        _has_arrays(item) for value in values for _, item in _configs(value, "")
+    )
+
+
+def _configs(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The configs in a field: its value, or elements of a tuple."""
+    if dataclasses.is_dataclass(value):
+        yield path, value
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _configs(item, f"{path}[{i}]")
+
+
+def _plain(config: Any, open_ended: bool = False) -> dict[str, Any]:
+    """The config as nested dicts; numbers take the type that their field declares.
+
+    Args:
+      open_ended: whether a field that may be None is a reference that takes any type.
+    """
+    plain: dict[str, Any] = {}
     for name, hint, value in _fields(config):
-        nested = dataclasses.is_dataclass(value)
-        plain[name] = _plain(value) if nested else _leaf(value, hint, name)
+        if dataclasses.is_dataclass(value):
+            plain[name] = _plain(value, open_ended)
+            continue
+        plain[name] = _leaf(value, hint, name)
+        if open_ended and _optional(hint):
+            plain[name] = ml_config_dict.FieldReference(plain[name], field_type=object)
     return plain
 
 
@@ -124,7 +304,9 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
                 f"{prefix.rstrip('.') or 'It'} has: {', '.join(fields)}."
             )
         hint, default = fields[name]
-        if not dataclasses.is_dataclass(default):
+        if isinstance(value, _NESTED) and default is None:
+            default = _default_group(hint)
+        if not dataclasses.is_dataclass(default) or (value is None and _optional(hint)):
             rebuilt[name] = _leaf(value, hint, path)
         elif isinstance(value, _NESTED):
             rebuilt[name] = _rebuild(value, default, path + ".")
@@ -133,42 +315,196 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
     return dataclasses.replace(template, **rebuilt)  # type: ignore[type-var]
 
 
-def _fields(config: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (name, type hint, value) of each field."""
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        yield field.name, hints[field.name], getattr(config, field.name)
+def _default_group(hint: Any) -> Any:
+    """The config that a group has which was None, where its type leaves no choice."""
+    groups = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each)]
+    return groups[0]() if len(groups) == 1 else None  # type: ignore[operator]
 
 
 def _leaf(value: Any, hint: Any, path: str) -> Any:
     """The value as the type `hint`: whole numbers become floats, lists become tuples."""
     if typing.get_origin(hint) is Annotated:
-        return _leaf(value, typing.get_args(hint)[0], path)
+        hint, *notes = typing.get_args(hint)
+        return _within(_leaf(value, hint, path), notes, path)
+    if hint is Any:
+        return value
     if typing.get_origin(hint) is Literal:
-        if value in typing.get_args(hint):
+        if any(
+            value == choice and type(value) is type(choice) for choice in _choices(hint)
+        ):
             return value
-        choices = ", ".join(map(repr, typing.get_args(hint)))
-        raise UsageError(f"{path} is one of {choices}, not {value!r}.")
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        (hint,) = (each for each in typing.get_args(hint) if each is not type(None))
-        return _leaf(value, hint, path)
+        raise UsageError(f"{path} is one of {_listed(hint)}, not {value!r}.")
+    if _is_union(hint):
+        return _one_of(value, hint, path)
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
         wanted = _element_hints(hint, len(value))
         if len(wanted) == len(value):
             pairs = enumerate(zip(value, wanted, strict=True))
             return tuple(_leaf(item, want, f"{path}[{i}]") for i, (item, want) in pairs)
-    elif hint is float and type(value) is int:
-        return float(value)
+    elif hint is float and _is_number(value):
+        return _finite(float(value), path)
     elif isinstance(hint, type) and isinstance(value, hint):
         if hint is bool or not isinstance(value, bool):
             return value
-    wanted_name = hint.__name__ if isinstance(hint, type) else hint
-    raise UsageError(f"{path} must be {wanted_name}, not {value!r}.")
+    raise UsageError(f"{path} must be {_type_name(hint)}, not {value!r}.")
+
+
+def _one_of(value: Any, hint: Any, path: str) -> Any:
+    """The value as one of the types of a union."""
+    if value is None and _optional(hint):
+        return None
+    wanted = [each for each in typing.get_args(hint) if each is not type(None)]
+    refusals = []
+    for each in wanted:
+        try:
+            return _leaf(value, each, path)
+        except UsageError as error:
+            refusals.append(str(error))
+    if len(refusals) == 1:
+        raise UsageError(refusals[0].replace(", not ", ", or None, not ", 1))
+    raise UsageError(f"{path} must be {_kind(hint)}, not {value!r}.")
+
+
+def _within(value: Any, notes: list[Any], path: str) -> Any:
+    for range_ in notes:
+        if isinstance(range_, Range) and value not in range_:
+            raise UsageError(f"{path} must be {range_}, not {_number(value)}.")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: float, path: str) -> float:
+    if not math.isfinite(value):
+        raise UsageError(f"{path} must be a finite number, not {value}.")
+    return value
+
+
+def _is_union(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+
+
+def _optional(hint: Any) -> bool:
+    return _is_union(hint) and type(None) in typing.get_args(hint)
 
 
 def _element_hints(hint: Any, length: int) -> tuple[Any, ...]:
     """The type of each element: of `tuple[float, ...]` as many as are asked for."""
     elements = typing.get_args(hint)
     return (elements[0],) * length if elements[-1:] == (...,) else elements
+
+
+# --------------------------------------------------------------------- what a field means
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint)
+
+
+def _listed(hint: Any) -> str:
+    return ", ".join(map(repr, _choices(hint)))
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+_KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+def _kind(hint: Any) -> str:
+    """The type of a field with its range or choices, in words."""
+    if typing.get_origin(hint) is Annotated:
+        hint, *notes = typing.get_args(hint)
+        ranges = [str(note) for note in notes if isinstance(note, Range)]
+        return ", ".join([_kind(hint), *ranges])
+    if typing.get_origin(hint) is Literal:
+        return f"one of {_listed(hint)}"
+    if _is_union(hint):
+        kinds = [_kind(each) for each in typing.get_args(hint) if each is not type(None)]
+        return ", or ".join(kinds + ["None"] * _optional(hint))
+    if typing.get_origin(hint) is tuple:
+        elements = typing.get_args(hint)
+        if elements[-1:] == (...,):
+            return f"several, each: {_kind(elements[0])}"
+        return f"{len(elements)}: " + "; ".join(map(_kind, elements))
+    return _KINDS.get(hint, "group of fields" if dataclasses.is_dataclass(hint) else "any")
+
+
+@functools.cache
+def _meanings(kind: type) -> dict[str, str]:
+    """The comment at each field of a dataclass, as one line; empty without a source."""
+    meanings: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(each):
+            try:
+                source = textwrap.dedent(inspect.getsource(each))
+            except (OSError, TypeError):
+                continue
+            meanings |= _comments_of_fields(source)
+    return meanings
+
+
+def _comments_of_fields(source: str) -> dict[str, str]:
+    """The comments at the fields of a class, given its source.
+
+    A comment stands behind a field, within the lines of its value, in deeper lines below
+    it, or in the lines directly above it. Lines between two fields that both have a comment
+    behind them continue the first, where they begin in lower case.
+    """
+    comments = _comment_lines(source)
+    (class_,) = ast.parse(source).body
+    assert isinstance(class_, ast.ClassDef)
+    found: dict[str, list[str]] = {}
+    before: list[str] = []  # of the field before
+    end = class_.lineno  # of the field before
+    for node in class_.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        above = _block(comments, range(node.lineno - 1, end, -1))[::-1]
+        touching = len(above) == node.lineno - 1 - end
+        end = node.end_lineno or node.lineno
+        meaning = [comments[n].text for n in range(node.lineno, end + 1) if n in comments]
+        level = [line.text for line in above if line.column <= node.col_offset]
+        if touching:
+            before += [line.text for line in above if line.column > node.col_offset]
+        if touching and before and meaning and level and level[0][:1].islower():
+            before += level
+        else:
+            meaning = level + meaning
+        found[node.target.id] = before = meaning
+    below = _block(comments, range(end + 1, source.count("\n") + 2))
+    before += [line.text for line in below if line.column > class_.body[0].col_offset]
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+class _Comment(NamedTuple):
+    text: str
+    column: int
+    alone: bool  # on its line
+
+
+def _comment_lines(source: str) -> dict[int, _Comment]:
+    lines = source.splitlines()
+    reader = iter(source.splitlines(keepends=True))
+    return {
+        token.start[0]: _Comment(
+            token.string.lstrip("#").strip(),
+            token.start[1],
+            not lines[token.start[0] - 1][: token.start[1]].strip(),
+        )
+        for token in tokenize.generate_tokens(lambda: next(reader, ""))
+        if token.type == tokenize.COMMENT and not token.string.startswith("# type:")
+    }
+
+
+def _block(comments: dict[int, _Comment], lines: range) -> list[_Comment]:
+    """The comments that fill the first of these lines, up to the first other line."""
+    alone = itertools.takewhile(lambda n: n in comments and comments[n].alone, lines)
+    return [comments[n] for n in alone]

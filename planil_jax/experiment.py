@@ -1,8 +1,8 @@
 """What an experiment is: an environment, a method, and how long; and how it is built."""
 
-import ast
 import dataclasses
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +43,10 @@ class Experiment:
     # tried on all.
     model: tuple[str, ...] = ()
     demonstrations: str = ""  # digest of the file, filled in by train
-    episodes: int = 0  # of the demonstrations, the first so many; 0: all
-    seed: int = 0  # the first; --seed
-    seeds: int = 1  # how many, trained side by side; --seeds
-    sweep: tuple[str, ...] = ()  # settings tried side by side; --sweep
+    episodes: config.Natural = 0  # how many of the demonstrations, the first; 0: all
+    seed: config.Seed = 0  # the first seed
+    seeds: config.Count = 1  # how many seeds, trained side by side
+    sweep: tuple[str, ...] = ()  # settings tried side by side
     agent: Any = field(default_factory=lambda: registry.method("mpail").config)
     loop: training_loop.Config = field(default_factory=training_loop.Config)
     run: training_run.Config = field(default_factory=training_run.Config)
@@ -108,18 +108,21 @@ def needs(settings: Experiment) -> Needs:
 def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
     """The experiment of a nested mapping; fields that it lacks keep their defaults.
 
+    The "version" of a saved configuration is no field, and left out.
+
     Raises:
       UsageError: the method, a field or a module to import is unknown, or a value is of
         the wrong type.
     """
-    method = str(settings.get("method", "mpail"))
+    fields = {name: settings[name] for name in settings if name != "version"}
+    method = str(fields.get("method", "mpail"))
     for module in settings.get("imports", ()):
         _import(module)
     if settings.get("module"):
         _import(settings["module"])
         if method not in registry.methods():
             registry.register_agent(method, settings["module"])
-    return config.from_config_dict(settings, for_method(method))
+    return config.from_config_dict(fields, for_method(method))
 
 
 def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,18 +148,10 @@ def override(settings: Experiment, text: str) -> Experiment:
       text: "agent.learning_rate=1e-3,loop.num_envs=1"; empty: nothing is changed.
 
     Raises:
-      UsageError: the text is not of that form, or as for `freeze`.
+      UsageError: the text is not of that form, or as for `config.from_config_dict`.
     """
     for item in text.split(",") if text else []:
-        path, _, written = item.partition("=")
-        try:
-            value = ast.literal_eval(written)
-        except (SyntaxError, ValueError):
-            value = written
-        nested: Any = value
-        for name in reversed(path.split(".")):
-            nested = {name: nested}
-        settings = config.from_config_dict(nested, settings)
+        settings = config.override(settings, item)
     return settings
 
 
@@ -173,19 +168,25 @@ def with_value(settings: Experiment, path: str, value: Any) -> Experiment:
     first = path.partition(".")[0]
     if first not in {field.name for field in dataclasses.fields(settings)}:
         path = f"agent.{path}"
-    nested: Any = value
-    for name in reversed(path.split(".")):
-        nested = {name: nested}
-    return config.from_config_dict(nested, settings)
+    return config.set_path(settings, path, value)
+
+
+def to_json(settings: Experiment) -> str:
+    """The experiment as indented JSON, with the version of the configuration first."""
+    versioned = {"version": config.VERSION} | json.loads(config.to_json(settings))
+    return json.dumps(versioned, indent=2) + "\n"
 
 
 def from_json(text: str) -> Experiment:
-    """Reads what `config.to_json` wrote of an experiment.
+    """Reads what `to_json` wrote of an experiment.
 
     Raises:
-      UsageError: as for `freeze`, or the text is no JSON object.
+      UsageError: it is of another version, as for `from_config_dict`, or the text is no
+        JSON object.
     """
-    return from_config_dict(config.parse_json(text))
+    plain = config.parse_json(text)
+    config.require_version(plain, "the run")
+    return from_config_dict(plain)
 
 
 def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) -> Agent:
@@ -332,5 +333,6 @@ def make_field(environment: str, side: float, episode_length: int) -> Environmen
     except UsageError:
         raise UsageError(
             f"environment {environment!r} has no field of starts (options start, field and "
-            "episode_length of its make function, and a success); leave --field out."
+            "episode_length of its make function, and a success); leave field out "
+            "(--field)."
         ) from None

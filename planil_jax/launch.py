@@ -6,12 +6,14 @@ The API and the commands share it:
 """
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
 from planil_jax import config, envs, experiment, runs, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError
 from planil_jax.data import demos
+from planil_jax.precision import require_float32
 from planil_jax.training import run, rundir
 from planil_jax.training.report import Report
 
@@ -47,8 +49,12 @@ def launch(
         `logdir` holds another run, or one that is not to be resumed.
       UserError: as for `training.run.train`.
     """
+    float32 = require_float32()
+    config.check(settings)
+    logdir, demos_path = _path(logdir), _path(demos_path)
     env = env or envs.make(settings.environment)
     source = None
+    notices = [float32] if float32 else []
     if experiment.needs(settings).demonstrations:
         source, demonstrations = _read_demos(
             settings, env, demos_path, demonstrations, logdir
@@ -58,6 +64,8 @@ def launch(
             settings = dataclasses.replace(settings, demonstrations=digest)
     else:
         demonstrations = demos.none(env.spec)
+        if demos_path is not None:
+            notices.append(f"note: {settings.method} uses no demonstrations.")
     swept = sweep.settings(settings)
 
     def make_agent(values: run.Settings) -> Agent:
@@ -65,14 +73,14 @@ def launch(
         return experiment.make_agent(member, env, demonstrations)
 
     agent = make_agent if swept else make_agent({})
-    notices = experiment.config_warnings(settings, env)
+    notices += experiment.config_warnings(settings, env)
     if logdir is not None:
-        text = config.to_json(settings)
+        text = experiment.to_json(settings)
         notices = rundir.open_run(logdir, text, resume, FREE) + notices
-        _keep_demos(source, Path(logdir))
-    with report or Report(logdir, settings.seed) as told:
+        _keep_demos(source, logdir)
+    with report or Report(logdir, sweep.labels(settings)) as report:
         for notice in notices:
-            told.say(notice)
+            report.say(notice)
         for _ in run.train(
             agent,
             env,
@@ -80,24 +88,27 @@ def launch(
             settings.run,
             demonstrations,
             (settings.seed, settings.seeds),
-            None if logdir is None else Path(logdir) / rundir.CHECKPOINTS,
-            told,
+            None if logdir is None else logdir / rundir.CHECKPOINTS,
+            report,
             swept,
         ):
             pass
 
 
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
 def _read_demos(
     settings: experiment.Experiment,
     env: Environment,
-    path: str | Path | None,
+    source: Path | None,
     demonstrations: Demonstrations | None,
-    logdir: str | Path | None,
+    logdir: Path | None,
 ) -> tuple[Path | None, Demonstrations]:
     """The file of the demonstrations, if there is one, and what it holds."""
-    source = None if path is None else Path(path)
     if source is None and logdir is not None:
-        kept = Path(logdir) / runs.DEMONSTRATIONS
+        kept = logdir / runs.DEMONSTRATIONS
         source = kept if kept.exists() else None
     if demonstrations is None:
         if source is None:
@@ -118,4 +129,6 @@ def _keep_demos(source: Path | None, logdir: Path) -> None:
     """Copies the demonstrations into the run, for its evaluation and its resumption."""
     kept = logdir / runs.DEMONSTRATIONS
     if source is not None and source.resolve() != kept.resolve():
-        shutil.copyfile(source, kept)
+        beside = kept.with_name(f".{kept.name}.new")  # whole or not at all
+        shutil.copyfile(source, beside)
+        os.replace(beside, kept)

@@ -1,4 +1,4 @@
-"""Settings that are tried side by side: `--sweep=agent.learning_rate=1e-4,1e-3`, a grid of them.
+"""Settings that are tried side by side: "agent.learning_rate=1e-4,1e-3", a grid of them.
 
 Every setting is a number of the experiment's agent. The members of a run are all seeds with
 the first settings of the grid, then all seeds with the second, and so on.
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from planil_jax import config
 from planil_jax.base import UsageError, did_you_mean
 from planil_jax.experiment import Experiment
 
@@ -18,21 +19,28 @@ def settings(experiment: Experiment) -> dict[str, np.ndarray]:
     """`[P]` of each swept field, over the grid; empty where nothing is swept.
 
     Raises:
-      UsageError: a sweep is not of the form agent.field=number,number, or not of a number.
+      UsageError: a sweep is not of the form agent.field=number,number, not of a number, or
+        of one that its field does not take; or a field is swept twice.
     """
     axes: dict[str, list[float]] = {}
     for line in experiment.sweep:
-        path, equals, values = line.partition("=")
+        path, _, written = line.partition("=")
         try:
-            axes[path] = [float(value) for value in values.split(",")]
+            values = [float(value) for value in written.split(",")]
         except ValueError:
-            equals = ""
-        if not equals:
             raise UsageError(
-                f"--sweep={line}: write it as agent.FIELD=NUMBER,NUMBER, such as "
+                f"sweep {line}: write it as agent.FIELD=NUMBER,NUMBER, such as "
                 "agent.learning_rate=1e-4,1e-3."
+            ) from None
+        if path in axes:
+            raise UsageError(
+                f"sweep {line}: {path} is swept already; give all its values at once, "
+                f"{path}={','.join(f'{value:g}' for value in axes[path] + values)}."
             )
         _check(experiment, path, line)
+        for value in values:
+            config.check(apply_overrides(experiment, {path: value}))
+        axes[path] = values
     grid = list(itertools.product(*axes.values()))
     columns = zip(*grid, strict=True)
     return {path: np.array(column) for path, column in zip(axes, columns, strict=True)}
@@ -49,12 +57,12 @@ def labels(experiment: Experiment) -> list[str]:
     """What tells the members `[S]` apart: "seed 3, agent.learning_rate=0.001"."""
     grid = settings(experiment)
     points = len(next(iter(grid.values()), [None]))
-    told = [
+    settings_of = [
         "".join(f", {path}={column[point]:g}" for path, column in grid.items())
         for point in range(points)
     ]
     seeds = range(experiment.seed, experiment.seed + experiment.seeds)
-    return [f"seed {seed}{text}" for text in told for seed in seeds]
+    return [f"seed {seed}{text}" for text in settings_of for seed in seeds]
 
 
 def _replaced(node: Any, fields: list[str], value: Any) -> Any:
@@ -74,10 +82,10 @@ def _check(experiment: Experiment, path: str, line: str) -> None:
         )
         if name not in known or (depth == 0 and name != "agent"):
             hint = did_you_mean(name, known if depth else ["agent"])
-            raise UsageError(f"--sweep={line}: there is no {path}.{hint}")
+            raise UsageError(f"sweep {line}: there is no {path}.{hint}")
         node = getattr(node, name)
     if not isinstance(node, float):
         raise UsageError(
-            f"--sweep={line}: {path} is {node!r}, and only numbers with a fraction can be "
+            f"sweep {line}: {path} is {node!r}, and only numbers with a fraction can be "
             "tried side by side; train other settings in runs of their own."
         )

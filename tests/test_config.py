@@ -1,6 +1,12 @@
 import dataclasses
+import sys
+from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from planil_jax import config
 from planil_jax.base import UsageError
@@ -39,22 +45,22 @@ def refusal(values: dict, template=Run()) -> str:  # noqa: B008  # frozen
     return str(caught.value)
 
 
-def test_thaw_then_freeze_gives_the_same_config():
+def test_a_config_dict_gives_the_same_config_back():
     assert config.from_config_dict(config.to_config_dict(Run()), Run()) == Run()
 
 
 def test_an_override_arrives_in_the_frozen_config():
-    thawed = config.to_config_dict(Run())
-    thawed.agent.planner.horizon = 12
-    assert config.from_config_dict(thawed, Run()).agent.planner == Planner(horizon=12)
+    settings = config.to_config_dict(Run())
+    settings.agent.planner.horizon = 12
+    assert config.from_config_dict(settings, Run()).agent.planner == Planner(horizon=12)
 
 
-def test_a_thawed_config_takes_no_new_fields():
+def test_a_config_dict_takes_no_new_fields():
     with pytest.raises(AttributeError):
         config.to_config_dict(Run()).rouns = 3
 
 
-def test_a_thawed_number_has_the_declared_type():
+def test_a_number_of_a_config_dict_has_the_declared_type():
     assert type(config.to_config_dict(Run()).agent.rate) is float
 
 
@@ -143,3 +149,207 @@ def test_fields_of_another_class_are_absent_in_differences():
         "agent.planner.temperature: 0.5 there, absent here",
         "agent.planner.depth: absent there, 3 here",
     ]
+
+
+# ------------------------------------------------------------------- ranges and choices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Net:
+    hidden: tuple[config.Count, ...] = (64,)  # units of each hidden layer
+    form: Literal["relu", "silu"] = "relu"  # activation of the hidden layers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learner:
+    net: Net = Net()
+    memory: Net | None = None
+    learning_rate: config.Positive = 1e-3  # Adam's step size
+    # Discount factor γ of the returns,
+    # a step.
+    discount: config.Share = 0.99
+    batch: config.Count = 128  # transitions in a gradient step,
+    # drawn with replacement
+    warm_up: config.Natural = 0  # rounds
+    penalty: config.NonNegative = 0.0
+    clip: config.Positive | None = None  # largest norm of a gradient; None: any
+    bounds: tuple[float, float] | None = None
+    window: config.Count | None = (
+        8  # rounds that are looked at,
+        # the last
+    )
+
+    def check(self) -> None:
+        if self.warm_up > self.batch:
+            raise UsageError("warm_up must be at most batch.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole:
+    agent: Learner = Learner()
+    seed: config.Seed = 0
+
+
+WRONG = [
+    ("learning_rate", -1, "agent.learning_rate must be above 0, not -1."),
+    ("learning_rate", 0.0, "agent.learning_rate must be above 0, not 0."),
+    (
+        "learning_rate",
+        float("nan"),
+        "agent.learning_rate must be a finite number, not nan.",
+    ),
+    (
+        "learning_rate",
+        float("inf"),
+        "agent.learning_rate must be a finite number, not inf.",
+    ),
+    ("learning_rate", "fast", "agent.learning_rate must be float, not 'fast'."),
+    ("learning_rate", None, "agent.learning_rate must be float, not None."),
+    ("discount", 2, "agent.discount must be from 0 to 1, not 2."),
+    ("discount", -0.1, "agent.discount must be from 0 to 1, not -0.1."),
+    ("batch", -8, "agent.batch must be at least 1, not -8."),
+    ("batch", 0, "agent.batch must be at least 1, not 0."),
+    ("batch", 2.5, "agent.batch must be int, not 2.5."),
+    ("warm_up", -1, "agent.warm_up must be at least 0, not -1."),
+    ("warm_up", 129, "agent: warm_up must be at most batch."),
+    ("penalty", -1e-9, "agent.penalty must be at least 0, not -1e-09."),
+    ("clip", 0, "agent.clip must be above 0, or None, not 0."),
+    ("clip", "none", "agent.clip must be float, or None, not 'none'."),
+    ("bounds", (0.0, float("inf")), "agent.bounds[1] must be a finite number, or None,"),
+    ("net.hidden", (64, 0), "agent.net.hidden[1] must be at least 1, not 0."),
+    ("net.form", "tanh", "agent.net.form is one of 'relu', 'silu', not 'tanh'."),
+    ("net", None, "agent.net must be a group of fields, not None."),
+    ("memory", 3, "agent.memory must be "),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_a_wrong_setting_is_refused_by_field_rule_and_value(path, value, message):
+    with pytest.raises(UsageError) as caught:
+        config.set_path(Whole(), f"agent.{path}", value)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_a_config_that_was_made_in_python_is_checked_alike(path, value, message):
+    *groups, name = path.split(".")
+    learner = dataclasses.replace(Learner(), **({name: value} if not groups else {}))
+    if groups:
+        learner = Learner(net=dataclasses.replace(Net(), **{name: value}))
+    if path == "net":
+        return  # Python's own business: whatever reads the group fails
+    with pytest.raises(UsageError) as caught:
+        config.check(Whole(agent=learner))
+    assert str(caught.value).startswith(message)
+
+
+def test_the_bounds_of_a_range_are_taken():
+    for path, value in [("discount", 0), ("discount", 1), ("batch", 1), ("penalty", 0)]:
+        config.set_path(Whole(), f"agent.{path}", value)
+
+
+def test_a_field_may_be_of_several_types():
+    @dataclasses.dataclass(frozen=True)
+    class Size:
+        of: config.Count | Literal["all"] | None = "all"  # how many
+
+    for value in (3, "all", None):
+        assert config.from_config_dict({"of": value}, Size()).of == value
+    for value in (0, "some", 2.5):
+        with pytest.raises(UsageError, match="^of must be "):
+            config.from_config_dict({"of": value}, Size())
+    assert config.describe(Size())[0].kind == (
+        "whole number, at least 1, or one of 'all', or None"
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**63])
+def test_a_seed_that_would_be_another_s_is_refused(seed):
+    with pytest.raises(UsageError, match="seed must be from 0 to 2147483647, not"):
+        config.from_config_dict({"seed": seed}, Whole())
+    assert config.from_config_dict({"seed": 2**31 - 1}, Whole()).seed == 2**31 - 1
+
+
+def test_arrays_that_a_sweep_puts_into_fields_are_left_alone():
+    @jax.jit
+    def traced(rate, warm_up):
+        config.check(Learner(learning_rate=rate, warm_up=warm_up), "agent.")
+        return rate
+
+    traced(jnp.float32(-1.0), jnp.int32(1_000))
+
+
+# --------------------------------------------------------------------------------- absence
+
+
+def test_none_and_groups_that_may_be_absent_go_through_json_and_the_command_line():
+    for learner in (Learner(), Learner(clip=0.5, memory=Net(), bounds=(0.0, 1.0))):
+        whole = Whole(agent=learner)
+        assert config.from_json(config.to_json(whole), Whole()) == whole
+        assert config.from_config_dict(config.to_config_dict(whole), whole) == whole
+
+
+def parsed(monkeypatch, tmp_path, whole, *overrides):
+    """What `config_flags` makes of a config and overrides of its fields."""
+    module = tmp_path / "settings.py"
+    module.write_text("def get_config():\n    import sys\n    return sys.settings\n")
+    monkeypatch.setattr(sys, "settings", config.to_config_dict(whole), raising=False)
+    values, argv = flags.FlagValues(), ["prog", f"--config={module}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values(argv)
+    return config.from_config_dict(values.config, whole)
+
+
+def test_a_field_that_may_be_none_takes_a_value_and_none_from_the_command_line(
+    monkeypatch, tmp_path
+):
+    learner = parsed(
+        monkeypatch,
+        tmp_path,
+        Whole(),
+        "--config.agent.clip=3",
+        "--config.agent.bounds=(0, 2)",
+        "--config.agent.window=None",
+    ).agent
+    assert learner.clip == 3.0 and type(learner.clip) is float
+    assert (learner.bounds, learner.window) == ((0.0, 2.0), None)
+    with pytest.raises(UsageError, match="agent.clip must be above 0, or None, not -1"):
+        parsed(monkeypatch, tmp_path, Whole(), "--config.agent.clip=-1")
+
+
+def test_a_group_that_is_absent_is_made_by_a_setting_of_one_of_its_fields():
+    whole = config.set_path(Whole(), "agent.memory.hidden", (8,))
+    assert whole.agent.memory == Net(hidden=(8,))
+    assert config.set_path(whole, "agent.memory", None) == Whole()
+
+
+# -------------------------------------------------------------------------------- meanings
+
+
+def test_a_field_is_described_by_its_comment_its_kind_and_its_value():
+    fields = {field.path: field for field in config.describe(Whole())}
+    assert fields["agent.learning_rate"] == (
+        "agent.learning_rate",
+        "Adam's step size",
+        "number, above 0",
+        1e-3,
+    )
+    meanings = {path: field.meaning for path, field in fields.items()}
+    assert meanings["agent.net.hidden"] == "units of each hidden layer"
+    assert meanings["agent.discount"] == "Discount factor γ of the returns, a step."
+    assert meanings["agent.batch"] == (
+        "transitions in a gradient step, drawn with replacement"
+    )
+    assert meanings["agent.penalty"] == ""
+    assert meanings["agent.window"] == "rounds that are looked at, the last"
+    kinds = {path: field.kind for path, field in fields.items()}
+    assert kinds["agent.net.form"] == "one of 'relu', 'silu'"
+    assert kinds["agent.clip"] == "number, above 0, or None"
+    assert kinds["agent.net.hidden"] == "several, each: whole number, at least 1"
+    assert kinds["agent.bounds"] == "2: number; number, or None"
+    assert fields["agent.memory"].default is None
+
+
+def test_a_class_without_a_source_has_no_meanings():
+    made = dataclasses.make_dataclass("Made", [("rate", float, 1.0)], frozen=True)
+    assert config.describe(made()) == [("rate", "", "number", 1.0)]

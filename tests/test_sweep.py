@@ -62,10 +62,22 @@ def test_values_arrive_in_their_fields_however_deep():
 def test_what_cannot_be_swept_is_refused_in_one_sentence(line, told):
     with pytest.raises(UsageError) as caught:
         sweep.settings(swept(line))
-    assert told in str(caught.value) and f"--sweep={line}" in str(caught.value)
+    assert told in str(caught.value) and f"sweep {line}" in str(caught.value)
 
 
 def test_the_last_axis_runs_fastest():
     settings = sweep.settings(swept("agent.optimizer.value_lr=1,2", "agent.markup=3,4"))
     np.testing.assert_array_equal(settings["agent.optimizer.value_lr"], [1, 1, 2, 2])
     np.testing.assert_array_equal(settings["agent.markup"], [3, 4, 3, 4])
+
+
+def test_a_field_that_is_swept_twice_is_refused_with_the_line_that_holds_both():
+    with pytest.raises(UsageError, match="agent.value_lr=0.001,0.0001,0.01"):
+        sweep.settings(swept("agent.value_lr=1e-3,1e-4", "agent.value_lr=1e-2"))
+
+
+def test_a_value_that_its_field_does_not_take_is_refused():
+    with pytest.raises(UsageError, match="planner.max_delta must be above 0, not -1"):
+        sweep.settings(swept("agent.planner.max_delta=1,-1"))
+    with pytest.raises(UsageError, match="must be a finite number, not nan"):
+        sweep.settings(swept("agent.value_lr=nan"))

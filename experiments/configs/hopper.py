@@ -91,7 +91,7 @@ SETTINGS = {
             optimizer=mpail.OptimizerOptions(lr_half_life=40),
         ),
         "loop": loop.Config(num_envs=4, steps=50, rounds=2, resets=8),
-        "run": run.Config(total_steps=8_000, evaluate_every=0, evaluation_episodes=1),
+        "run": run.Config(total_steps=8_000, evaluate_every=None, evaluation_episodes=1),
     },
     "mpail2": {
         "agent": _mpail2(256, 256),

@@ -1,15 +1,25 @@
-"""The door of every binary: reads flags, opens the device, puts errors in one sentence.
+"""What every command shares: flags, help, the device, and errors in one sentence.
 
     if __name__ == "__main__":
-        door.run(main)
+        app.run_command(train)    # a module of this package; or app.run(main)
 
 `main()` takes no arguments and reads `flags.FLAGS`. Exit codes: 0 done, 1 failed, 2 a
 mistake on the command line, 130 interrupted, 141 nobody reads the output any more.
+
+A command is a module with a docstring, whose first line the list of commands shows, and
+
+    define_flags()        defines its flags; not on import, since others import it
+    main()                does the work
+    COMPUTE = False       if it needs no device
+    POSITIONAL = "demos"  if a flag may also be given as an argument without a name
+    shown(given, load)    if it trains: the experiment whose fields `--help` shows, but
+    FLAG_OF = {...}       for those that have a flag, {"seed": "seed"}
 """
 
 import errno
 import itertools
 import logging
+import math
 import os
 import pathlib
 import re
@@ -18,7 +28,8 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import NoReturn
 
 import jax
@@ -27,7 +38,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from planil_jax.base import UsageError, UserError, did_you_mean
-from planil_jax.config import leaves
+from planil_jax.config import Field, describe, leaves
+from planil_jax.precision import require_float32
 
 FLAGS = flags.FLAGS
 
@@ -39,12 +51,30 @@ flags.DEFINE_string(
     "Directory that keeps compiled programs from one run to the next; empty: keep none.",
 )
 
+_WIDTH = 92  # columns of the help text
+_REPEATED = ";\n    repeat this option to specify a list of values"  # absl's own words
 _VECTORS = "xla_cpu_prefer_vector_width"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 _LOUD = ("jax", "jaxlib", "orbax", "flax", "etils", "absl")
 
 
-def run(main: Callable[[], None], *, config: str = "", compute: bool = True) -> NoReturn:
+def run_command(command: ModuleType) -> NoReturn:
+    """Runs a command from its command line to its exit code."""
+    command.define_flags()
+    run(
+        command.main,
+        compute=getattr(command, "COMPUTE", True),
+        positional=getattr(command, "POSITIONAL", ""),
+    )
+
+
+def run(
+    main: Callable[[], None],
+    *,
+    config: str = "",
+    compute: bool = True,
+    positional: str = "",
+) -> NoReturn:
     """Runs a binary from its command line to its exit code.
 
     Args:
@@ -52,18 +82,21 @@ def run(main: Callable[[], None], *, config: str = "", compute: bool = True) -> 
       config: the config file to read where the command line names none. It must not be the
         flag's own default, which `config_flags` would read before errors can be caught.
       compute: whether to open a device, and to say which.
+      positional: the flag that an argument without a name stands for; empty: none.
     """
     argv = sys.argv
+    argv[1:] = map(_expand_home, argv[1:])
     if config and _given("config", argv) is None:
         argv.insert(1, f"--config={config}")
     try:
         if _HELP & set(argv[1:]):
             print(help_text(main, argv))
         else:
-            parse(argv)
+            parse(argv, positional=positional)
             if not FLAGS.debug:
                 _quieten()
             if compute:
+                _use_float32()
                 _widen_vectors()
                 print(_open_device(FLAGS.device), file=sys.stderr)
                 _keep_compiled(FLAGS.compile_cache)
@@ -77,8 +110,13 @@ def run(main: Callable[[], None], *, config: str = "", compute: bool = True) -> 
 # ------------------------------------------------------------------------- command line
 
 
-def parse(argv: list[str], flag_values: flags.FlagValues = FLAGS) -> None:
+def parse(
+    argv: list[str], flag_values: flags.FlagValues = FLAGS, positional: str = ""
+) -> None:
     """Parses the command line, program name first.
+
+    Args:
+      positional: the flag that an argument without a name stands for; empty: none.
 
     Raises:
       UsageError: anything in it is wrong; one sentence.
@@ -86,6 +124,7 @@ def parse(argv: list[str], flag_values: flags.FlagValues = FLAGS) -> None:
     for name in list(flag_values):
         if flag_values[name].parser.flag_type() == "config object":
             _check_config(name, argv)
+    flag_values.set_gnu_getopt()  # flags may follow an argument
     try:
         _, *rest = flag_values(argv)
     except flags.UnrecognizedFlagError as error:
@@ -93,27 +132,89 @@ def parse(argv: list[str], flag_values: flags.FlagValues = FLAGS) -> None:
     except (flags.Error, ValueError) as error:
         lines = str(error).splitlines()
         raise UsageError(" ".join(_reword(line, flag_values) for line in lines)) from None
+    if rest and positional and flag_values[positional].value is None:
+        flag_values[positional].parse(rest.pop(0))
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags are --name=value.")
+
+
+def numbers(name: str, flag_values: flags.FlagValues = FLAGS) -> list[float]:
+    """The numbers of a list flag.
+
+    Raises:
+      UsageError: one of them is no finite number.
+    """
+    written: list[str] = flag_values[name].value or []
+    try:
+        found = [float(text) for text in written]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"--{name}={','.join(written)}: must be numbers, such as 40,80.")
+    return found
 
 
 def help_text(
     main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS
 ) -> str:
-    """The docstring of the binary, its flags, and the fields of its config."""
+    """The docstring of the binary, its flags, and the fields of what it trains."""
     # absl files the flags of the main module under the name of the program.
     module = argv[0] if main.__module__ == "__main__" else main.__module__
     text = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
     own = flag_values.get_key_flags_for_module(module)
     for flag in own + flag_values.get_key_flags_for_module(__name__):
-        default = "" if flag.default in (None, "") else f" Default: {flag.default}."
+        default = "" if flag.default in (None, "", []) else f" Default: {flag.default}."
         text += [f"  --{'[no]' * flag.boolean}{flag.name}"]
-        text += [textwrap.indent(textwrap.fill(flag.help + default, 82), " " * 6)]
+        meaning = flag.help.replace(_REPEATED, "")
+        text += [_indented(f"{meaning}{default}")]
+    return "\n".join(text + _help_of_fields(main, argv))
+
+
+def _help_of_fields(main: Callable[[], None], argv: list[str]) -> list[str]:
+    """The fields of what is trained, or of the config file that is named."""
     path = _given("config", argv)
-    if path:
-        text += ["", f"Fields of {path}, and their values:"]
-        text += [f"  --config.{name}={value}" for name, value in leaves(_load_config(path))]
-    return "\n".join(text)
+    shown = getattr(sys.modules[main.__module__], "shown", None)
+    if shown is None:
+        if path is None:
+            return []
+        values = leaves(_load_config(path))
+        title = f"Fields of {path}, and their values:"
+        return ["", title] + [f"  --config.{name}={value}" for name, value in values]
+    settings = shown(lambda name: _given(name, argv), _load_config)
+    with_flag = {"method", *sys.modules[main.__module__].FLAG_OF}
+    fields = [field for field in describe(settings) if field.path not in with_flag]
+    title = (
+        f"Fields of {settings.method} in {settings.environment}, with their values, for "
+        "--set PATH=VALUE (with a config file also --config.PATH=VALUE):"
+    )
+    return ["", *textwrap.wrap(title, _WIDTH), *map(_help_of_field, fields)]
+
+
+def _help_of_field(field: Field) -> str:
+    """Path, value, kind and meaning of a field, on two lines or more."""
+    value = f"'{field.default}'" if field.default == "" else str(field.default)
+    head = f"  {field.path}={value}"
+    gap = " " * max(2, 46 - len(head))
+    if len(head + gap + field.kind) > _WIDTH:
+        head, gap = head + "\n", " " * 6
+    return "\n".join(
+        [f"{head}{gap}{field.kind}"] + [_indented(field.meaning)] * bool(field.meaning)
+    )
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(textwrap.fill(text, _WIDTH - 6), " " * 6)
+
+
+def first_line(docstring: str | None) -> str:
+    """What a list shows of a docstring."""
+    return (docstring or "").strip().partition("\n")[0]
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what there is to say about each, one line each."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {text}".rstrip() for name, text in rows)
 
 
 def _check_config(name: str, argv: list[str]) -> None:
@@ -155,6 +256,14 @@ def _check_override(
         path, node = f"{path}.{field}", node[field]
     if isinstance(node, ml_collections.ConfigDict):
         raise UsageError(f"--{path} is a group; set one of its fields: {', '.join(node)}.")
+
+
+def _expand_home(argument: str) -> str:
+    """A flag --name=~/path with the home directory in it, which a shell leaves alone."""
+    flag, equals, value = argument.partition("=")
+    if not equals or not flag.startswith("-") or "~" not in value:
+        return argument
+    return f"{flag}={','.join(map(os.path.expanduser, value.split(',')))}"
 
 
 def _given(name: str, argv: list[str]) -> str | None:
@@ -202,14 +311,19 @@ def _there_are(name: str, known: list[str]) -> str:
 # ------------------------------------------------------------------------------- device
 
 
+def _use_float32() -> None:
+    if sentence := require_float32():
+        print(sentence, file=sys.stderr)
+
+
 def _widen_vectors() -> None:
     """Has XLA use the widest vectors that a CPU knows, unless XLA_FLAGS says otherwise.
 
     By itself it stays at 256 bits. With 512, what is elementwise takes half the time.
     """
-    told = os.environ.get("XLA_FLAGS", "")
-    if _VECTORS not in told:
-        os.environ["XLA_FLAGS"] = f"{told} --{_VECTORS}=512".strip()
+    given = os.environ.get("XLA_FLAGS", "")
+    if _VECTORS not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{_VECTORS}=512".strip()
 
 
 def _open_device(choice: str) -> str:
@@ -294,8 +408,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 _OUT_OF_MEMORY = (
-    "error: the device is out of memory: lower --config.loop.num_envs, "
-    "--config.agent.planner.samples or --seeds."
+    "error: the device is out of memory: lower loop.num_envs, agent.planner.samples or "
+    "--seeds."
 )
 
 

@@ -1,6 +1,6 @@
 """The whole story in minutes: demonstrate, train, evaluate, report.
 
-    python -m experiments.demo --logdir=runs/demo
+    planil demo --logdir=runs/demo
 
 Collects 4 observation-only demonstrations of the navigation task, trains MPAIL on them with
 3 seeds side by side, evaluates it against the expert and on a 40 × 40 m field of starts,
@@ -17,8 +17,11 @@ from planil_jax.evaluation import collect, evaluate
 from planil_jax.reporting import report
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("logdir", "runs/demo", "Directory of the run.")
-flags.DEFINE_integer("seeds", 3, "Seeds, trained side by side.", lower_bound=1)
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("logdir", "runs/demo", "Directory of the run.")
+    flags.DEFINE_integer("seeds", 3, "Seeds, trained side by side.", lower_bound=1)
 
 
 def main() -> None:

@@ -1,24 +1,26 @@
 """Trains an expert on a task's own reward, and writes its demonstrations with their card.
 
-    python -m experiments.expert --config=experiments/configs/expert.py:pendulum \\
-        --logdir=runs/pendulum_expert --out=demos/pendulum.npz --episodes=4
+    planil expert --method=ppo --env=pendulum --logdir=runs/pendulum_expert \\
+        --out=demos/pendulum.npz --episodes=4
 
 An interrupted training continues where it was.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from planil_jax import experiment, launch, runs
 from planil_jax.base import UsageError
+from planil_jax.cli import settings
 from planil_jax.evaluation import collect
 
 FLAGS = flags.FLAGS
+METHOD, ENV = "ppo", "pendulum"  # unless the command line says otherwise
+FLAG_OF = {"demonstrations": "out"}
 
 
 def define_flags() -> None:
-    """Not on import: other binaries import this one."""
-    config_flags.DEFINE_config_file("config")
+    settings.define_flags()
+    flags.adopt_module_key_flags(settings)
     flags.DEFINE_string("logdir", None, "Directory of the training.", required=True)
     flags.DEFINE_string("out", None, "Demonstrations to write, .npz.", required=True)
     flags.DEFINE_string(
@@ -30,14 +32,19 @@ def define_flags() -> None:
     flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
 
 
+def shown(given, load) -> experiment.Experiment:
+    """The experiment whose fields `--help` shows."""
+    return settings.shown(given, load, METHOD, ENV)
+
+
 def main() -> None:
-    settings = experiment.from_config_dict(FLAGS.config)
-    if experiment.needs(settings).demonstrations:
+    asked = settings.read(METHOD, ENV, FLAG_OF)
+    if experiment.needs(asked).demonstrations:
         raise UsageError(
-            f"{settings.method} imitates and cannot become an expert; use one of "
-            f"{', '.join(experiment.engines())}."
+            f"{asked.method} imitates and cannot become an expert; use one of "
+            f"{experiment.engines()}."
         )
-    launch.launch(settings, logdir=FLAGS.logdir, resume=True)
+    launch.launch(asked, logdir=FLAGS.logdir, resume=True)
     card = collect.from_run(
         runs.load(FLAGS.logdir, FLAGS.which),
         FLAGS.out,

@@ -1,42 +1,53 @@
 """Trains an imitator from demonstrations.
 
-    python -m experiments.train --config=experiments/configs/navigation.py:mpail \\
-        --demos=demos/navigation.npz --seeds=3 --logdir=runs/nav
-    python -m experiments.train --logdir=runs/nav --seeds=3 --resume
-    python -m experiments.train --config=experiments/configs/navigation.py:gaifo \\
-        --demos=demos/navigation.npz --logdir=runs/rates --sweep=agent.learning_rate=1e-4,1e-3
+    planil train --method=mpail --env=navigation --demos=demos/navigation.npz \\
+        --seeds=3 --total_steps=20000 --logdir=runs/nav --set agent.planner.horizon=12
+    planil train --logdir=runs/nav --resume
+    planil train --method=gaifo --env=navigation --demos=demos/navigation.npz \\
+        --logdir=runs/rates --sweep=agent.learning_rate=1e-4,1e-3
+
+`planil collect` makes demonstrations. In a checkout, `python -m experiments.train` is the
+same, and experiments/configs holds config files.
 """
 
-import dataclasses
-
 from absl import flags
-from ml_collections import config_flags
 
-from planil_jax import experiment, launch
+from planil_jax import experiment, launch, runs
+from planil_jax.cli import settings
 
 FLAGS = flags.FLAGS
+METHOD, ENV = "mpail", "navigation"  # unless the command line says otherwise
+# Fields of the experiment that have a flag of their own.
+FLAG_OF = {"seed": "seed", "seeds": "seeds", "sweep": "sweep", "demonstrations": "demos"}
 
 
 def define_flags() -> None:
-    """Not on import: other binaries import this one."""
-    config_flags.DEFINE_config_file("config")
+    settings.define_flags()
+    flags.adopt_module_key_flags(settings)
     flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
     flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
-    flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
-    flags.DEFINE_integer("seeds", 1, "Seeds, trained side by side.", lower_bound=1)
+    flags.DEFINE_integer("seed", None, "The first seed; 0 unless the config says which.")
+    flags.DEFINE_integer("seeds", None, "Seeds, trained side by side; 1 likewise.")
     flags.DEFINE_multi_string(
-        "sweep", [], "Numbers to try side by side: agent.learning_rate=1e-4,1e-3."
+        "sweep", None, "Numbers to try side by side: agent.learning_rate=1e-4,1e-3."
     )
-    flags.DEFINE_bool("resume", False, "Continue the run in --logdir.")
+    flags.DEFINE_bool("resume", False, "Continue the run in --logdir, as it was set.")
+
+
+def shown(given, load) -> experiment.Experiment:
+    """The experiment whose fields `--help` shows."""
+    return settings.shown(given, load, METHOD, ENV)
 
 
 def main() -> None:
-    settings = dataclasses.replace(
-        experiment.from_config_dict(FLAGS.config),
+    if FLAGS.resume and not settings.named():
+        asked = settings.changed(runs.load_experiment(FLAGS.logdir), FLAG_OF)
+    else:
+        asked = settings.read(METHOD, ENV, FLAG_OF)
+    asked = settings.with_flags(
+        asked,
         seed=FLAGS.seed,
         seeds=FLAGS.seeds,
-        sweep=tuple(FLAGS.sweep),
+        sweep=None if FLAGS.sweep is None else tuple(FLAGS.sweep),
     )
-    launch.launch(
-        settings, demos_path=FLAGS.demos, logdir=FLAGS.logdir, resume=FLAGS.resume
-    )
+    launch.launch(asked, demos_path=FLAGS.demos, logdir=FLAGS.logdir, resume=FLAGS.resume)

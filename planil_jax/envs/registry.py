@@ -73,6 +73,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_MAKERS))
 
 
+def maker(name: str) -> Maker | str:
+    """What a registered name stands for: a make function, or "package.module:function"."""
+    return _MAKERS[name]
+
+
 def make(name: str, **options: Any) -> Environment:
     """Builds a registered environment.
 

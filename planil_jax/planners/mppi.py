@@ -23,37 +23,54 @@ becomes one vectorised loop, which is about twice as fast on a CPU.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from planil_jax.base import Plan, Planner, UsageError
+from planil_jax.config import Count, NonNegative, Positive, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    samples: int = 512  # K, plans an iteration, proposals included
-    horizon: int = 10  # H, control steps
-    iterations: int = 2  # refinements a call
-    elites: int = 0  # best plans that are weighed; 0: all
-    sampling: str = "delta"  # "delta": smooth plans; "gaussian": independent in time
-    noise: tuple[float, ...] = (
-        0.5,
-    )  # σ, in the action's units; one, or one an action entry
-    max_delta: float = 2.0  # largest change of an action entry in one step, delta sampling
-    adapt_spread: bool = False  # refit the spread to the weighted plans between iterations
-    min_spread: float = 0.05  # bounds of a refitted spread, in the action's units
-    max_spread: float = 2.0
-    weighting: str = (
-        "total"  # of a plan's "total" score, or "step": Σ_h softmax of each step
-    )
-    warm_start: str = "shift"  # by one step; "backwards" or "none": for comparison
-    antithetic: bool = True  # draw half the noise and mirror it
-    explore: str = (
-        "mean"  # while exploring, act by the "mean", by one plan "sample"d by weight, or by
-        # such a plan and noise of the spread that is left, "noise"
-    )
+    samples: Count = 512  # K, plans in an iteration, proposals included
+    horizon: Count = 10  # H, control steps of a plan
+    iterations: Count = 2  # refinements of the plan in a decision
+    elites: Count | None = None  # best plans that are weighed; None: all of them
+    # How plans are sampled: "delta", smooth in time; "gaussian", independent in time.
+    sampling: Literal["delta", "gaussian"] = "delta"
+    # σ of the sampled noise, in the action's units; one for all entries of the action, or
+    # one each.
+    noise: tuple[Positive, ...] = (0.5,)
+    max_delta: Positive = 2.0  # largest change of an action entry in a step, if "delta"
+    adapt_spread: bool = False  # refit the spread to the weighted plans in every iteration
+    min_spread: NonNegative = 0.05  # least refitted spread, in the action's units
+    max_spread: Positive = 2.0  # largest refitted spread, in the action's units
+    # What weighs a plan: "total", the softmax of its score; "step", the sum over its steps
+    # of the softmax of each.
+    weighting: Literal["total", "step"] = "total"
+    # The plan to start from: "shift", the last one by one step on; "backwards" (a step
+    # back) and "none" are for comparison.
+    warm_start: Literal["shift", "backwards", "none"] = "shift"
+    antithetic: bool = True  # whether half of the noise mirrors the other half
+    # The action while exploring: "mean" of the plans; "sample", one plan's, drawn by
+    # weight; "noise", such a plan's with noise of the spread that is left.
+    explore: Literal["mean", "sample", "noise"] = "mean"
+
+    def check(self) -> None:
+        if self.elites is not None and self.elites > self.samples:
+            raise UsageError(
+                f"elites must be at most samples, {self.samples}, not {self.elites}."
+            )
+        if self.elites is not None and self.weighting == "step":
+            raise UsageError("elites goes with weighting='total' alone; leave it None.")
+        if self.min_spread > self.max_spread:
+            raise UsageError(
+                f"min_spread must be at most max_spread, {self.max_spread:g}, not "
+                f"{self.min_spread:g}."
+            )
 
 
 def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Planner:
@@ -149,16 +166,16 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
 
 
 def importance_weights(
-    scores: jax.Array, temperature: jax.Array | float, elites: int = 0
+    scores: jax.Array, temperature: jax.Array | float, elites: int | None = None
 ) -> jax.Array:
-    """softmax(scores / temperature), `[K]`, over the best `elites` alone unless that is 0.
+    """softmax(scores / temperature), `[K]`, over the best `elites` alone, or all.
 
     A score that is not finite weighs nothing; if none is finite, all weigh the same.
     """
     chex.assert_rank(scores, 1)
     finite = jnp.isfinite(scores)
     ranked = jnp.where(finite, scores, -jnp.inf)
-    if elites:
+    if elites is not None:
         ranked = jnp.where(ranked >= jax.lax.top_k(ranked, elites)[0][-1], ranked, -jnp.inf)
     best = jnp.max(jnp.where(finite, scores, -jnp.inf))
     relative = (ranked - jnp.where(jnp.isfinite(best), best, 0.0)) / temperature
@@ -186,35 +203,9 @@ def _noise(key, shape, antithetic):
 
 
 def _check(config: Config, action_size: int) -> None:
-    at_least_one = ("samples", "horizon", "iterations")
-    for name in at_least_one:
-        if getattr(config, name) < 1:
-            raise UsageError(
-                f"planner.{name} must be at least 1, not {getattr(config, name)}."
-            )
+    check(config, "planner.")
     if len(config.noise) not in (1, action_size):
         raise UsageError(
             f"planner.noise has {len(config.noise)} entries; the action has {action_size}. "
             "Give one for all, or one each."
         )
-    if config.sampling not in ("delta", "gaussian"):
-        raise UsageError(
-            f"planner.sampling is 'delta' or 'gaussian', not {config.sampling!r}."
-        )
-    if config.weighting not in ("total", "step"):
-        raise UsageError(
-            f"planner.weighting is 'total' or 'step', not {config.weighting!r}."
-        )
-    if config.weighting == "step" and config.elites:
-        raise UsageError("planner.elites goes with planner.weighting='total' alone.")
-    if config.warm_start not in ("shift", "backwards", "none"):
-        raise UsageError(
-            "planner.warm_start is 'shift', 'backwards' or 'none', not "
-            f"{config.warm_start!r}."
-        )
-    if config.explore not in ("mean", "sample", "noise"):
-        raise UsageError(
-            f"planner.explore is 'mean', 'sample' or 'noise', not {config.explore!r}."
-        )
-    if not 0 <= config.elites <= config.samples:
-        raise UsageError(f"planner.elites must be within 0 and {config.samples}.")

@@ -24,14 +24,15 @@ from planil_jax.base import (
     TrainState,
     Transition,
 )
+from planil_jax.config import Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    num_envs: int = 16  # E, stepped together
-    steps: int = 100  # T, of each environment in a round
-    rounds: int = 2  # R, rounds an epoch; metrics and checkpoints come once an epoch
-    resets: int = 32  # reset states drawn a round, to restart from
+    num_envs: Count = 16  # E, environments that are stepped together
+    steps: Count = 100  # T, steps of each environment in a round
+    rounds: Count = 2  # R, rounds in an epoch; metrics and checkpoints come once an epoch
+    resets: Count = 32  # reset states drawn in a round, from which episodes restart
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run will hold in memory, told before it is taken."""
+"""What a run will hold in memory, found out before it is taken."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from planil_jax.base import TrainState, UserError
 
 # The fields that say how large a part is; an agent has one of those that are named.
 _LOWERED_BY = {
-    "agent.replay": "--config.agent.replay.capacity (or --config.agent.capacity, or "
-    "--config.agent.core.capacity), ",
+    "agent.replay": "agent.replay.capacity (or agent.capacity), ",
 }
 _GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process
 
@@ -58,16 +57,16 @@ def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str
     wanted = size(state) // len(devices) + temporary
     there = min(free(device) for device in devices)
     largest, bytes_ = next(iter(parts(state).items()))
-    told = (
+    needed = (
         f"{human(wanted)} of memory, {human(size(state))} of it training state "
         f"({largest} {human(bytes_)})"
     )
     if wanted > there:
         raise UserError(
-            f"training needs {told}, but {human(there)} are free; lower --seeds, "
-            f"{_LOWERED_BY.get(largest, '')}--config.loop.num_envs."
+            f"training needs {needed}, but {human(there)} are free; lower seeds, "
+            f"{_LOWERED_BY.get(largest, '')}loop.num_envs."
         )
-    return f"{told}; {human(there)} are free"
+    return f"{needed}; {human(there)} are free"
 
 
 def human(count: float) -> str:

@@ -1,7 +1,7 @@
-"""What a run tells: lines on the console, `metrics.jsonl`, and TensorBoard.
+"""What a run reports: lines on the console, `metrics.jsonl`, and TensorBoard.
 
     logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
-    logdir/tensorboard/seed_3/ the same, a directory for each seed
+    logdir/tensorboard/seed 3/ the same, a directory for each member, named by its label
 
 One line of JSON an epoch; what is not a finite number is null there, and nan when read.
 """
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
-_TOLD = ("eval/return", "train/reward")  # the first that there is goes to the console
+_SHOWN = ("eval/return", "train/reward")  # the first that there is goes to the console
 
 _Metrics = dict[str, np.ndarray]
 
@@ -36,41 +36,54 @@ class Report:
     """Where a run's words and numbers go. A class, since it holds files and a clock."""
 
     def __init__(
-        self, logdir: str | Path | None = None, first_seed: int = 0, console: bool = True
+        self,
+        logdir: str | Path | None = None,
+        labels: Sequence[str] | None = None,
+        console: bool = True,
     ):
         """Nothing is written before `start`.
 
         Args:
           logdir: of the files; None: none.
-          first_seed: number of the first seed of the sweep.
+          labels: `[S]`, what tells the members apart, as `sweep.labels` says; None:
+            "seed 0", "seed 1", and so on.
           console: whether to write on stderr.
         """
         self._console = _Console() if console else None
         self._files: list[_Lines | _TensorBoard] = []
         if logdir is not None:
-            self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), first_seed)]
+            self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), labels)]
         self._began = 0.0
 
     def say(self, sentence: str) -> None:
-        """Tells one thing."""
+        """Writes one sentence."""
         if self._console:
             self._console.say(sentence)
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """Tells how long the block, a compilation, has been going on."""
+        """Shows how long the block, a compilation, has been going on."""
         if not self._console:
             yield
             return
         with self._console.compiling(what):
             yield
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int, epoch: int = 1) -> None:
         """Training starts after `step`; what was written of later steps is dropped.
+
+        Args:
+          total: steps that are asked for.
+          epoch: steps of an epoch; training ends with the epoch that reaches the total.
 
         Raises:
           UserError: the disk is full, or not writable.
         """
+        last = -(-total // epoch) * epoch
+        if step < total < last:
+            self.say(
+                f"training ends at step {last} of {total}: whole epochs of {epoch} steps."
+            )
         seconds = [file.start(step) for file in self._files]
         self._began = time.monotonic() - max(seconds, default=0.0)
         if self._console:
@@ -126,7 +139,7 @@ class _Lines:
         self._path = logdir / METRICS_FILE
 
     def start(self, step: int) -> float:
-        """Drops later lines, and one that was cut; returns the seconds told so far."""
+        """Drops later lines, and one that was cut; returns the seconds so far."""
         kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
         with _disk(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,9 +165,9 @@ class _Lines:
 class _TensorBoard:
     """Event files, written at once: tensorboardX's own thread hangs on a full disk."""
 
-    def __init__(self, logdir: Path, first_seed: int):
+    def __init__(self, logdir: Path, labels: Sequence[str] | None):
         self._path = logdir / "tensorboard"
-        self._first_seed = first_seed
+        self._labels = labels
         self._start = 0
         self._flushed = 0.0
         self._writers: list[EventsWriter] = []
@@ -168,11 +181,12 @@ class _TensorBoard:
         with _disk(self._path):
             if not self._writers:
                 count = len(next(iter(metrics.values()), ()))
-                self._writers = [self._open(seed) for seed in range(count)]
-            for seed, writer in enumerate(self._writers):
+                labels = self._labels or [f"seed {seed}" for seed in range(count)]
+                self._writers = [self._open(label) for label in labels]
+            for member, writer in enumerate(self._writers):
                 values = [
-                    Summary.Value(tag=name, simple_value=float(told[seed]))
-                    for name, told in metrics.items()
+                    Summary.Value(tag=name, simple_value=float(per_seed[member]))
+                    for name, per_seed in metrics.items()
                 ]
                 summary = Summary(value=values)
                 writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
@@ -186,8 +200,8 @@ class _TensorBoard:
                 writer.close()
         self._writers = []
 
-    def _open(self, seed: int) -> EventsWriter:
-        directory = self._path / f"seed_{self._first_seed + seed}"
+    def _open(self, label: str) -> EventsWriter:
+        directory = self._path / label
         directory.mkdir(parents=True, exist_ok=True)
         writer = EventsWriter(str(directory / "events"), f".{os.getpid()}.{self._start}")
         # TensorBoard drops, from earlier files, the steps from here on.
@@ -225,7 +239,7 @@ def _disk(path: Path) -> Iterator[None]:
         reason = "the disk is full" if full else error.strerror or str(error)
         raise UserError(
             f"{reason}: {path} could not be written; the checkpoints are kept, and "
-            "--resume continues from the last."
+            "resume=True (--resume) continues from the last."
         ) from error
 
 
@@ -297,7 +311,7 @@ class _Console:
         seeds = len(next(iter(metrics.values()), (0,)))
         rate = (step - first) / max(time.monotonic() - began, 1e-9)  # of each seed
         words = [f"step {step} of {self._total}", f"{rate * seeds:.3g} steps/s"]
-        name = next((name for name in _TOLD if name in metrics), None)
+        name = next((name for name in _SHOWN if name in metrics), None)
         if name is not None:
             words.append(f"{name} {_spread(metrics[name])}")
         if step < self._total:

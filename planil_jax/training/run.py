@@ -9,7 +9,7 @@
 Where there are several devices and they divide the seeds, each takes its share of them.
 
 Settings that are numbers, such as learning rates, can be tried side by side as well: an
-agent is then made inside the program, of each member's own settings, and the members S of
+agent is then made inside the program, of the settings of each member, and the members S of
 the run are all seeds with the first settings, all seeds with the second, and so on.
 """
 
@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from planil_jax.base import (
     UsageError,
     UserError,
 )
+from planil_jax.config import Count, Natural, check
 from planil_jax.training import checkpoint, loop, memory, seeds
 from planil_jax.training.report import Report
 
@@ -44,18 +45,20 @@ EVALUATION_SEED = 0x5EED  # every seed of every run is evaluated from the same s
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    total_steps: int = 50_000  # environment steps of each seed, rounded up to whole epochs
-    evaluate_every: int = 5  # epochs; 0: only after the last
-    evaluation_episodes: int = 16  # 0: never evaluate
-    checkpoint_every: int = 5  # epochs; 0: only after the last
-    keep_last: int = 2  # newest checkpoints kept
-    keep_best: int = 2  # kept for their return, of those evaluated in the same epoch
-    seeds_by: str = "vmap"  # or "map"
+    total_steps: Count = 50_000  # environment steps of each seed, up to whole epochs
+    evaluate_every: Count | None = 5  # epochs between evaluations; None: after the last
+    evaluation_episodes: Natural = 16  # episodes of an evaluation; 0: never evaluate
+    checkpoint_every: Count | None = 5  # epochs between checkpoints; None: after the last
+    keep_last: Count = 2  # newest checkpoints that are kept
+    # Checkpoints that are kept for their return, of those evaluated in the same epoch.
+    keep_best: Natural = 2
+    # How the seeds are computed: "vmap", side by side; "map", one after another, which is
+    # slower and equals a single seed bit for bit.
+    seeds_by: Literal["vmap", "map"] = "vmap"
 
 
-Settings: TypeAlias = dict[
-    str, Any
-]  # "agent.learning_rate" -> [], or [P] of P settings, or [S]
+# "agent.learning_rate" -> [], or [P] of P settings, or [S]
+Settings: TypeAlias = dict[str, Any]
 MakeAgent: TypeAlias = Callable[[Settings], Agent]
 
 
@@ -100,7 +103,7 @@ def train(
       seed_range: the first seed and how many.
       directory: of the checkpoints; training continues from the newest that is there. None:
         nothing is kept.
-      report: told of everything; None: silence.
+      report: where words and numbers go; None: nowhere.
       settings: `[P]` each, numbers to try side by side; members S = P × seeds.
 
     Raises:
@@ -113,20 +116,20 @@ def train(
         agent, env, loop_config, config, demos, seed_range, report, settings
     )
     state, step, round_ = _begin(program, directory, report)
-    report.start(step, config.total_steps)
     epoch_steps = loop_config.steps_per_epoch
+    report.start(step, config.total_steps, epoch_steps)
     while step < config.total_steps:
         with _signals_held() as signals:
             state, metrics, finite = program.epoch(np.int32(round_), state)
             step, round_ = step + epoch_steps, round_ + loop_config.rounds
-            told = jax.device_get(metrics)
-            _require_finite(jax.device_get(finite), told, step, seed_range, directory)
+            metrics, finite = jax.device_get((metrics, finite))
+            _require_finite(finite, metrics, step, seed_range, directory)
             number, last = step // epoch_steps, step >= config.total_steps
             score = None
             if program.evaluate and _due(number, config.evaluate_every, last):
-                told["eval/return"] = np.asarray(program.evaluate(state.agent.params))
-                score = float(np.mean(told["eval/return"]))
-            report.epoch(step, told)
+                metrics["eval/return"] = np.asarray(program.evaluate(state.agent.params))
+                score = float(np.mean(metrics["eval/return"]))
+            report.epoch(step, metrics)
             stop = bool(signals)
             if directory and (stop or _due(number, config.checkpoint_every, last)):
                 checkpoint.save(
@@ -140,7 +143,7 @@ def train(
                 )
             if stop:
                 report.say(f"stopped after step {step}; {checkpoint.newest(directory)}.")
-        yield Epoch(step, state, told)
+        yield Epoch(step, state, metrics)
 
 
 def compile_program(
@@ -153,14 +156,14 @@ def compile_program(
     report: Report,
     settings: Settings | None = None,
 ) -> Program:
-    """Compiles training and evaluation, and tells what memory they will take.
+    """Compiles training and evaluation, and says what memory they will take.
 
     Raises:
       UserError: there is not so much memory, or a setting decides the program's shape.
     """
-    _check(config, seed_range[1])
+    _check(loop_config, config, seed_range[1])
     make_agent = _constant(agent) if isinstance(agent, Agent) else agent
-    keys, own = members(seed_range, settings or {})
+    keys, values = members(seed_range, settings or {})
     layout = seeds.lay_out(keys.shape[0])
     over_seeds = functools.partial(
         seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh, own=2
@@ -168,13 +171,13 @@ def compile_program(
     init = over_seeds(functools.partial(_init, make_agent, env, loop_config))
     train_epoch = over_seeds(functools.partial(_epoch, make_agent, env, loop_config))
     evaluate = over_seeds(functools.partial(_evaluate, make_agent, env))
-    keys, own = jax.device_put((keys, own), layout.each)
+    keys, values = jax.device_put((keys, values), layout.per_seed)
     starts = jax.random.key(EVALUATION_SEED)
     starts = jax.random.split(starts, max(config.evaluation_episodes, 1))
     demos, starts = jax.device_put((demos, starts), layout.shared)
     template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.each),
-        _shaped_by_none(settings, lambda: jax.eval_shape(init, keys, own)),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.per_seed),
+        _shaped_by_none(settings, lambda: jax.eval_shape(init, keys, values)),
     )
     memory.require(template, 0, layout.devices)
 
@@ -182,7 +185,7 @@ def compile_program(
         jitted = jax.jit(train_epoch, donate_argnums=2)
         first_round = jax.ShapeDtypeStruct((), jnp.int32)
         training = _shaped_by_none(
-            settings, lambda: jitted.lower(demos, first_round, template, own)
+            settings, lambda: jitted.lower(demos, first_round, template, values)
         ).compile()
     analysis = training.memory_analysis()
     temporary = analysis.temp_size_in_bytes if analysis else 0
@@ -190,13 +193,13 @@ def compile_program(
     evaluation = None
     if config.evaluation_episodes:
         with report.compiling("evaluation"):
-            lowered = jax.jit(evaluate).lower(starts, template.agent.params, own)
+            lowered = jax.jit(evaluate).lower(starts, template.agent.params, values)
             evaluation = lowered.compile()
     return Program(
         template=template,
-        init=lambda: jax.jit(init, out_shardings=layout.each)(keys, own),
-        epoch=lambda first_round, state: training(demos, first_round, state, own),
-        evaluate=evaluation and (lambda params: evaluation(starts, params, own)),
+        init=lambda: jax.jit(init, out_shardings=layout.per_seed)(keys, values),
+        epoch=lambda first_round, state: training(demos, first_round, state, values),
+        evaluate=evaluation and (lambda params: evaluation(starts, params, values)),
     )
 
 
@@ -206,11 +209,11 @@ def members(
     """Keys `[S]` and settings `[S]` of the members: every seed with each of P settings."""
     keys = seeds.keys(*seed_range)
     points = len(next(iter(settings.values()), [None]))
-    own = {
+    repeated = {
         name: jnp.repeat(jnp.asarray(values, jnp.float32), seed_range[1])
         for name, values in settings.items()
     }
-    return jnp.tile(keys, points), own
+    return jnp.tile(keys, points), repeated
 
 
 def _constant(agent: Agent) -> MakeAgent:
@@ -315,8 +318,8 @@ def _begin(
     return restored.state, restored.step, restored.round
 
 
-def _due(number: int, every: int, last: bool) -> bool:
-    return last or (every > 0 and number % every == 0)
+def _due(number: int, every: int | None, last: bool) -> bool:
+    return last or (every is not None and number % every == 0)
 
 
 def _require_finite(
@@ -330,8 +333,8 @@ def _require_finite(
     parts = {
         name: finite[name] for name in sorted(finite, key=lambda name: name == "params")
     }
-    told = {name: np.isfinite(values) for name, values in metrics.items()}
-    for where, good in (parts | told).items():
+    finite_metrics = {name: np.isfinite(values) for name, values in metrics.items()}
+    for where, good in (parts | finite_metrics).items():
         if not np.all(good):
             member = int(np.argmin(good))
             who = f"seed {seed_range[0] + member % seed_range[1]}"
@@ -343,13 +346,11 @@ def _require_finite(
             )
 
 
-def _check(config: Config, seed_count: int) -> None:
-    if config.seeds_by not in ("vmap", "map"):
-        raise UsageError(f"run.seeds_by is 'vmap' or 'map', not {config.seeds_by!r}.")
+def _check(loop_config: loop.Config, config: Config, seed_count: int) -> None:
+    check(loop_config, "loop.")
+    check(config, "run.")
     if seed_count < 1:
         raise UsageError(f"there must be at least 1 seed, not {seed_count}.")
-    if config.total_steps < 1:
-        raise UsageError(f"run.total_steps must be at least 1, not {config.total_steps}.")
 
 
 @contextlib.contextmanager

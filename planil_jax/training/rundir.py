@@ -34,7 +34,7 @@ def open_run(
     """Makes the directory, or checks that the run in it can be continued.
 
     Args:
-      config_json: what `config.to_json` says of the experiment.
+      config_json: the configuration as a JSON object, its version among it.
       resume: whether a run that is there is to be continued.
       free: fields that may differ from what they were, such as "run.total_steps".
 
@@ -51,8 +51,8 @@ def open_run(
         _refuse_other(logdir, config_json, free)
         if not resume:
             raise UsageError(
-                f"{logdir} holds a run already; add --resume to continue it, or choose "
-                "another --logdir."
+                f"{logdir} holds a run already; pass resume=True (--resume) to continue "
+                "it, or choose another logdir."
             )
         notices += _other_versions(logdir)
     if resume and not checkpoint.steps(logdir / CHECKPOINTS):
@@ -63,7 +63,7 @@ def open_run(
         _write(logdir / _VERSIONS, json.dumps(versions(), indent=2) + "\n")
     except OSError as error:
         raise UsageError(
-            f"--logdir={logdir} cannot be written: {error.strerror or error}."
+            f"logdir {logdir} cannot be written: {error.strerror or error}."
         ) from error
     return notices
 
@@ -97,9 +97,11 @@ def versions() -> dict[str, Any]:
 
 def _refuse_other(logdir: Path, config_json: str, free: tuple[str, ...]) -> None:
     try:
-        there = dict(config.leaves(json.loads(read_config(logdir))))
+        saved = json.loads(read_config(logdir))
+        there = dict(config.leaves(saved))
     except (ValueError, AttributeError) as error:
         raise UsageError(f"{logdir / _CONFIG} is not a configuration: {error}.") from None
+    config.require_version(saved, f"the run in {logdir}")
     here = dict(config.leaves(json.loads(config_json)))
     different = [
         f"{name} is {_shown(there, name)} there, {_shown(here, name)} here"
@@ -110,7 +112,7 @@ def _refuse_other(logdir: Path, config_json: str, free: tuple[str, ...]) -> None
         more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         raise UsageError(
             f"{logdir} holds a run of another configuration: "
-            f"{'; '.join(different[:_SHOWN])}{more}. Choose another --logdir, or the same "
+            f"{'; '.join(different[:_SHOWN])}{more}. Choose another logdir, or the same "
             "configuration."
         )
 
@@ -155,7 +157,7 @@ def _commit() -> str:
     describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         subprocess.run(tracked, capture_output=True, check=True, timeout=10)
-        told = subprocess.run(describe, capture_output=True, check=True, timeout=10)
+        described = subprocess.run(describe, capture_output=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.decode().strip()
+    return described.stdout.decode().strip()

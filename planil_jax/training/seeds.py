@@ -19,7 +19,7 @@ class Layout(NamedTuple):
     """Where the seeds live."""
 
     devices: list[jax.Device]
-    each: Sharding  # of leaves with a leading axis S
+    per_seed: Sharding  # of leaves with a leading axis S
     shared: Sharding  # of what all seeds share
     mesh: Mesh | None  # None: one device
 
@@ -36,8 +36,8 @@ def lay_out(count: int) -> Layout:
         alone = SingleDeviceSharding(devices[0])
         return Layout(devices[:1], alone, alone, None)
     mesh = Mesh(np.asarray(devices), ("seeds",))
-    each = NamedSharding(mesh, PartitionSpec("seeds"))
-    return Layout(devices, each, NamedSharding(mesh, PartitionSpec()), mesh)
+    per_seed = NamedSharding(mesh, PartitionSpec("seeds"))
+    return Layout(devices, per_seed, NamedSharding(mesh, PartitionSpec()), mesh)
 
 
 def over(
@@ -51,36 +51,36 @@ def over(
     """
 
     def every(*args: Any) -> Any:
-        def one(each: tuple) -> Any:
-            return function(*args[:-own], *each)
+        def one(per_seed: tuple) -> Any:
+            return function(*args[:-own], *per_seed)
 
-        each = args[-own:]
-        return jax.vmap(one)(each) if seeds_by == "vmap" else _in_turn(one, each)
+        per_seed = args[-own:]
+        return jax.vmap(one)(per_seed) if seeds_by == "vmap" else _in_turn(one, per_seed)
 
     def spread(*args: Any) -> Any:
-        each = PartitionSpec("seeds")
-        specs = (PartitionSpec(),) * (len(args) - own) + (each,) * own
+        per_seed = PartitionSpec("seeds")
+        specs = (PartitionSpec(),) * (len(args) - own) + (per_seed,) * own
         return jax.shard_map(
-            every, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False
+            every, mesh=mesh, in_specs=specs, out_specs=per_seed, check_vma=False
         )(*args)
 
     return every if mesh is None else spread
 
 
-def _in_turn(function: Callable[[Any], Any], each: Any) -> Any:
+def _in_turn(function: Callable[[Any], Any], per_seed: Any) -> Any:
     """`lax.map`, but that a single seed is computed just as one of many.
 
     XLA would unroll a loop that runs once, and see through an axis of length 1; both change
     the last bits. So there is always room for two, and the count is hidden.
     """
     function = jax.jit(function)  # traced once for its shapes and its body
-    count = jax.tree.leaves(each)[0].shape[0]
+    count = jax.tree.leaves(per_seed)[0].shape[0]
     if count == 1:
-        each = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), each)
+        per_seed = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), per_seed)
 
     def one(i: jax.Array | int) -> Any:
         return jax.tree.map(
-            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), each
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), per_seed
         )
 
     def step(i: jax.Array, filled: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A door for binaries."""
+"""What every command shares."""
 
 import errno
 import os
@@ -159,6 +159,26 @@ def test_a_flag_without_its_value_is_refused(monkeypatch):
     assert "--seeds" in refusal(monkeypatch, "--seeds")
 
 
+def test_a_home_directory_is_expanded_wherever_a_flag_holds_one(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert app._expand_home("--logdir=~/runs") == "--logdir=/home/me/runs"
+    assert app._expand_home("--runs=~/a,b,~/c") == "--runs=/home/me/a,b,/home/me/c"
+    assert app._expand_home("--config=~/a.py:x") == "--config=/home/me/a.py:x"
+    for kept in ("--logdir=runs/~", "~/x", "--note=about~1", "--plot"):
+        assert app._expand_home(kept) == kept
+
+
+def test_numbers_of_a_list_flag_are_read_or_refused_in_one_sentence():
+    values = flags.FlagValues()
+    flags.DEFINE_list("field", [], "Sides.", flag_values=values)
+    app.parse(["prog", "--field=40,80.5"], values)
+    assert app.numbers("field", values) == [40.0, 80.5]
+    for wrong in ("abc", "40,", "nan"):
+        app.parse(["prog", f"--field={wrong}"], values)
+        with pytest.raises(UsageError, match=f"^--field={wrong}: must be numbers, such as"):
+            app.numbers("field", values)
+
+
 def test_a_required_flag_is_asked_for_with_its_meaning():
     values = flags.FlagValues()
     flags.DEFINE_string("demos", None, "A file.", required=True, flag_values=values)
@@ -173,7 +193,7 @@ def test_help_shows_the_docstring_the_flags_and_the_fields(config_file):
     values = flags.FlagValues()
     flags.DEFINE_bool("plot", True, "Whether to plot.", flag_values=values)
     text = app.help_text(main, ["prog", f"--config={config_file}"], values)
-    assert text.startswith("A door for binaries.\n\nFlags:\n")
+    assert text.startswith("What every command shares.\n\nFlags:\n")
     assert "  --[no]plot\n      Whether to plot. Default: True." in text
     assert "  --config.agent.planner.horizon=10" in text
 

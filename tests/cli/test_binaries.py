@@ -25,7 +25,7 @@ from planil_jax.training import checkpoint, loop, report, rundir, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = experiment.Experiment()
-TINY = [
+TINY = ["--config=experiments/configs/navigation.py"] + [
     f"--config.{field}={value}"
     for field, value in {
         "loop.num_envs": 2,
@@ -41,7 +41,7 @@ TINY = [
         "agent.imagination.value_batch": 8,
         "agent.replay.capacity": 50,
         "run.evaluation_episodes": 1,
-        "run.evaluate_every": 0,
+        "run.evaluate_every": None,
         "run.checkpoint_every": 1,
     }.items()
 ]
@@ -83,8 +83,9 @@ def ran(name: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def assert_one_line(told: subprocess.CompletedProcess, status: int = 2) -> str:
-    """The one line about an error, after the one about the device if there is one."""
-    lines = [line for line in told.stderr.splitlines() if not line.startswith("device: ")]
+    """The one line about an error, after those about the device and the settings."""
+    before = ("device: ", "settings: ")
+    lines = [line for line in told.stderr.splitlines() if not line.startswith(before)]
     assert told.returncode == status and told.stdout == "", told
     assert len(lines) == 1 and lines[0].startswith("error: "), told.stderr
     return lines[0]
@@ -137,13 +138,14 @@ def left_with(name):
 app._open_device = begin
 found = {}
 for name in sys.argv[1:]:
-    sys.argv = [name]
+    sys.argv, before = [name], set(flags.FLAGS)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = left_with(name)
     found[name] = status, out.getvalue(), err.getvalue()
-    for flag in flags.FLAGS.get_flags_for_module(name):
-        delattr(flags.FLAGS, flag.name)
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    flags.FLAGS.unparse_flags()
 print(json.dumps(found))
 """
 
@@ -226,7 +228,9 @@ def test_a_wrong_override_is_refused_by_its_path(monkeypatch, override, told):
 
 
 def test_a_misspelt_field_of_train_takes_one_line():
-    told = assert_one_line(ran("train", "--config.agent.planner.horizn=3", "--logdir=x"))
+    told = assert_one_line(
+        ran("train", *TINY, "--config.agent.planner.horizn=3", "--logdir=x")
+    )
     assert "--config.agent.planner has no field 'horizn'. Did you mean horizon?" in told
 
 
@@ -272,11 +276,11 @@ def test_a_run_is_continued_only_by_its_own_configuration_and_when_asked(
 ):
     logdir = tmp_path / "run"
     settings = dataclasses.replace(SETTINGS, demonstrations=runs.digest(recorded))
-    rundir.open_run(logdir, config.to_json(settings), resume=False)
+    rundir.open_run(logdir, experiment.to_json(settings), resume=False)
     before = {path: path.read_bytes() for path in logdir.iterdir()}
 
     told = launch_refusal(SETTINGS, recorded, logdir)
-    assert f"{logdir} holds a run already; add --resume" in told
+    assert f"{logdir} holds a run already; pass resume=True (--resume)" in told
     other = dataclasses.replace(SETTINGS, seeds=2)
     told = launch_refusal(other, recorded, logdir, resume=True)
     assert "another configuration: seeds is 1 there, 2 here" in told

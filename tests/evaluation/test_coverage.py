@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import config, envs, experiment, registry, runs
+from planil_jax import envs, experiment, registry, runs
 from planil_jax.agents import cmil
 from planil_jax.base import Demonstrations, Task, TrainState, UsageError
 from planil_jax.data import demos, replay
@@ -139,7 +139,7 @@ def run_directory(tmp_path) -> Path:
         loop=loop.Config(num_envs=2, steps=1, rounds=9),
     )
     directory = tmp_path / "run"
-    rundir.open_run(directory, config.to_json(settings), False, ())
+    rundir.open_run(directory, experiment.to_json(settings), False, ())
     card = demos.Card(
         environment="pendulum",
         control_period=env.spec.control_period,

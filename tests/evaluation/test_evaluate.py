@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import config, envs, experiment, registry, runs
+from planil_jax import envs, experiment, registry, runs
 from planil_jax.agents import mpail
 from planil_jax.base import Agent, Subtasks, Task, TrainState, UsageError, UserError
 from planil_jax.data import demos
@@ -60,7 +60,7 @@ def test_a_run_acts_by_other_settings_than_its_own_if_told_to(tmp_path):
     settings = experiment.for_method(
         "tdmpc2", environment=name, agent=dataclasses.replace(agent, core=core)
     )
-    rundir.open_run(tmp_path, config.to_json(settings), False, ())
+    rundir.open_run(tmp_path, experiment.to_json(settings), False, ())
     env = envs.make(name)
     key = jax.random.key(0)
     state = experiment.make_agent(settings, env, demos.none(env.spec)).init(key)

@@ -47,7 +47,7 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
     """The last epoch, after `steps` steps of each seed, trained one after another."""
     config = run.Config(
         total_steps=steps,
-        evaluate_every=0,
+        evaluate_every=None,
         evaluation_episodes=EPISODES,
         seeds_by="map",
     )

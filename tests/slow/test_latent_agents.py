@@ -54,7 +54,7 @@ def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
     """
     settings = experiment.from_config_dict(pendulum.get_config(method))
     agent = experiment.make_agent(settings, ENV, demos)
-    config = run.Config(total_steps=steps, evaluate_every=0, evaluation_episodes=EPISODES)
+    config = run.Config(total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES)
     epochs = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
     told = [epoch.metrics for epoch in epochs]
     if method.startswith("iqmpc"):
@@ -89,7 +89,7 @@ def test_cloning_the_same_demonstrations_misses_by_more_than_twice_as_much(
 ):
     demos, expert = pendulum_expert
     agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
-    config = run.Config(total_steps=30, evaluate_every=0, evaluation_episodes=EPISODES)
+    config = run.Config(total_steps=30, evaluate_every=None, evaluation_episodes=EPISODES)
     rollouts = loop.Config(num_envs=1, steps=1, rounds=30)
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 3))
     print("bc", last.metrics["eval/return"])

@@ -70,7 +70,7 @@ def train(
     faster on a CPU."""
     config = run.Config(
         total_steps=steps,
-        evaluate_every=0,
+        evaluate_every=None,
         evaluation_episodes=EPISODES,
         seeds_by="map",
     )

@@ -76,7 +76,7 @@ def bound() -> float:
 
 def train(agent: Agent, demos: Demonstrations, seeds: int) -> run.Epoch:
     """The last epoch, after 512,000 steps of each seed."""
-    config = run.Config(total_steps=512_000, evaluate_every=0, evaluation_episodes=EPISODES)
+    config = run.Config(total_steps=512_000, evaluate_every=None, evaluation_episodes=EPISODES)
     *_, last = run.train(agent, ENV, ROLLOUTS, config, demos, (0, seeds))
     return last
 
@@ -132,6 +132,6 @@ def test_sac_swings_up_by_the_task_s_reward(demos):
     """Above -250 after 8000 steps; there are no demonstrations to look at."""
     agent = sac.make(Task.of(ENV.spec), sac.Config(steps=100))
     rollouts = loop.Config(num_envs=1, steps=100, rounds=20)
-    config = run.Config(total_steps=8000, evaluate_every=0, evaluation_episodes=EPISODES)
+    config = run.Config(total_steps=8000, evaluate_every=None, evaluation_episodes=EPISODES)
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 1))
     assert last.metrics["eval/return"].min() > -250

@@ -38,7 +38,7 @@ def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
     held = demonstrations.load(demos, env.spec)
     agent = experiment.make_agent(settings, env, held)
     config = dataclasses.replace(
-        settings.run, evaluate_every=0, evaluation_episodes=EPISODES, seeds_by="map"
+        settings.run, evaluate_every=None, evaluation_episodes=EPISODES, seeds_by="map"
     )
     *_, last = run.train(agent, env, settings.loop, config, held, (0, SEEDS))
     assert last.step == config.total_steps

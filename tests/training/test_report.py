@@ -20,10 +20,10 @@ def write(logdir, steps, start=0, **options):
             told.epoch(step, {"a/b": np.array([step, step - 1], np.float32)})
 
 
-def events(logdir, seed):
+def events(logdir, label):
     """What TensorBoard reads: 8 bytes of length, 4 of checksum, data, 4 of checksum."""
     found = []
-    for path in sorted((logdir / "tensorboard" / f"seed_{seed}").iterdir()):
+    for path in sorted((logdir / "tensorboard" / label).iterdir()):
         data, at = path.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
@@ -113,15 +113,15 @@ def test_metrics_of_a_directory_without_a_run_are_none(tmp_path):
 # --------------------------------------------------------------------------- tensorboard
 
 
-def test_tensorboard_has_a_directory_for_each_seed_by_its_number(tmp_path):
-    write(tmp_path, [10, 20], first_seed=5)
+def test_tensorboard_has_a_directory_for_each_member_by_its_label(tmp_path):
+    write(tmp_path, [10, 20], labels=["seed 5, agent.rate=0.1", "seed 5, agent.rate=0.2"])
     assert {path.name for path in (tmp_path / "tensorboard").iterdir()} == {
-        "seed_5",
-        "seed_6",
+        "seed 5, agent.rate=0.1",
+        "seed 5, agent.rate=0.2",
     }
     scalars = [
         (event.step, value.tag, value.simple_value)
-        for event in events(tmp_path, 6)
+        for event in events(tmp_path, "seed 5, agent.rate=0.2")
         for value in event.summary.value
     ]
     assert scalars == [(10, "a/b", 9.0), (20, "a/b", 19.0)]
@@ -130,7 +130,9 @@ def test_tensorboard_has_a_directory_for_each_seed_by_its_number(tmp_path):
 def test_tensorboard_is_told_from_where_a_run_was_resumed(tmp_path):
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [30], start=20)
-    starts = [event.step for event in events(tmp_path, 0) if event.HasField("session_log")]
+    starts = [
+        event.step for event in events(tmp_path, "seed 0") if event.HasField("session_log")
+    ]
     assert starts == [1, 21]
 
 
@@ -215,3 +217,13 @@ def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, 
     told.close()
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_exceeds_its_total_says_so_once_at_its_start(capsys):
+    with report.Report() as told:
+        told.start(0, 50_000, epoch=6_400)
+    assert "step 51200 of 50000: whole epochs of 6400 steps." in capsys.readouterr().err
+    with report.Report() as told:
+        told.start(0, 51_200, epoch=6_400)
+        told.start(51_200, 50_000, epoch=6_400)  # a run that has reached its total
+    assert "whole epochs" not in capsys.readouterr().err

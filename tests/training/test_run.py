@@ -262,7 +262,7 @@ def test_the_seed_that_broke_is_named():
 def test_more_state_than_memory_is_refused_with_what_to_lower(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda device: 100)
     traces: list[int] = []
-    with pytest.raises(UserError, match="100 B are free; lower --seeds") as error:
+    with pytest.raises(UserError, match="100 B are free; lower seeds") as error:
         next(toy.train(traces=traces))
     assert "agent.history" in str(error.value) or "env" in str(error.value)
     assert len(traces) == 0
@@ -304,7 +304,7 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path):
 
 
 def test_checkpoints_do_not_disturb_the_state(tmp_path):
-    without, _ = finish(toy.train(config=config(evaluate_every=0)))
+    without, _ = finish(toy.train(config=config(evaluate_every=None)))
     with_, _ = finish(toy.train(directory=tmp_path))
     assert_bitwise_equal(with_, without)
 
@@ -326,7 +326,7 @@ def interruptible():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
     kept = Kept(at=72, do=lambda: signal.raise_signal(number))
-    rare = config(checkpoint_every=0)
+    rare = config(checkpoint_every=None)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
         list(toy.train(config=rare, directory=tmp_path, report=kept))
@@ -347,7 +347,7 @@ def test_a_second_signal_acts_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(
             toy.train(
-                config=config(checkpoint_every=0),
+                config=config(checkpoint_every=None),
                 directory=tmp_path,
                 report=Kept(at=48, do=twice),
             )

@@ -5,7 +5,8 @@ import pytest
 from planil_jax.base import UsageError
 from planil_jax.training import rundir
 
-CONFIG = json.dumps({"agent": {"rate": 0.1, "sizes": [1, 2]}, "run": {"total_steps": 10}})
+PLAIN = {"agent": {"rate": 0.1, "sizes": [1, 2]}, "run": {"total_steps": 10}}
+CONFIG = json.dumps({"version": 2} | PLAIN)
 
 
 def changed(**fields):
@@ -38,7 +39,7 @@ def test_a_new_run_leaves_its_configuration_and_versions(tmp_path):
 def test_a_directory_with_a_run_is_refused_unless_it_is_to_be_resumed(tmp_path):
     rundir.open_run(tmp_path, CONFIG, resume=False)
     before = files(tmp_path)
-    with pytest.raises(UsageError, match="add --resume"):
+    with pytest.raises(UsageError, match="resume=True"):
         rundir.open_run(tmp_path, CONFIG, resume=False)
     assert files(tmp_path) == before
     rundir.open_run(tmp_path, CONFIG, resume=True)
@@ -103,3 +104,14 @@ def test_a_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"agent": {')
     with pytest.raises(UsageError, match="not a configuration"):
         rundir.open_run(tmp_path, CONFIG, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_of_an_older_version_is_refused_in_one_sentence(tmp_path, resume):
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN))
+    with pytest.raises(UsageError) as error:
+        rundir.open_run(tmp_path, CONFIG, resume=resume)
+    assert "was written by an older version of planil_jax and cannot be read" in str(
+        error.value
+    )
+    assert files(tmp_path) == {tmp_path / "config.json": json.dumps(PLAIN).encode()}

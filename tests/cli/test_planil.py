@@ -1,0 +1,318 @@
+"""The command `planil` as a user meets it, in this process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from planil_jax import config, envs, experiment, recipes, registry, runs
+from planil_jax.cli import app, planil
+from planil_jax.data import demos
+from planil_jax.training import report, rundir
+
+FLAGS = flags.FLAGS
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+from planil_jax import config, experiment
+
+def get_config(method="bc"):
+    return config.to_config_dict(experiment.for_method(method, environment="point_mass"))
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `planil` with arguments: exit code, output, errors; flags are its own."""
+    monkeypatch.setattr(app, "_open_device", lambda choice: "device: none")
+    monkeypatch.setattr(app, "_widen_vectors", lambda: None)
+    monkeypatch.setattr(app, "_quieten", lambda: None)
+    monkeypatch.setattr(app, "_keep_compiled", lambda directory: None)
+    before = set(FLAGS)
+
+    def planil_(*arguments):
+        monkeypatch.setattr(sys, "argv", ["planil", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            planil.main()
+        for name in set(FLAGS) - before:
+            delattr(FLAGS, name)
+        FLAGS.unparse_flags()
+        told = capsys.readouterr()
+        return left.value.code, told.out, told.err
+
+    return planil_
+
+
+@pytest.fixture
+def refused(run):
+    """Runs `planil`, which refuses in one sentence; that sentence."""
+
+    def refused_(*arguments) -> str:
+        status, out, err = run(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert (status, out, len(lines)) == (2, "", 1), err
+        assert err.splitlines()[-1] == lines[0]
+        return lines[0]
+
+    return refused_
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Path:
+    """Demonstrations of the point mass: two episodes of five steps at rest."""
+    spec = envs.make("point_mass").spec
+    card = demos.Card(
+        environment="point_mass",
+        control_period=spec.control_period,
+        observation_names=spec.observation_names,
+        action_low=spec.action_low,
+        action_high=spec.action_high,
+    )
+    obs = np.zeros((6, spec.observation_size), np.float32)
+    actions = np.zeros((5, spec.action_size), np.float32)
+    path = tmp_path / "rest.npz"
+    demos.save(path, [demos.Episode(obs, actions, None, terminal=False)] * 2, card)
+    return path
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    path = tmp_path / "settings.py"
+    path.write_text(CONFIG)
+    return path
+
+
+# ---------------------------------------------------------------------------- the lists
+
+
+def test_bare_it_lists_every_command_of_the_package_with_its_first_line(run):
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    shared = {"__init__", "app", "planil", "settings"}
+    there = {path.stem for path in Path(planil.__file__).parent.glob("*.py")} - shared
+    assert there <= set(planil.COMMANDS)
+    for command in there:
+        (line,) = re.findall(rf"^  {command} +(.+)$", out, re.MULTILINE)
+        assert line.endswith(".")
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(refused):
+    assert refused("trian") == (
+        "error: no command 'trian'. Did you mean train? `planil` lists them."
+    )
+
+
+def test_the_list_of_commands_costs_no_jax():
+    listed = "import sys; from planil_jax.cli import planil; planil.listing(); "
+    seen = subprocess.run(
+        [sys.executable, "-c", listed + "print('jax' in sys.modules)"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert seen.stdout == "False\n", seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("methods", registry.agents), ("envs", registry.environments)],
+)
+def test_methods_and_environments_are_listed_one_line_each(run, command, names):
+    status, out, err = run(command)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(names())
+    assert all(len(line.split(maxsplit=1)) == 2 for line in out.splitlines()), out
+
+
+# ------------------------------------------------------------------------------ the help
+
+
+@pytest.mark.parametrize("method", ["mpail", "bc"])
+def test_the_help_of_train_tells_every_field_s_value_kind_and_meaning(run, method):
+    status, out, _ = run("train", f"--method={method}", "--help")
+    assert status == 0
+    settings = experiment.for_method(method, environment="navigation")
+    lines = out.splitlines()
+    assert all(len(line) <= 92 for line in lines)
+    for field in config.describe(settings):
+        if field.path in ("method", "seed", "seeds", "sweep", "demonstrations"):
+            continue  # which have flags
+        value = repr(field.default) if field.default == "" else field.default
+        head = re.escape(f"  {field.path}={value}")
+        match = re.search(rf"^{head}(.*\n(?:      .*\n?)*)", out, re.MULTILINE)
+        assert match, field
+        told = " ".join(match[1].split())
+        assert told == " ".join(f"{field.kind} {field.meaning}".split())
+
+
+def test_the_help_of_train_with_a_config_file_tells_the_fields_of_its_method(
+    run, config_file
+):
+    _, out, _ = run("train", f"--config={config_file}", "--help")
+    assert "Fields of bc in point_mass" in out and "  agent.weight_decay=0.0001" in out
+
+
+# ---------------------------------------------------------------------------- what is read
+
+
+def test_the_settings_are_a_recipe_s_or_the_defaults_then_flags_then_set(
+    run, tmp_path, recorded, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("planil_jax.launch.launch", lambda it, **_: asked.append(it))
+    default = experiment.for_method("bc", environment="point_mass")
+    names = ("--method=bc", "--env=point_mass", f"--logdir={tmp_path}/run")
+    _, _, err = run("train", *names, "--total_steps=7", "--seeds=3", "--seed=5")
+    assert "settings: bc in point_mass, its defaults, as there is no recipe" in err
+    assert asked[-1].run.total_steps == 7
+    assert (asked[-1].seed, asked[-1].seeds) == (5, 3)
+    assert asked[-1].agent == default.agent
+
+    loop = config.set_path(default.loop, "steps", 11)
+    tuned = {"loop": loop, "agent": config.set_path(default.agent, "batch", 4)}
+    monkeypatch.setattr(recipes, "settings", lambda method, env: tuned)
+    changes = ("--set=agent.batch=9", "--set", "agent.policy.network.hidden=(8, 8)")
+    _, _, err = run("train", *names, *changes)
+    assert "settings: bc in point_mass, its recipe" in err
+    assert (asked[-1].loop.steps, asked[-1].agent.batch) == (11, 9)
+    assert asked[-1].agent.policy.network.hidden == (8, 8)
+
+
+def test_a_config_file_takes_the_place_of_the_recipe_and_set_goes_above_it(
+    run, tmp_path, config_file, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("planil_jax.launch.launch", lambda it, **_: asked.append(it))
+    file = (f"--config={config_file}", f"--logdir={tmp_path}/run")
+    run("train", *file, "--config.agent.batch=3", "--set=agent.steps=2")
+    assert (asked[-1].agent.batch, asked[-1].agent.steps) == (3, 2)
+    assert (asked[-1].method, asked[-1].environment) == ("bc", "point_mass")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--method=mpail", "--set=agent.planner.samples=-8"],
+            "agent.planner.samples must be at least 1, not -8.",
+        ),
+        (["--set=agent.batch"], "'agent.batch' is not of the form PATH=VALUE."),
+        (["--set=agent.bach=8"], "no field agent.bach. Did you mean batch?"),
+        (["--set=loop.rounds=0"], "loop.rounds must be at least 1, not 0."),
+        (["--set=loop.num_envs=0"], "loop.num_envs must be at least 1, not 0."),
+        (["--set=run.keep_last=-1"], "run.keep_last must be at least 1, not -1."),
+        (["--set=run.seeds_by=pmap"], "run.seeds_by is one of 'vmap', 'map', not 'pmap'."),
+        (["--set=seeds=3"], "--set seeds has a flag of its own: --seeds."),
+        (["--set=method=gail"], "--set method has a flag of its own: --method."),
+        (["--total_steps=0"], "run.total_steps must be at least 1, not 0."),
+        (["--seeds=0"], "seeds must be at least 1, not 0."),
+        (["--seed=-1"], "seed must be from 0 to 2147483647, not -1."),
+        ([f"--seed={2**32}"], f"seed must be from 0 to 2147483647, not {2**32}."),
+        ([f"--seed={2**63}"], f"seed must be from 0 to 2147483647, not {2**63}."),
+        (["--method=bcc"], "no method 'bcc'."),
+        (["--env=pointmass"], "no environment 'pointmass'."),
+        (["--config={config}", "--method=gail"], "the config file is of bc"),
+        (["--config={config}", "--config.seeds=2"], "--config.seeds has a flag of its own"),
+        (["--config={config}", "--config.seed=2"], "a flag of its own: --seed."),
+        (["--config={config}", "--config.sweep=a"], "a flag of its own: --sweep."),
+        (["--config={config}", "--config.demonstrations=a"], "of its own: --demos."),
+        (
+            ["--sweep=agent.learning_rate=1e-3", "--sweep=agent.learning_rate=1e-2"],
+            "agent.learning_rate is swept already; give all its values at once",
+        ),
+        (
+            ["--method=mpail", "--sweep=agent.planner.max_delta=1,-1"],
+            "agent.planner.max_delta must be above 0, not -1.",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_sentence_and_leaves_nothing(
+    refused, tmp_path, recorded, config_file, arguments, sentence
+):
+    logdir = tmp_path / "run"
+    files = (f"--demos={recorded}", f"--logdir={logdir}")
+    names = ["--method=bc", "--env=point_mass"] if "{config}" not in arguments[0] else []
+    told = [each.replace("{config}", str(config_file)) for each in arguments]
+    assert sentence in refused("train", *files, *names, *told)
+    assert not logdir.exists()
+
+
+# ------------------------------------------------------------------------------ a whole run
+
+
+def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
+    run, refused, tmp_path, recorded, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny = ["loop.num_envs=1", "loop.steps=1", "loop.rounds=2", "agent.steps=1"]
+    tiny += ["agent.policy.network.hidden=(4,)", "run.evaluation_episodes=0"]
+    settings = [f"--set={text}" for text in tiny]
+    names = ["--method=bc", "--env=point_mass", "--demos=~/rest.npz", "--logdir=~/run"]
+    rates = "--sweep=agent.learning_rate=1e-3,1e-2"
+    status, _, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    assert status == 0, err
+    assert "step 4 of 3: whole epochs of 2 steps." in err
+    logdir = tmp_path / "run"
+    assert list(json.loads((logdir / "config.json").read_text()))[0] == "version"
+    assert {path.name for path in (logdir / "tensorboard").iterdir()} == {
+        "seed 4, agent.learning_rate=0.001",
+        "seed 4, agent.learning_rate=0.01",
+    }
+
+    told = refused("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    assert "holds a run already; pass resume=True (--resume) to continue it" in told
+    told = refused("train", "--logdir=~/run", "--resume", "--set=agent.steps=2")
+    assert "another configuration: agent.steps is 1 there, 2 here" in told
+    status, _, err = run("train", "--logdir=~/run", "--resume", "--total_steps=6")
+    assert status == 0, err
+    steps, _ = report.read_metrics(logdir)["train/reward"]
+    assert steps.tolist() == [2, 4, 6]
+    assert runs.load_experiment(logdir).run.total_steps == 6
+
+    saved = json.loads(rundir.read_config(logdir))
+    del saved["version"]
+    (logdir / "config.json").write_text(json.dumps(saved))
+    told = refused("train", "--logdir=~/run", "--resume")
+    assert "was written by an older version of planil_jax and cannot be read" in told
+
+
+def test_resuming_what_is_no_run_is_refused(refused, tmp_path):
+    told = refused("train", f"--logdir={tmp_path}/none", "--resume")
+    assert "holds no run" in told and not (tmp_path / "none").exists()
+
+
+# ---------------------------------------------------------------------------------- inspect
+
+
+@pytest.mark.parametrize("form", ["{}", "--demos={}", "{} --debug"])
+def test_inspect_takes_its_file_with_a_flag_or_without(run, recorded, form):
+    status, out, err = run("inspect", *form.format(recorded).split())
+    assert (status, err) == (0, "") and "point_mass" in out
+
+
+def test_inspect_refuses_no_file_and_two(refused, recorded):
+    assert refused("inspect").startswith("error: --demos is required: ")
+    assert "unexpected argument 'more.npz'" in refused("inspect", recorded, "more.npz")
+
+
+# ------------------------------------------------------------------------------- precision
+
+
+def test_64_bits_are_switched_off_with_a_line(run, refused, tmp_path):
+    jax.config.update("jax_enable_x64", True)
+    try:
+        _, _, err = run("train", f"--logdir={tmp_path}", "--method=bcc")
+        assert not jax.config.jax_enable_x64
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert err.startswith(
+        "planil_jax computes in float32: JAX_ENABLE_X64 is switched off.\n"
+    )

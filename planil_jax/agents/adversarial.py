@@ -276,9 +276,7 @@ def build(task: Task, config: Config) -> Components:
         discriminator=form.make(task, config),
         optimizer=fit.make(optax.adam(rate, b1=0.5)),
         scaling=actions.make_scaling(spec),
-        reward=adversarial.reward_of(
-            "logit" if form.subtracts_log_prob else config.reward
-        ),
+        reward=adversarial.reward_of("logit" if form.subtracts_log_prob else config.reward),
         dynamics=task.require_dynamics("deploy='planner'") if plans else None,
         planner=mppi.make(config.planner, spec.action_low, spec.action_high),
     )

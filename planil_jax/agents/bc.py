@@ -205,9 +205,7 @@ def sample(
     return Batch(read(components, moments, obs), action)
 
 
-def loss(
-    components: Components, params: Params, batch: Batch
-) -> tuple[jax.Array, Metrics]:
+def loss(components: Components, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     """The loss that the configuration names, `[]`; both are reported."""
     policy, spec = components.policy, components.task.spec
     scale = error_scale(spec)

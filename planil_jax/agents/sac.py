@@ -197,8 +197,10 @@ def improve(
     policy, metrics = learning.gradient_step(
         optimizer,
         state.policy,
-        functools.partial(actor_loss, components, critics.params, alpha),
+        functools.partial(actor_loss, components),
         batch,
+        critics.params,
+        alpha,
         actor_key,
     )
     temperature = state.temperature
@@ -243,13 +245,13 @@ def critic_loss(
 
 def actor_loss(
     components: Components,
-    critics: Params,
-    alpha: jax.Array,
     params: Params,
     batch: Batch,
+    critics: Params,
+    alpha: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Step 3: E[α log π(ã|s) - min_i Q_i(s, ã)], `[]`. Eq. 7."""
+    """Step 3: E[α log π(ã|s) - min_i Q_i(s, ã)], `[]`, which moves no critic. Eq. 7."""
     chosen = components.policy.apply(params, batch.obs)
     action, log_prob = components.policy.sample(chosen, key)
     values = jnp.min(q_values(components, critics, batch.obs, action), axis=0)

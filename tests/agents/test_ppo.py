@@ -176,7 +176,7 @@ def test_the_loss_is_the_surrogate_the_value_s_error_and_less_entropy():
 
 
 def test_the_loss_moves_the_value_to_its_targets_and_the_policy_to_its_advantages_alone():
-    """The value's gradient is that of its error by hand, and is the policy's zero."""
+    """The value's gradient by hand; the policy's is zero where all advantages are equal."""
     values = np.array([4.0, -3.0, 5.0, 2.0])
     state = valued(initial(ONE_STEP), values)
     batch, key = batch_of(state, rollout_of()), jax.random.key(2)

@@ -131,7 +131,7 @@ def init(components: Components, key: jax.Array) -> State:
 
 
 def read(components: Components, moments: normalise.Moments, obs: jax.Array) -> jax.Array:
-    """Observations `[..., O]` as the policy reads them, `[..., O']`; pictures as they are."""
+    """Observations `[..., O]` as the policy reads them, `[..., O']`; pictures stay."""
     if components.task.spec.image:
         return obs
     return normalise.apply(moments, obs[..., jnp.asarray(components.task.observed)])
@@ -195,7 +195,7 @@ def sample(
     demos: Demonstrations,
     key: jax.Array,
 ) -> Batch:
-    """Steps `[B]` of the demonstrations, drawn uniformly; pictures are shifted at random."""
+    """Steps `[B]` of the demonstrations, drawn uniformly, their pictures shifted."""
     spec, size = components.task.spec, components.config.batch
     obs, action, _, _ = demonstrations.sample(demos, key, size, max(spec.frames, 1))
     assert action is not None  # NEEDS says so

@@ -98,7 +98,7 @@ def build(env: Environment, dynamics: Dynamics | None, config: Config) -> Compon
 
 
 def rewarding_physics(env: Environment) -> Dynamics:
-    """The environment's physics, of which the reward of the last step is observed, `[1]`."""
+    """The environment's physics, of which the last step's reward is observed, `[1]`."""
 
     def step(params, z, action: jax.Array, key: jax.Array):
         del params, key

@@ -16,9 +16,9 @@ from planil_jax.base import Metrics, UsageError
 # The forms of a reward, for a field of a configuration.
 Reward: TypeAlias = Literal["logit", "gail_pos", "gail_neg", "prob", "neg_prob"]
 
-# Reward of a logit l. Its sign matters where an episode can end early. At l = 0, forms that
-# are positive (gail_pos, prob) reward a long episode, and forms that are negative (gail_neg,
-# neg_prob) reward a short one.
+# Reward of a logit l. Its sign matters where an episode can end early: at l = 0, positive
+# forms (gail_pos, prob) reward a long episode, and negative ones (gail_neg, neg_prob) a
+# short one.
 REWARDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logit": lambda logit: logit,  # log D - log(1 - D): AIRL, DAC, MPAIL
     "gail_pos": jax.nn.softplus,  # -log(1 - D) >= 0: Ho & Ermon's code

@@ -93,6 +93,34 @@ def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
         scripted.make(env, simulator.make(env), CONFIG)
 
 
+def test_without_an_expert_cost_its_own_physics_show_the_reward_up_to_the_end():
+    """Countdown: the reward of a step as the environment gives it, and 0 after an end."""
+    env = envs.make("probe/countdown")
+    physics, key = scripted.rewarding_physics(env), jax.random.key(0)
+    state, action = env.reset(key), jnp.zeros((env.spec.action_size,))
+    z, ended = physics.start((), state), False
+    for _ in range(env.spec.episode_length + 1):
+        state, transition = env.step(state, action)
+        z = physics.step((), z, action, key)
+        expected = 0.0 if ended else float(transition.reward)
+        ended = ended or bool(transition.terminal)
+        np.testing.assert_allclose(physics.observe((), z), [expected], rtol=1e-6)
+        cost = scripted.negative_reward(state.obs, action, physics.observe((), z))
+        np.testing.assert_allclose(cost, -expected, rtol=1e-6)
+    assert ended  # so that a step after an end was seen
+
+
+def test_of_a_model_with_members_each_has_its_score():
+    def cost(obs, action, next_obs):
+        return jnp.sum(obs) + 2 * jnp.sum(action) + 3 * jnp.sum(next_obs)
+
+    obs, action = jnp.array([[1.0], [2.0]]), jnp.array([0.5])
+    found = scripted.negative_cost(cost, obs, action, 10 * obs)
+    np.testing.assert_allclose(found, [-32.0, -63.0])
+    found = scripted.negative_cost(cost, obs[0], action, 10 * obs[0])
+    np.testing.assert_allclose(found, -32.0)
+
+
 def test_it_learns_nothing():
     env = envs.make("point_mass")
     agent = scripted.make(env, simulator.make(env), CONFIG)

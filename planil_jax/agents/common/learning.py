@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planil_jax.base import Fit, Metrics, Params
+from planil_jax.base import Fit, Metrics
 from planil_jax.nets import fit
 
 # (params, *inputs) -> (loss [], metrics)

@@ -6,6 +6,7 @@ which BUILD_NOTES.md tells.
 """
 
 import dataclasses
+from typing import Literal
 
 from experiments.configs import pendulum
 from planil_jax import config, experiment
@@ -17,7 +18,10 @@ RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 
 
 def policy(
-    form: str, learning_rate: float = 1e-3, gradient_steps: int = 64, **fields
+    form: Literal["gail", "gaifo", "airl"],
+    learning_rate: float = 1e-3,
+    gradient_steps: int = 64,
+    **fields,
 ) -> dict:
     """Settings of a discriminator's form: PPO's rate, and the discriminator's steps."""
     learner = ppo.Config(learning_rate=learning_rate, minibatches=8)

@@ -137,13 +137,13 @@ class State:
 
 @struct.dataclass
 class Steps:
-    """Steps as a discriminator reads them."""
+    """Steps, here as a discriminator reads them, see `read`."""
 
     obs: jax.Array  # [..., O'] the observed entries, normalised
     action: jax.Array  # [..., U] in [-1, 1]
     next_obs: jax.Array  # [..., O']
     terminal: jax.Array  # [...] bool
-    log_prob: jax.Array  # [...] log π(a|s), for AIRL; of the other forms 0
+    log_prob: jax.Array | float = 0.0  # [...] log π(a|s), which AIRL takes off its logit
 
 
 @struct.dataclass
@@ -152,21 +152,6 @@ class Batch:
 
     expert: Steps
     learner: Steps
-
-
-class Components(NamedTuple):
-    """What an agent of this family is made of."""
-
-    config: Config
-    task: Task
-    form: "Form"
-    learner: ppo.Components
-    discriminator: "Discriminator"
-    optimizer: fit.Optimizer  # of the discriminator
-    scaling: actions.Scaling
-    reward: Callable[[jax.Array], jax.Array]  # of logits
-    dynamics: Dynamics | None  # of the planner; None: the policy acts
-    planner: Planner
 
 
 # -------------------------------------------------------------------- forms of the logit
@@ -236,6 +221,21 @@ FORMS = {
 
 
 # ------------------------------------------------------------------------------- building
+
+
+class Components(NamedTuple):
+    """What an agent of this family is made of."""
+
+    config: Config
+    task: Task
+    form: Form
+    learner: ppo.Components
+    discriminator: Discriminator
+    optimizer: fit.Optimizer  # of the discriminator
+    scaling: actions.Scaling
+    reward: Callable[[jax.Array], jax.Array]  # of logits
+    dynamics: Dynamics | None  # of the planner; None: the policy acts
+    planner: Planner
 
 
 def make(task: Task, config: Config) -> Agent:
@@ -363,8 +363,8 @@ def step_reward(
     No log π(a|s) is taken off: the planner's actions are not the policy's.
     """
     action = jnp.broadcast_to(action, (*obs.shape[:-1], *action.shape))
-    terminal = jnp.zeros(obs.shape[:-1], bool)
-    steps = read(components, params.policy, obs, action, next_obs, terminal)
+    raw = Steps(obs, action, next_obs, terminal=jnp.zeros(obs.shape[:-1], bool))
+    steps = read(components, params.policy, raw)
     return components.reward(components.discriminator.logit(params.discriminator, steps))
 
 
@@ -391,14 +391,7 @@ def update(
     """Steps 2 to 4, on a rollout `[T, E]`."""
     del round_
     discriminator_key, policy_key = jax.random.split(key)
-    learner_steps = read(
-        components,
-        state.learner.params,
-        rollout.obs,
-        rollout.action,
-        rollout.next_obs,
-        rollout.terminal,
-    )
+    learner_steps = read(components, state.learner.params, rollout)
     discriminator, metrics = fit_discriminator(
         components, state, learner_steps, demos, discriminator_key
     )
@@ -412,27 +405,22 @@ def update(
 
 
 def read(
-    components: Components,
-    params: ppo.InferenceParams,
-    obs: jax.Array,
-    action: jax.Array,
-    next_obs: jax.Array,
-    terminal: jax.Array,
+    components: Components, params: ppo.InferenceParams, raw: Steps | Transition
 ) -> Steps:
-    """Steps `[..., O]`, `[..., U]`, `[..., O]` and `[...]` as the discriminator reads them.
+    """Steps in the environment's units, `[..., O]` and `[..., U]`, as they are read.
 
     Args:
       params: of the policy, whose moments normalise and whose log π(a|s) AIRL takes off.
     """
     observed = jnp.asarray(components.task.observed)
-    log_prob = jnp.zeros(terminal.shape)
+    log_prob = jnp.zeros(raw.terminal.shape)
     if components.form.subtracts_log_prob:
-        log_prob = ppo.log_prob(components.learner, params, obs, action)
+        log_prob = ppo.log_prob(components.learner, params, raw.obs, raw.action)
     return Steps(
-        obs=normalise.apply(params.moments, obs)[..., observed],
-        action=components.scaling.to_unit_interval(action),
-        next_obs=normalise.apply(params.moments, next_obs)[..., observed],
-        terminal=terminal,
+        obs=normalise.apply(params.moments, raw.obs)[..., observed],
+        action=components.scaling.to_unit_interval(raw.action),
+        next_obs=normalise.apply(params.moments, raw.next_obs)[..., observed],
+        terminal=raw.terminal,
         log_prob=log_prob,
     )
 
@@ -481,7 +469,7 @@ def sample_expert(
     obs, action, next_obs, terminal = demonstrations.sample(demos, key, batch)
     if action is None or not components.form.needs_actions:  # nothing reads it
         action = jnp.zeros((batch, components.task.spec.action_size))
-    return read(components, params, obs, action, next_obs, terminal)
+    return read(components, params, Steps(obs, action, next_obs, terminal))
 
 
 def discriminator_loss(
@@ -511,16 +499,16 @@ def slope_penalty(
 
     Gulrajani et al. 2017, eq. 3. AIRL's is the slope of f, of steps that go on.
     """
-    goes_on, zero = jnp.zeros((), bool), jnp.zeros(())
+    goes_on = jnp.zeros((), bool)
 
-    def slope_of(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return components.discriminator.logit(params, Steps(*inputs, goes_on, zero))
+    def logit_of(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return components.discriminator.logit(params, Steps(*inputs, terminal=goes_on))
 
     expert, learner = (
         (steps.obs, steps.action, steps.next_obs) for steps in (batch.expert, batch.learner)
     )
     return adversarial.gradient_penalty(
-        slope_of, expert, learner, key, components.config.penalty_norm
+        logit_of, expert, learner, key, components.config.penalty_norm
     )
 
 

@@ -276,10 +276,11 @@ def test_the_discriminator_never_reads_an_unobserved_entry(form):
 def batch_of(components: adversarial.Components) -> adversarial.Batch:
     """The one demonstrated step, six times, and the six steps of a rollout."""
     rollout, demos, policy = rollout_of(), demos_of(), initial_policy(components)
-    parts = rollout.obs, rollout.action, rollout.next_obs, rollout.terminal
-    learner = adversarial.read(components, policy, *parts)
-    parts = demos.obs[0, :1], demos.actions[0], demos.obs[0, 1:], demos.terminal
-    expert = adversarial.read(components, policy, *parts)
+    learner = adversarial.read(components, policy, rollout)
+    raw = adversarial.Steps(
+        demos.obs[0, :1], demos.actions[0], demos.obs[0, 1:], demos.terminal
+    )
+    expert = adversarial.read(components, policy, raw)
     repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, 6, axis=0), expert)
     return adversarial.Batch(expert=repeated, learner=learning.flatten(learner))
 

@@ -27,9 +27,9 @@ Source: Ho & Ermon 2016, arXiv 1606.03476 (GAIL); Torabi et al. 2018, arXiv 1807
 (GAIfO); Fu et al. 2018, arXiv 1710.11248 (AIRL); Han et al. 2025, arXiv 2507.21533
 (IRL-MPC); Gulrajani et al. 2017, arXiv 1704.00028, eq. 3 (the penalty of step 2).
 Departures: PPO instead of TRPO; `gradient_penalty`, which the papers of GAIL, GAIfO and
-AIRL do not have; `reward`: the paper of GAIL has -log(1 - D), which is "gail_pos", and here
-the default is the logit, since at l = 0 it rewards neither a long episode nor a short one;
-AIRL's h is 0 after an end, of which the paper says nothing.
+AIRL do not have; `reward`: GAIL's paper has -log(1 - D) with this D = σ(l), which is
+"gail_pos", and here the default is the logit, since at l = 0 it rewards neither a long
+episode nor a short one; AIRL's h is 0 after an end, of which the paper says nothing.
 """
 
 import functools
@@ -479,8 +479,8 @@ def discriminator_loss(
 
         L = E_expert[softplus(-l)] + E_learner[softplus(l)] + w E[(‖∇l‖ - c)²]
 
-    Ho & Ermon 2016, Algorithm 1, and Torabi et al. 2018, Algorithm 1, each as a loss of
-    the logit of P(expert); Fu et al. 2018, Algorithm 1, with l = f - log π(a|s).
+    Ho & Ermon 2016, Algorithm 1, and Torabi et al. 2018, Algorithm 1, as losses of the
+    logit of P(expert); Fu et al. 2018, Algorithm 1, with l = f - log π(a|s).
     """
     config = components.config
     params = applied(config, params)

@@ -8,12 +8,12 @@ In a round, in each of `gradient_steps` steps, on a batch of the demonstrations:
 Where actions are choices, the loss is the likelihood, which is then the cross-entropy.
 Observations are normalised by the demonstrations' mean and deviation. Pictures go through
 convolutions, and those that are learned from are shifted at random by a few pixels. It acts
-by the mode, or by a sample where it explores. What the loop collects is not looked at.
+by the mode, or by a sample where it explores. What the loop collects is ignored.
 
 Source: Pomerleau 1991, Efficient Training of Artificial Neural Networks for Autonomous
 Navigation; as the baseline of Ho & Ermon 2016, arXiv 1606.03476, section 6.
-Departures: `policy.std_low`, a floor of the deviation of actions, which noiseless experts
-would else drive to zero; `weight_decay`.
+Departures: `weight_decay`; `policy.std_low`, a floor of the deviation of actions, which
+noiseless experts would otherwise drive to zero.
 """
 
 import functools

@@ -6,7 +6,7 @@ In a round:
     2. improve π and V on the rollout and the task's rewards: steps 2 to 4 of common/ppo.py,
        whose equations and numbers stand there beside the functions
 
-Demonstrations are not looked at.
+Demonstrations are ignored.
 
 Source: Schulman et al. 2017, Proximal Policy Optimization, arXiv 1707.06347, Algorithm 1.
 Departures: those of common/ppo.py.

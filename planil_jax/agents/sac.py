@@ -10,8 +10,7 @@ batch of it, with ã ~ π(·|s) and a' ~ π(·|s'):
     4. temperature: min_α  -α E[log π(ã|s) + H̄],   H̄ = -U               eq. 18
     5. target critics: Q̄ ← Q̄ + τ (Q - Q̄)                                Algorithm 1
 
-It acts by a ~ π(·|s) while it explores, and else by the mode. Demonstrations are not
-looked at.
+It acts by a ~ π(·|s) while it explores, and else by the mode. Demonstrations are ignored.
 
 Source: Haarnoja et al. 2018, Soft Actor-Critic Algorithms and Applications,
 arXiv 1812.05905.
@@ -65,8 +64,8 @@ NEEDS = Needs(demonstrations=False)
 class State:
     params: Params  # the policy's
     policy: Fit
-    critics: Fit  # [M] each
-    target: Params  # [M] each, Q̄
+    critics: Fit  # leaves [M, ...], Q
+    target: Params  # leaves [M, ...], Q̄
     temperature: Fit  # of log α
     replay: replay.Replay  # of `Batch` records
 

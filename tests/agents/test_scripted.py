@@ -107,7 +107,7 @@ def test_without_an_expert_cost_its_own_physics_show_the_reward_up_to_the_end():
         np.testing.assert_allclose(physics.observe((), z), [expected], rtol=1e-6)
         cost = scripted.negative_reward(state.obs, action, physics.observe((), z))
         np.testing.assert_allclose(cost, -expected, rtol=1e-6)
-    assert ended  # so that a step after an end was seen
+    assert ended  # so that the last step came after an end
 
 
 def test_of_a_model_with_members_each_has_its_score():

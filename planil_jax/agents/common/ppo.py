@@ -184,7 +184,7 @@ def improve(
     rewards: jax.Array,
     key: jax.Array,
 ) -> tuple[State, Metrics]:
-    """Steps 2 to 4 on a rollout `[T, E]` and rewards `[T, E]`; `rollout.reward` is not read.
+    """Steps 2 to 4 on a rollout `[T, E]` with these rewards `[T, E]`, not its own.
 
     Raises:
       UsageError: the rollout has fewer steps than there are minibatches.

@@ -83,7 +83,7 @@ _MPAIL = mpail.Config(
 _ADVERSARIAL = adversarial.Config(
     learner=_PPO,
     discriminator=_NETWORK,
-    steps=3,
+    gradient_steps=3,
     batch=16,
     learning_rate=1e-2,
     planner=_PLANNER,
@@ -106,7 +106,7 @@ _CMIL = cmil.Config(
 CONFIGS: dict[str, Any] = {
     "mpail": _MPAIL,
     "mpail_om": dataclasses.replace(_MPAIL, learned_model=True),
-    "bc": bc.Config(policy=_POLICY, steps=3, batch=16),
+    "bc": bc.Config(policy=_POLICY, gradient_steps=3, batch=16),
     "gail": dataclasses.replace(_ADVERSARIAL, form="gail"),
     "gaifo": dataclasses.replace(_ADVERSARIAL, form="gaifo"),
     "airl": dataclasses.replace(_ADVERSARIAL, form="airl"),
@@ -115,7 +115,7 @@ CONFIGS: dict[str, Any] = {
     "sac": sac.Config(
         policy=dataclasses.replace(_POLICY, std_of_state=True),
         critic=_NETWORK,
-        steps=3,
+        gradient_steps=3,
         batch=16,
         capacity=20,
     ),

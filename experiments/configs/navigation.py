@@ -6,6 +6,7 @@ which BUILD_NOTES.md tells.
 """
 
 import dataclasses
+from typing import Literal
 
 from experiments.configs import pendulum
 from planil_jax import config, experiment
@@ -16,10 +17,17 @@ LOOP = loop.Config(num_envs=2, steps=100, rounds=1)
 RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 
 
-def policy(form: str, learning_rate: float = 1e-3, steps: int = 64, **fields) -> dict:
+def policy(
+    form: Literal["gail", "gaifo", "airl"],
+    learning_rate: float = 1e-3,
+    gradient_steps: int = 64,
+    **fields,
+) -> dict:
     """Settings of a discriminator's form: PPO's rate, and the discriminator's steps."""
     learner = ppo.Config(learning_rate=learning_rate, minibatches=8)
-    agent = adversarial.Config(form=form, learner=learner, learning_rate=1e-3, steps=steps)
+    agent = adversarial.Config(
+        form=form, learner=learner, learning_rate=1e-3, gradient_steps=gradient_steps
+    )
     return {"agent": dataclasses.replace(agent, **fields), "loop": LOOP, "run": RUN}
 
 
@@ -31,8 +39,8 @@ SETTINGS = {
         "loop": loop.Config(num_envs=1, steps=25, rounds=2),
         "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),
     },
-    "gail": policy("gail", learning_rate=3e-4, steps=128),
-    "gaifo": policy("gaifo", steps=128),
+    "gail": policy("gail", learning_rate=3e-4, gradient_steps=128),
+    "gaifo": policy("gaifo", gradient_steps=128),
     "airl": policy("airl"),
     "irl_mpc": policy("gaifo", deploy="planner", gradient_penalty=0.1, temperature=10.0)
     | {"run": dataclasses.replace(RUN, evaluate_every=10)},  # which is dear
@@ -53,7 +61,7 @@ SETTINGS = {
         "run": run.Config(total_steps=15_000, evaluate_every=2),
     },
     "bc": {
-        "agent": bc.Config(steps=25, weight_decay=0.1),
+        "agent": bc.Config(gradient_steps=25, weight_decay=0.1),
         "loop": loop.Config(num_envs=1, steps=1, rounds=20),
         "run": run.Config(total_steps=20, evaluate_every=1),
     },

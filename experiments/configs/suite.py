@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
                 network=mlp.Config(hidden=(256, 256)), std=1.0, std_of_state=True
             ),
             critic=mlp.Config(hidden=(256, 256)),
-            steps=800,
+            gradient_steps=800,
             batch=256,
             capacity=10_000,
             learning_rate=6e-4,

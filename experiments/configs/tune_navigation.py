@@ -15,7 +15,10 @@ from planil_jax import config
 from planil_jax.evaluation import compare
 
 # field -> values that are tried: a grid of nine
-POLICY = {"agent.learner.learning_rate": (3e-4, 1e-3, 3e-3), "agent.steps": (16, 64, 128)}
+POLICY = {
+    "agent.learner.learning_rate": (3e-4, 1e-3, 3e-3),
+    "agent.gradient_steps": (16, 64, 128),
+}
 GRIDS: dict[str, dict[str, tuple]] = {
     "mpail": {
         "agent.discriminator_steps": (64, 128, 256),
@@ -29,7 +32,10 @@ GRIDS: dict[str, dict[str, tuple]] = {
         "agent.gradient_penalty": (0.1, 1.0, 10.0),
         "agent.temperature": (0.1, 1.0, 10.0),
     },
-    "bc": {"agent.weight_decay": (1e-4, 1e-2, 1e-1), "agent.steps": (25, 100, 400)},
+    "bc": {
+        "agent.weight_decay": (1e-4, 1e-2, 1e-1),
+        "agent.gradient_steps": (25, 100, 400),
+    },
 }
 
 

@@ -1,29 +1,36 @@
 """Behavioural cloning: the demonstrator's actions, by regression; no environment needed.
 
-    mean squared error:  min_π  E_expert ‖mode π(·|s) - a‖²,  in units of half the bounds
-    likelihood:          min_π  -E_expert[log π(a|s)]
+In a round, in each of `gradient_steps` steps, on a batch of the demonstrations:
 
-Where actions are choices, likelihood is the cross-entropy, and the only loss.
+    loss="mse":         min_π  E_expert ‖mode π(·|s) - a‖²,  in units of half the bounds
+    loss="likelihood":  min_π  -E_expert[log π(a|s)]
 
-Observations are normalised by the demonstrations' mean and deviation; pictures go through
-convolutions, and are moved by a few pixels where they are learned from. What the loop
-collects is not looked at.
+Where actions are choices, the loss is the likelihood, which is then the cross-entropy.
+Observations are normalised by the demonstrations' mean and deviation. Pictures go through
+convolutions, and those that are learned from are shifted at random by a few pixels. It acts
+by the mode, or by a sample where it explores. What the loop collects is ignored.
 
-Source: Pomerleau 1991; as the baseline of Ho & Ermon 2016, arXiv 1606.03476.
-Departures: the deviation of actions has a floor, else noiseless experts drive it to zero.
+Source: Pomerleau 1991, Efficient Training of Artificial Neural Networks for Autonomous
+Navigation; as the baseline of Ho & Ermon 2016, arXiv 1606.03476, section 6.
+Departures: `weight_decay`; `policy.std_low`, a floor of the deviation of actions, which
+noiseless experts would otherwise drive to zero.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from planil_jax.agents.common import actions, learning
 from planil_jax.base import (
     Agent,
     Demonstrations,
+    EnvSpec,
     EnvState,
     Fit,
     Metrics,
@@ -32,6 +39,7 @@ from planil_jax.base import (
     Task,
     UsageError,
 )
+from planil_jax.config import Count, NonNegative, Positive
 from planil_jax.data import demos as demonstrations
 from planil_jax.losses import policy as losses
 from planil_jax.nets import conv, fit, heads, mlp, normalise
@@ -39,15 +47,15 @@ from planil_jax.nets import conv, fit, heads, mlp, normalise
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    policy: heads.Config = field(
+    policy: heads.Config = field(  # network of the policy π
         default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
     )
-    encoder_conv: conv.Config = field(default_factory=conv.Config)  # before it, of pictures
-    loss: str = "mse"  # or "likelihood"; of choices always that
-    steps: int = 100  # gradient steps a round
-    batch: int = 128
-    learning_rate: float = 1e-3  # AdamW
-    weight_decay: float = 1e-4
+    encoder_conv: conv.Config = field(default_factory=conv.Config)  # of pictures
+    loss: Literal["mse", "likelihood"] = "mse"  # squared error, or -log π; see above
+    gradient_steps: Count = 100  # gradient steps a round
+    batch: Count = 128  # steps of the demonstrations in a gradient step
+    learning_rate: Positive = 1e-3  # of AdamW
+    weight_decay: NonNegative = 1e-4  # of AdamW, times the learning rate a step
 
 
 NEEDS = Needs(actions=True, interacts=False, pixels=True, discrete=True)
@@ -58,7 +66,7 @@ class InferenceParams:
     """The part that acts and is exported."""
 
     policy: Params
-    moments: normalise.Moments  # of the demonstrations
+    moments: normalise.Moments  # [O'] of the demonstrations
 
 
 @struct.dataclass
@@ -67,79 +75,150 @@ class State:
     policy: Fit
 
 
+@struct.dataclass
+class Batch:
+    """Steps of the demonstrator."""
+
+    obs: jax.Array  # [B, O'] as the policy reads them, or pictures [B, H, W, C]
+    action: jax.Array  # [B, U] in the environment's units
+
+
+class Components(NamedTuple):
+    """What cloning is made of."""
+
+    config: Config
+    task: Task
+    policy: heads.Policy
+    optimizer: fit.Optimizer
+
+
 def make(task: Task, config: Config) -> Agent:
-    """Cloning in an environment of this spec.
+    """Cloning in an environment of this task.
 
     Args:
-      entries: indices of the observation entries that the demonstrations hold; the policy
-        sees no others.
+      task: the policy reads no observation entries but `task.observed`.
 
     Raises:
       UsageError: there is no such loss.
     """
-    spec, observed = task.spec, task.observed
+    components = build(task, config)
+    return Agent(
+        init=functools.partial(init, components),
+        carry=lambda: (),
+        act=functools.partial(act, components),
+        update=functools.partial(update, components),
+    )
+
+
+def build(task: Task, config: Config) -> Components:
+    """The policy and its optimiser; raises as `make` does."""
     if config.loss not in ("mse", "likelihood"):
         raise UsageError(f"agent.loss is 'mse' or 'likelihood', not {config.loss!r}.")
-    size = conv.features(config.encoder_conv, spec.image) if spec.image else len(observed)
-    policy = heads.make_for(spec, config.policy, (size,))
-    if spec.image:
-        network = conv.chain(config.encoder_conv, spec.image, policy)
+    image = task.spec.image
+    size = conv.features(config.encoder_conv, image) if image else len(task.observed)
+    policy = heads.make_for(task.spec, config.policy, (size,))
+    if image:
+        network = conv.chain(config.encoder_conv, image, policy)
         policy = policy._replace(init=network.init, apply=network.apply)
-    fitter = fit.make(optax.adamw(config.learning_rate, weight_decay=config.weight_decay))
-    seen = jnp.asarray(observed)
-    half = (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
-    unit = math.sqrt(2.0) if spec.discrete else half  # a wrong choice is an error of 1
-    by_error = config.loss == "mse" and not spec.discrete
+    adamw = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    return Components(config, task, policy, fit.make(adamw))
 
-    def look(moments: normalise.Moments, obs: jax.Array) -> jax.Array:
-        return obs if spec.image else normalise.apply(moments, obs[..., seen])
 
-    def act(params: InferenceParams, carry, state: EnvState, key: jax.Array, explore: bool):
-        chosen = policy.apply(params.policy, look(params.moments, state.obs))
-        return (policy.sample(chosen, key)[0] if explore else policy.mode(chosen)), carry
+def init(components: Components, key: jax.Array) -> State:
+    policy = components.optimizer.init(components.policy.init(key))
+    moments = normalise.init(len(components.task.observed))
+    return State(InferenceParams(policy.params, moments), policy)
 
-    def init(key: jax.Array) -> State:
-        fitted = fitter.init(policy.init(key))
-        return State(InferenceParams(fitted.params, normalise.init(len(observed))), fitted)
 
-    def update(
-        state: State, rollout, demos: Demonstrations, key: jax.Array, round_
-    ) -> tuple[State, Metrics]:
-        del rollout, round_
-        moments = state.params.moments if spec.image else moments_of(demos)
+def read(components: Components, moments: normalise.Moments, obs: jax.Array) -> jax.Array:
+    """Observations `[..., O]` as the policy reads them, `[..., O']`; pictures stay."""
+    if components.task.spec.image:
+        return obs
+    return normalise.apply(moments, obs[..., jnp.asarray(components.task.observed)])
 
-        def step(fitted: Fit, key: jax.Array):
-            obs, actions, _, _ = demonstrations.sample(
-                demos, key, config.batch, max(spec.frames, 1)
-            )
-            assert actions is not None  # needs_actions
-            if spec.image:
-                keys = jax.random.split(jax.random.fold_in(key, 1), config.batch)
-                obs = jax.vmap(conv.random_shift)(keys, obs)
 
-            def loss_fn(params: Params):
-                chosen = policy.apply(params, look(moments, obs))
-                error = losses.cloning_error(policy.mode(chosen) / unit, actions / unit)
-                log_probs = policy.log_prob(chosen, actions)
-                likelihood = losses.cloning_likelihood(log_probs)
-                loss = error if by_error else likelihood
-                return loss, {"policy/error": error, "policy/likelihood": likelihood}
+def act(
+    components: Components,
+    params: InferenceParams,
+    carry,
+    state: EnvState,
+    key: jax.Array,
+    explore: bool,
+):
+    """The policy's mode, or a sample of it where it explores."""
+    obs = read(components, params.moments, state.obs)
+    chosen = components.policy.apply(params.policy, obs)
+    action = actions.from_distribution(components.policy, chosen, key, explore)
+    return action, carry
 
-            gradients, metrics = jax.grad(loss_fn, has_aux=True)(fitted.params)
-            return fitter.step(fitted, gradients), metrics
 
-        keys = jax.random.split(key, config.steps)
-        fitted, metrics = jax.lax.scan(step, state.policy, keys)
-        return State(InferenceParams(fitted.params, moments), fitted), jax.tree.map(
-            jnp.mean, metrics
-        )
+# ------------------------------------------------------------------------------- learning
 
-    def moments_of(demos: Demonstrations) -> normalise.Moments:
-        obs, _, valid = demonstrations.transitions(demos)
-        weights = valid[:, None] / jnp.sum(valid)
-        mean = jnp.sum(weights * obs[:, seen], axis=0)
-        variance = jnp.sum(weights * (obs[:, seen] - mean) ** 2, axis=0)
-        count = jnp.sum(valid, dtype=jnp.float32)
-        return normalise.Moments(count, mean, variance)
 
-    return Agent(init=init, carry=lambda: (), act=act, update=update)
+def update(
+    components: Components,
+    state: State,
+    rollout,
+    demos: Demonstrations,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[State, Metrics]:
+    """Gradient steps on the demonstrations."""
+    del rollout, round_
+    task, moments = components.task, state.params.moments
+    if not task.spec.image:
+        moments = demo_moments(demos, task.observed)
+    loss_fn = functools.partial(loss, components)
+
+    def one_step(policy: Fit, key: jax.Array):
+        batch = sample(components, moments, demos, key)
+        return learning.gradient_step(components.optimizer, policy, loss_fn, batch)
+
+    keys = jax.random.split(key, components.config.gradient_steps)
+    policy, metrics = learning.scan_mean(one_step, state.policy, keys)
+    return State(InferenceParams(policy.params, moments), policy), metrics
+
+
+def demo_moments(demos: Demonstrations, observed: tuple[int, ...]) -> normalise.Moments:
+    """Of the observations that the demonstrator acted on, of these entries `[O']`."""
+    obs, _, valid = demonstrations.transitions(demos)
+    obs = obs[:, jnp.asarray(observed)]
+    weights = valid[:, None] / jnp.sum(valid)
+    mean = jnp.sum(weights * obs, axis=0)
+    variance = jnp.sum(weights * (obs - mean) ** 2, axis=0)
+    return normalise.Moments(jnp.sum(valid, dtype=jnp.float32), mean, variance)
+
+
+def sample(
+    components: Components,
+    moments: normalise.Moments,
+    demos: Demonstrations,
+    key: jax.Array,
+) -> Batch:
+    """Steps `[B]` of the demonstrations, drawn uniformly, their pictures shifted."""
+    spec, size = components.task.spec, components.config.batch
+    obs, action, _, _ = demonstrations.sample(demos, key, size, max(spec.frames, 1))
+    assert action is not None  # NEEDS says so
+    if spec.image:
+        keys = jax.random.split(jax.random.fold_in(key, 1), size)
+        obs = jax.vmap(conv.random_shift)(keys, obs)
+    return Batch(read(components, moments, obs), action)
+
+
+def loss(components: Components, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+    """The loss that the configuration names, `[]`; both are reported."""
+    policy, spec = components.policy, components.task.spec
+    scale = error_scale(spec)
+    chosen = policy.apply(params, batch.obs)
+    error = losses.cloning_error(policy.mode(chosen) / scale, batch.action / scale)
+    likelihood = losses.cloning_likelihood(policy.log_prob(chosen, batch.action))
+    by_error = components.config.loss == "mse" and not spec.discrete
+    metrics = {"policy/error": error, "policy/likelihood": likelihood}
+    return (error if by_error else likelihood), metrics
+
+
+def error_scale(spec: EnvSpec) -> jax.Array:
+    """What an error is measured in, `[U]` or `[]`: half the bounds; a wrong choice is 1."""
+    if spec.discrete:
+        return jnp.asarray(math.sqrt(2.0), jnp.float32)
+    return (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2

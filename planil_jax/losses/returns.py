@@ -22,21 +22,21 @@ def lambda_returns(
       rewards: `[T]`.
       next_values: `[T]`, V(s_{t+1}) of the true successor.
       discounts: `[T]`, γ, or 0 where s_{t+1} is terminal.
-      cut: `[T]` bool, whether the trajectory stops here, by an end or by a reset.
-      trace: λ in [0, 1].
+      cut: `[T]` bool, whether the episode stops with this step, by an end or by a reset.
+      td_lambda: λ in [0, 1].
     """
     chex.assert_rank([rewards, next_values, discounts, cut], 1)
     chex.assert_equal_shape([rewards, next_values, discounts, cut])
-    traces = jnp.where(cut, 0.0, td_lambda).at[-1].set(0.0)  # [T]
+    lambdas = jnp.where(cut, 0.0, td_lambda).at[-1].set(0.0)  # [T]
 
-    def backwards(following, step):
-        reward, next_value, discount, trace_t = step
-        mixed = (1 - trace_t) * next_value + trace_t * following
+    def backwards(next_return, step):
+        reward, next_value, discount, lambda_t = step
+        mixed = (1 - lambda_t) * next_value + lambda_t * next_return
         value = reward + discount * mixed
         return value, value
 
     start = jnp.zeros((), rewards.dtype)
-    steps = (rewards, next_values, discounts, traces)
+    steps = (rewards, next_values, discounts, lambdas)
     return jax.lax.scan(backwards, start, steps, reverse=True)[1]
 
 
@@ -48,12 +48,12 @@ def advantages(
     cut: jax.Array,
     td_lambda: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Generalised advantages and the λ-returns that they lead to, `[T]` each.
+    """Generalised advantages (GAE) and λ-returns of one trajectory, `[T]` each.
 
         A_t = δ_t + γ_t λ_t A_{t+1} = G_t - V(s_t),   δ_t = r_t + γ_t V(s_{t+1}) - V(s_t)
 
-    Schulman et al. 2016, arXiv 1506.02438, eq. 16; the second form, by the recursion of
-    G_t, holds where `next_values[t]` is `values[t + 1]` at all steps that are not cut.
+    Schulman et al. 2016, arXiv 1506.02438, eq. 16. The second form is computed. It equals
+    the first where `next_values[t]` is `values[t + 1]` at all steps that are not cut.
 
     Args:
       values: `[T]`, V(s_t); the rest as for `lambda_returns`.

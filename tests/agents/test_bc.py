@@ -1,4 +1,4 @@
-"""Cloning of experts whose actions are a known function of what they see."""
+"""Cloning of experts whose actions are a known function of their observations."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ SPEC = EnvSpec("plane", ("a", "b", "c"), (0.0, -4.0), (2.0, 4.0), 5, 0.1)
 ENTRIES = (0, 2)
 SMALL = bc.Config(
     policy=heads.Config(network=mlp.Config(hidden=(32,), activation="tanh")),
-    steps=400,
+    gradient_steps=400,
     batch=64,
     learning_rate=1e-2,
     weight_decay=0.0,
@@ -32,12 +32,12 @@ def compiled(config: bc.Config):
 
 
 def expert(obs: np.ndarray) -> np.ndarray:
-    """Actions `[..., 2]`, well within bounds, of the entries that are demonstrated."""
+    """Actions `[..., 2]`, well within bounds, by the observed entries alone."""
     first = 1.0 + 0.05 * obs[..., 0] - 0.02 * (obs[..., 2] - 20.0)
     return np.stack([first, 0.5 * obs[..., 0]], axis=-1)
 
 
-def demonstrate(noise: float = 0.0, seed: int = 0) -> Demonstrations:
+def demos_of(noise: float = 0.0, seed: int = 0) -> Demonstrations:
     """Four episodes of random states, the last one shorter and padded with nonsense."""
     rng = np.random.default_rng(seed)
     obs = rng.normal((0.0, 0.0, 20.0), (2.0, 0.0, 5.0), (4, 61, 3))
@@ -52,7 +52,7 @@ def demonstrate(noise: float = 0.0, seed: int = 0) -> Demonstrations:
     )
 
 
-def learn(config: bc.Config, demos: Demonstrations, rounds: int = 3, rollout=None):
+def train(config: bc.Config, demos: Demonstrations, rounds: int = 3, rollout=None):
     init, update, _ = compiled(config)
     state, metrics = init(jax.random.key(0)), {}
     for round_ in range(rounds):
@@ -71,28 +71,28 @@ def act(config: bc.Config, params, obs, key: int = 0, explore: bool = False):
     return np.array([one(row) for row in obs])
 
 
-def fresh(count: int = 8) -> np.ndarray:
-    """States that no demonstration holds, from where the demonstrations are."""
+def unseen(count: int = 8) -> np.ndarray:
+    """States of the same distribution that no demonstration holds."""
     rng = np.random.default_rng(9)
     return rng.normal((0.0, 0.0, 20.0), (1.5, 0.0, 4.0), (count, 3))
 
 
 @pytest.mark.parametrize("config", [SMALL, LIKELIHOOD], ids=["mse", "likelihood"])
-def test_a_noiseless_expert_is_cloned_where_it_was_seen(config):
+def test_a_noiseless_expert_is_cloned_where_it_was_demonstrated(config):
     """Root mean square error below 3% of half the bounds, which are 1 and 4."""
-    state, metrics = learn(config, demonstrate())
-    obs = fresh()
+    state, metrics = train(config, demos_of())
+    obs = unseen()
     errors = (act(config, state.params, obs) - expert(obs)) / np.array([1.0, 4.0])
     assert np.sqrt(np.mean(errors**2)) < 0.03
     assert metrics["policy/error"] < 2e-3
-    untrained = act(config, learn(config, demonstrate(), rounds=0)[0].params, obs)
+    untrained = act(config, train(config, demos_of(), rounds=0)[0].params, obs)
     assert np.sqrt(np.mean(((untrained - expert(obs)) / np.array([1.0, 4.0])) ** 2)) > 0.1
 
 
-def test_what_pads_a_demonstration_is_neither_cloned_nor_counted():
-    """Moments by hand, of the 210 observations that were acted on."""
-    demos = demonstrate()
-    state, _ = learn(SMALL, demos, rounds=1)
+def test_padding_is_neither_cloned_nor_counted():
+    """Moments by hand, of the 210 observations that the expert acted on."""
+    demos = demos_of()
+    state, _ = train(SMALL, demos, rounds=1)
     obs = np.float64(demos.obs)
     rows = np.concatenate([obs[n, : demos.length[n]] for n in range(4)])[:, ENTRIES]
     assert state.params.moments.count == len(rows) == 210
@@ -101,56 +101,60 @@ def test_what_pads_a_demonstration_is_neither_cloned_nor_counted():
     other = demos.replace(
         obs=demos.obs.at[3, 31:].set(-7.0), actions=demos.actions.at[3, 30:].set(0.0)
     )
-    assert equal(state, learn(SMALL, other, rounds=1)[0])
+    assert equal(state, train(SMALL, other, rounds=1)[0])
 
 
-def test_entries_that_were_not_demonstrated_are_not_looked_at():
-    state, _ = learn(SMALL, demonstrate(), rounds=1)
-    filled = demonstrate()
+def test_unobserved_entries_are_not_read():
+    state, _ = train(SMALL, demos_of(), rounds=1)
+    filled = demos_of()
     filled = filled.replace(obs=filled.obs.at[..., 1].set(9.0))
-    assert equal(state, learn(SMALL, filled, rounds=1)[0])
-    obs = fresh(2)
-    moved, seen = obs + np.array([0.0, 3.0, 0.0]), obs + np.array([1.0, 0.0, 0.0])
-    actions, same, other = (act(SMALL, state.params, o) for o in (obs, moved, seen))
+    assert equal(state, train(SMALL, filled, rounds=1)[0])
+    obs = unseen(2)
+    unobserved, observed = obs + np.array([0, 3.0, 0]), obs + np.array([1.0, 0, 0])
+    actions, same, other = (
+        act(SMALL, state.params, o) for o in (obs, unobserved, observed)
+    )
     np.testing.assert_array_equal(actions, same)
     assert np.abs(actions - other).max() > 0.01
 
 
-def test_what_the_loop_collects_moves_nothing():
-    demos = demonstrate()
-    alone, _ = learn(SMALL, demos, rounds=1)
-    assert equal(alone, learn(SMALL, demos, rounds=1, rollout={"obs": jnp.ones((5, 3))})[0])
+def test_the_rollout_changes_nothing():
+    demos = demos_of()
+    alone, _ = train(SMALL, demos, rounds=1)
+    assert equal(alone, train(SMALL, demos, rounds=1, rollout={"obs": jnp.ones((5, 3))})[0])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_the_likelihood_finds_the_spread_of_actions_but_none_below_its_floor(noise):
-    """Of the entry of half-width 1, where squashing hardly bends: 0.2, or a floor of 0.1.
+def test_the_likelihood_finds_the_deviation_of_actions_down_to_its_floor(noise):
+    """Of the first action, which squashing hardly bends: 0.2, or the floor of 0.1.
 
-    Within 30%, by 200 draws.
+    Within 30%, by 200 samples.
     """
     policy = dataclasses.replace(SMALL.policy, std_low=0.1)
     config = dataclasses.replace(LIKELIHOOD, policy=policy)
-    state, _ = learn(config, demonstrate(noise))
+    state, _ = train(config, demos_of(noise))
     middle = np.array([[0.0, 0.0, 20.0]])
-    drawn = [act(config, state.params, middle, key, explore=True)[0] for key in range(200)]
-    spread = np.std(drawn, axis=0)[0]
-    np.testing.assert_allclose(spread, max(noise, 0.1), rtol=0.3)
+    samples = [
+        act(config, state.params, middle, key, explore=True)[0] for key in range(200)
+    ]
+    deviation = np.std(samples, axis=0)[0]
+    np.testing.assert_allclose(deviation, max(noise, 0.1), rtol=0.3)
 
 
-def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
-    """By the sign of an entry; a wrong choice is an error of 1."""
+def test_choices_are_cloned_by_likelihood_whichever_loss_is_named():
+    """The expert chooses by the sign of an entry; a wrong choice is an error of 1."""
     choices = SPEC._replace(action_low=(0.0,) * 2, action_high=(1.0,) * 2, discrete=True)
     agent = bc.make(Task.of(choices, observed=ENTRIES), SMALL)
-    demos = demonstrate()
+    demos = demos_of()
     right = jax.nn.one_hot((demos.obs[:, :-1, 0] > 0).astype(int), 2)
-    state, told = jax.jit(agent.update)(
+    state, metrics = jax.jit(agent.update)(
         jax.jit(agent.init)(jax.random.key(0)),
         None,
         demos.replace(actions=right),
         jax.random.key(1),
         jnp.int32(0),
     )
-    obs = fresh(40)
+    obs = unseen(40)
 
     def one(row):
         start = EnvState((), row, jnp.zeros((), jnp.int32))
@@ -159,7 +163,31 @@ def test_an_expert_s_choices_are_cloned_whichever_loss_is_asked_for():
     actions = jax.jit(jax.vmap(one))(jnp.asarray(obs, jnp.float32))
     clear = np.abs(obs[:, 0]) > 0.3
     np.testing.assert_array_equal(actions[clear], np.eye(2)[(obs[clear, 0] > 0) * 1])
-    assert told["policy/error"] < 0.1 and told["policy/likelihood"] < 0.2
+    assert metrics["policy/error"] < 0.1 and metrics["policy/likelihood"] < 0.2
+
+
+@pytest.mark.parametrize("name", ["mse", "likelihood"])
+def test_the_loss_is_the_one_that_is_named_computed_by_hand(name):
+    """A policy of mode (1, 0) and deviation 0.5, before squashing, whatever it observes."""
+    policy = heads.Config(network=mlp.Config(hidden=()), std=0.5)
+    config = dataclasses.replace(SMALL, policy=policy, loss=name)
+    components = bc.build(Task.of(SPEC, observed=ENTRIES), config)
+    params = jax.tree.map(jnp.zeros_like, components.policy.init(jax.random.key(0)))
+    actions = np.array([[1.5, -2.0], [0.4, 1.0]])
+    batch = bc.Batch(jnp.ones((2, 2)), jnp.asarray(actions, jnp.float32))
+    unit = (actions - np.array([1.0, 0.0])) / np.array([1.0, 4.0])
+    error = np.mean(np.sum(unit**2, axis=1))
+    u = np.arctanh(unit)
+    normal = -0.5 * (u / 0.5) ** 2 - np.log(0.5 * np.sqrt(2 * np.pi))
+    log_prob = np.sum(normal - np.log(np.array([1.0, 4.0]) * (1 - unit**2)), axis=1)
+    expected = {"mse": error, "likelihood": -np.mean(log_prob)}
+    loss, metrics = bc.loss(components, params, batch)
+    np.testing.assert_allclose(loss, expected[name], rtol=1e-4)
+    np.testing.assert_allclose(metrics["policy/error"], error, rtol=1e-4)
+    np.testing.assert_allclose(metrics["policy/likelihood"], -np.mean(log_prob), rtol=1e-4)
+    slope = jax.grad(functools.partial(bc.loss, components), has_aux=True)(params, batch)[0]
+    widens = np.abs(slope["params"]["raw_std"]).max() > 0.01
+    assert widens == (name == "likelihood")  # the squared error ignores the deviation
 
 
 def test_an_unknown_loss_is_refused_in_one_sentence():

@@ -17,7 +17,7 @@ CONFIG = scripted.Config(planner=mppi.Config(samples=128, horizon=10, iterations
 
 @functools.cache
 def episodes(name: str, length: int, count: int = 3):
-    """What the demonstrator does: obs and next_obs `[B, L, O]`, action `[B, L, U]`."""
+    """The environment, and episodes of the demonstrator there, transitions `[B, L]`."""
     env = envs.make(name, episode_length=length)
     model = simulator.prior_or_physics(env)
     agent = scripted.make(env, model, CONFIG)
@@ -39,37 +39,39 @@ def episodes(name: str, length: int, count: int = 3):
     return env, jax.tree.map(np.array, jax.jit(jax.vmap(episode))(keys))
 
 
-def test_it_regulates_a_point_at_less_cost_than_to_do_nothing():
-    """At rest where it starts a point pays its distance squared every step."""
-    env, told = episodes("point_mass", 40)
-    still = 40 * (told.obs[:, 0, :2] ** 2).sum(-1)
-    paid = (told.next_obs[..., :2] ** 2).sum((1, 2)) + 0.1 * (told.action**2).sum((1, 2))
-    assert (paid < 0.7 * still).all()
-    ends = np.linalg.norm(told.next_obs[:, -1, :2], axis=-1)
-    assert (ends < 0.3 * np.linalg.norm(told.obs[:, 0, :2], axis=-1)).all()
+def test_it_regulates_a_point_mass_at_less_cost_than_doing_nothing():
+    """At rest where it starts, a point costs its squared distance every step."""
+    env, driven = episodes("point_mass", 40)
+    still = 40 * (driven.obs[:, 0, :2] ** 2).sum(-1)
+    cost = (driven.next_obs[..., :2] ** 2).sum((1, 2)) + 0.1 * (driven.action**2).sum(
+        (1, 2)
+    )
+    assert (cost < 0.7 * still).all()
+    ends = np.linalg.norm(driven.next_obs[:, -1, :2], axis=-1)
+    assert (ends < 0.3 * np.linalg.norm(driven.obs[:, 0, :2], axis=-1)).all()
 
 
 def test_it_drives_the_car_towards_the_goal_at_its_speed():
-    """In 4 s at 2 m/s it may come 8 m nearer; with a wrong model, by 4 m at least."""
-    env, told = episodes("navigation", 40)
-    before = np.hypot(*(10.0 - told.obs[:, 0, :2]).T)
-    after = np.hypot(*(10.0 - told.next_obs[:, -1, :2]).T)
+    """In 4 s at 2 m/s it can come 8 m nearer; with a wrong model, at least 4 m."""
+    env, driven = episodes("navigation", 40)
+    before = np.hypot(*(10.0 - driven.obs[:, 0, :2]).T)
+    after = np.hypot(*(10.0 - driven.next_obs[:, -1, :2]).T)
     assert (before - after > 4.0).all()
-    np.testing.assert_allclose(told.next_obs[:, 15:, 4].mean(), 2.0, atol=0.3)
+    np.testing.assert_allclose(driven.next_obs[:, 15:, 4].mean(), 2.0, atol=0.3)
 
 
 @pytest.mark.parametrize(("name", "length"), [("point_mass", 40), ("navigation", 40)])
 def test_its_actions_are_within_their_bounds(name, length):
-    env, told = episodes(name, length)
-    assert (np.array(env.spec.action_low) <= told.action).all()
-    assert (told.action <= np.array(env.spec.action_high)).all()
+    env, driven = episodes(name, length)
+    assert (np.array(env.spec.action_low) <= driven.action).all()
+    assert (driven.action <= np.array(env.spec.action_high)).all()
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_plan_that_is_kept_is_followed_where_all_noise_is_worse(kept):
-    """The cost wants 0.3 of each action; the plan so far is that, and noise is not.
+def test_a_kept_plan_is_followed_where_all_noise_is_worse(kept):
+    """The best of each action is 0.3, which the plan so far holds and noise does not.
 
-    More costs twice as much as less, else noise and its opposite come to what is wanted.
+    Above it the cost is twice that below, else noise and its mirror average to 0.3.
     """
     env = envs.make("point_mass")._replace(
         expert_cost=lambda obs, action, after: jnp.sum(
@@ -89,6 +91,34 @@ def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
     message = "environment 'probe/countdown' has no expert_cost .*; register .*, or plan"
     with pytest.raises(UsageError, match=message):
         scripted.make(env, simulator.make(env), CONFIG)
+
+
+def test_without_an_expert_cost_its_own_physics_show_the_reward_up_to_the_end():
+    """Countdown: the reward of a step as the environment gives it, and 0 after an end."""
+    env = envs.make("probe/countdown")
+    physics, key = scripted.rewarding_physics(env), jax.random.key(0)
+    state, action = env.reset(key), jnp.zeros((env.spec.action_size,))
+    z, ended = physics.start((), state), False
+    for _ in range(env.spec.episode_length + 1):
+        state, transition = env.step(state, action)
+        z = physics.step((), z, action, key)
+        expected = 0.0 if ended else float(transition.reward)
+        ended = ended or bool(transition.terminal)
+        np.testing.assert_allclose(physics.observe((), z), [expected], rtol=1e-6)
+        cost = scripted.negative_reward(state.obs, action, physics.observe((), z))
+        np.testing.assert_allclose(cost, -expected, rtol=1e-6)
+    assert ended  # so that the last step came after an end
+
+
+def test_of_a_model_with_members_each_has_its_score():
+    def cost(obs, action, next_obs):
+        return jnp.sum(obs) + 2 * jnp.sum(action) + 3 * jnp.sum(next_obs)
+
+    obs, action = jnp.array([[1.0], [2.0]]), jnp.array([0.5])
+    found = scripted.negative_cost(cost, obs, action, 10 * obs)
+    np.testing.assert_allclose(found, [-32.0, -63.0])
+    found = scripted.negative_cost(cost, obs[0], action, 10 * obs[0])
+    np.testing.assert_allclose(found, -32.0)
 
 
 def test_it_learns_nothing():

@@ -139,9 +139,9 @@ def test_demonstrations_can_hold_some_entries_alone(tmp_path):
 
 AGENTS = {
     "gaifo": adversarial.Config(
-        learner=ppo.Config(epochs=1, minibatches=2), steps=2, batch=8
+        learner=ppo.Config(epochs=1, minibatches=2), gradient_steps=2, batch=8
     ),
-    "bc": bc.Config(steps=2, batch=8),
+    "bc": bc.Config(gradient_steps=2, batch=8),
 }
 TINY = {
     "loop": experiment.training_loop.Config(num_envs=2, steps=4, rounds=1, resets=2),

@@ -1,4 +1,5 @@
 import math
+import typing
 from statistics import NormalDist
 
 import jax
@@ -131,8 +132,9 @@ RANGES = {
 }
 
 
-def test_every_form_of_the_table_is_tried_here():
+def test_every_reward_of_the_table_is_tested_here_and_a_choice_of_configurations():
     assert set(adversarial.REWARDS) == set(FORMS) == set(RANGES)
+    assert set(adversarial.REWARDS) == set(typing.get_args(adversarial.Reward))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -159,7 +161,7 @@ def test_a_reward_is_the_one_in_the_table(form, rewards):
 
 
 @pytest.mark.parametrize("form", adversarial.REWARDS)
-def test_a_higher_logit_pays_more(form):
+def test_a_higher_logit_has_a_higher_reward(form):
     rewards = adversarial.REWARDS[form](jnp.linspace(-8.0, 8.0, 200))
     assert (jnp.diff(rewards) > 0).all()
 
@@ -175,12 +177,12 @@ def test_a_reward_stays_in_its_range_and_is_finite_with_its_gradient_at_huge_log
 
 
 @pytest.mark.parametrize("form", adversarial.REWARDS)
-def test_a_form_is_told_to_be_biased_where_a_logit_of_zero_is_paid_or_charged(form):
-    """γ = 0.99: to go on for ever at a logit of 0 is worth a hundred times as to stop."""
+def test_a_reward_is_called_biased_where_a_logit_of_zero_is_not_worth_zero(form):
+    """γ = 0.99: going on for ever at a logit of 0 is worth a hundred times one step."""
     at_zero = float(adversarial.REWARDS[form](jnp.float32(0.0)))
     going_on = {"gail_pos": 69.3, "prob": 50.0, "gail_neg": -69.3, "neg_prob": -50.0}
-    worth = at_zero / (1 - 0.99)
-    np.testing.assert_allclose(worth, going_on.get(form, 0.0), atol=0.02)
+    value = at_zero / (1 - 0.99)
+    np.testing.assert_allclose(value, going_on.get(form, 0.0), atol=0.02)
     assert (form in adversarial.BIASES) == (at_zero != 0.0)
     if at_zero > 0:
         assert "staying alive" in adversarial.BIASES[form]
@@ -262,7 +264,7 @@ def test_the_penalty_averages_over_samples_and_not_over_their_slopes():
     np.testing.assert_allclose(found, 25.0, rtol=1e-5)
 
 
-def test_the_penalty_looks_everywhere_between_the_classes_and_nowhere_else():
+def test_the_penalty_is_taken_everywhere_between_the_classes_and_nowhere_else():
     """Of l = x² / 2 the slope is x: between 2 and 4, its mean square is 28 / 3, within 4%.
 
     All entries of one sample share one mixture: on the diagonal, x and y stay equal.
@@ -307,7 +309,7 @@ def test_shaping_is_the_one_computed_by_hand():
 
 
 def test_the_discounted_sum_of_shaped_rewards_is_that_of_rewards_less_the_first_potential():
-    """Of an episode that ends for good, and so no policy is preferred by the shaping."""
+    """In an episode that ends for good, so that shaping prefers no policy."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
         rewards, potentials = rng.normal(size=8), rng.normal(size=9)

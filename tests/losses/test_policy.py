@@ -34,13 +34,15 @@ def test_the_surrogate_is_the_one_computed_by_hand():
     np.testing.assert_allclose(found, -(1.8 - 0.4 + 1.0 - 6.0) / 4, rtol=1e-5)
 
 
-def test_it_is_flat_where_a_step_has_gone_far_enough_and_steep_where_it_went_wrong():
+def test_the_surrogate_is_flat_beyond_the_clip_where_it_gained_and_steep_where_it_lost():
     slope = surrogate_slope(at_ratios([2.0, 0.5, 0.5, 2.0]), OLD, ADVANTAGES, 0.2)
-    np.testing.assert_array_equal(slope[:2], 0.0)  # better than by clip: no more of it
+    np.testing.assert_array_equal(
+        slope[:2], 0.0
+    )  # gained more than the clip: no more of it
     np.testing.assert_allclose(slope[2:], [-0.5 * 2.0 / 4, 2.0 * 3.0 / 4], rtol=1e-5)
 
 
-def test_it_is_pessimistic_never_better_than_unclipped_importance_weights():
+def test_the_surrogate_is_never_better_than_unclipped_importance_weights():
     rng = np.random.default_rng(0)
     for _ in range(20):
         ratios = np.exp(rng.normal(0, 0.7, 4))
@@ -48,7 +50,7 @@ def test_it_is_pessimistic_never_better_than_unclipped_importance_weights():
         assert found >= -np.mean(ratios * ADVANTAGES) - 1e-6
 
 
-def test_ratios_out_of_range_leave_it_finite():
+def test_the_surrogate_of_extreme_ratios_stays_finite():
     far = jnp.asarray(OLD + np.float32([1e4, -1e4, 200.0, 300.0]))
     assert jnp.isfinite(surrogate(far, OLD, ADVANTAGES, 0.2))
     assert jnp.isfinite(surrogate_slope(far, OLD, ADVANTAGES, 0.2)).all()
@@ -63,7 +65,7 @@ def test_the_soft_actor_loss_is_the_one_computed_by_hand():
     np.testing.assert_allclose(found, ((0.1 - 3.0) + (-0.2 - 0.5)) / 2, rtol=1e-6)
 
 
-def test_the_soft_actor_wants_entropy_and_value():
+def test_descent_on_the_soft_actor_loss_raises_entropy_and_value():
     log_probs, values = jnp.array([1.0, -2.0]), jnp.array([3.0, 0.5])
     slopes = jax.grad(policy.soft_actor, (0, 1))(log_probs, values, jnp.float32(0.1))
     np.testing.assert_allclose(slopes, [[0.05, 0.05], [-0.5, -0.5]], rtol=1e-6)

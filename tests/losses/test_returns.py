@@ -18,25 +18,25 @@ def trajectory(seed: int, length: int = 12, cuts: tuple = (), terminals: tuple =
     return rewards, next_values, discounts, cut
 
 
-def mixture(rewards, next_values, discounts, cut, trace: float) -> np.ndarray:
+def mixture(rewards, next_values, discounts, cut, td_lambda: float) -> np.ndarray:
     """The forward view: every n-step return of the episode, weighed (1 - λ) λ^(n - 1).
 
     What weight remains after the last step of the episode goes to its longest return.
     """
-    told = []
+    mixed = []
     for t in range(len(rewards)):
         end = next((s for s in range(t, len(cut)) if cut[s]), len(cut) - 1)
-        total, discount, paid = 0.0, 1.0, 0.0
+        total, discount, reward_sum = 0.0, 1.0, 0.0
         for n, s in enumerate(range(t, end + 1), start=1):
-            paid += discount * rewards[s]
+            reward_sum += discount * rewards[s]
             discount *= discounts[s]
-            weight = trace ** (n - 1) * (1.0 if s == end else 1 - trace)
-            total += weight * (paid + discount * next_values[s])
-        told.append(total)
-    return np.array(told)
+            weight = td_lambda ** (n - 1) * (1.0 if s == end else 1 - td_lambda)
+            total += weight * (reward_sum + discount * next_values[s])
+        mixed.append(total)
+    return np.array(mixed)
 
 
-@pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("td_lambda", [0.0, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize(
     "ends",
     [
@@ -48,11 +48,11 @@ def mixture(rewards, next_values, discounts, cut, trace: float) -> np.ndarray:
         {"terminals": (11,)},
     ],
 )
-def test_lambda_returns_are_the_mixture_of_n_step_returns(trace, ends):
+def test_lambda_returns_are_the_mixture_of_n_step_returns(td_lambda, ends):
     for seed in range(3):
         case = trajectory(seed, **ends)
-        expected = mixture(*case, trace)
-        np.testing.assert_allclose(lambda_returns(*case, trace), expected, atol=1e-5)
+        expected = mixture(*case, td_lambda)
+        np.testing.assert_allclose(lambda_returns(*case, td_lambda), expected, atol=1e-5)
 
 
 def test_at_lambda_zero_they_are_one_step_returns():
@@ -98,10 +98,10 @@ def test_nothing_flows_back_over_a_cut():
         ("neg_prob", -50.0, -0.5),
     ],
 )
-def test_what_going_on_and_ending_are_worth_at_a_logit_of_zero(form, going_on, ending):
+def test_the_values_of_going_on_and_of_ending_at_a_logit_of_zero(form, going_on, ending):
     """The bias of each reward form where episodes may end: γ = 0.99, no absorbing state."""
     rewards = adversarial.REWARDS[form](jnp.zeros(5))
-    values = jnp.full(5, going_on)  # what it is worth to go on for ever
+    values = jnp.full(5, going_on)  # of going on for ever
     cut = jnp.array([False] * 4 + [True])
     discounts = jnp.full(5, 0.99)
     on = lambda_returns(rewards, values, discounts, cut, 0.95)
@@ -126,30 +126,32 @@ def test_an_end_in_an_absorbing_state_is_worth_as_much_as_going_on(form):
 @pytest.mark.parametrize("part", range(4))
 def test_parts_of_unequal_length_or_rank_are_refused(part):
     case = [jnp.asarray(part) for part in trajectory(0)]
-    for spoilt in (case[part][:-1], case[part][:, None], case[part][0]):
+    for wrong in (case[part][:-1], case[part][:, None], case[part][0]):
         with pytest.raises(AssertionError):
-            returns.lambda_returns(*case[:part], spoilt, *case[part + 1 :], 0.95)
+            returns.lambda_returns(*case[:part], wrong, *case[part + 1 :], 0.95)
 
 
 # ----------------------------------------------------------------------------- advantages
 
 
-def sum_of_surprises(rewards, values, next_values, discounts, cut, trace) -> np.ndarray:
+def sums_of_td_errors(
+    rewards, values, next_values, discounts, cut, td_lambda
+) -> np.ndarray:
     """Σ_k (Π γλ) δ_{t+k} up to the end of the episode or of the rollout, `[T]`."""
-    surprises = rewards + discounts * next_values - values
-    told = []
+    errors = rewards + discounts * next_values - values
+    sums = []
     for t in range(len(rewards)):
         total, weight = 0.0, 1.0
         for s in range(t, len(rewards)):
-            total += weight * surprises[s]
-            weight *= discounts[s] * trace
+            total += weight * errors[s]
+            weight *= discounts[s] * td_lambda
             if cut[s]:
                 break
-        told.append(total)
-    return np.array(told)
+        sums.append(total)
+    return np.array(sums)
 
 
-@pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("td_lambda", [0.0, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize(
     "ends",
     [
@@ -161,21 +163,21 @@ def sum_of_surprises(rewards, values, next_values, discounts, cut, trace) -> np.
         {"terminals": (11,)},
     ],
 )
-def test_advantages_are_the_discounted_sums_of_surprises(trace, ends):
+def test_advantages_are_the_discounted_sums_of_td_errors(td_lambda, ends):
     """One value of each state, except that a cut's successor is not the next start."""
     for seed in range(3):
         rewards, next_values, discounts, cut = trajectory(seed, **ends)
         values = np.random.default_rng(100 + seed).normal(size=12)
-        following = np.append(values[1:], next_values[-1])
-        next_values = np.where(cut, next_values, following)
+        same = np.append(values[1:], next_values[-1])
+        next_values = np.where(cut, next_values, same)
         case = rewards, values, next_values, discounts, cut
-        found, targets = advantages(*case, trace)
-        expected = sum_of_surprises(*case, trace)
+        found, targets = advantages(*case, td_lambda)
+        expected = sums_of_td_errors(*case, td_lambda)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         np.testing.assert_allclose(targets, expected + values, atol=1e-5)
 
 
-def test_with_the_true_values_nothing_is_an_advantage():
+def test_the_true_values_leave_no_advantage():
     """One reward a step for ever is worth 1 / (1 - γ), and k steps before an end less."""
     ones, worth = np.ones(6), np.full(6, 10.0)
     cut = np.isin(np.arange(6), (2,))
@@ -192,6 +194,6 @@ def test_with_the_true_values_nothing_is_an_advantage():
 def test_advantages_of_parts_of_unequal_length_or_rank_are_refused(part):
     rewards, next_values, discounts, cut = map(jnp.asarray, trajectory(0))
     case = [rewards, next_values, next_values, discounts, cut]
-    for spoilt in (case[part][:-1], case[part][:, None], case[part][0]):
+    for wrong in (case[part][:-1], case[part][:, None], case[part][0]):
         with pytest.raises(AssertionError):
-            returns.advantages(*case[:part], spoilt, *case[part + 1 :], 0.95)
+            returns.advantages(*case[:part], wrong, *case[part + 1 :], 0.95)

@@ -97,7 +97,8 @@ def test_the_reward_that_airl_recovers_ranks_states_as_the_task_s_does(trained):
     near upright: 0.46 to 0.74 was measured for three seeds, and 0.3 is asked of each.
     Networks that learned nothing have -0.02 ± 0.45, so that three rank as well as these by
     chance once in a hundred times; once in forty is asked."""
-    reward = adversarial.recovered_reward(ENV.spec, config_of("airl"), ENTRIES)
+    task = Task.of(ENV.spec, observed=ENTRIES)
+    reward = adversarial.recovered_reward(task, config_of("airl"))
     agent, params = agent_of("airl"), trained("airl").state.agent.params
 
     @jax.jit
@@ -130,7 +131,7 @@ def test_ppo_swings_up_by_the_task_s_reward(demos):
 
 def test_sac_swings_up_by_the_task_s_reward(demos):
     """Above -250 after 8000 steps; there are no demonstrations to look at."""
-    agent = sac.make(Task.of(ENV.spec), sac.Config(steps=100))
+    agent = sac.make(Task.of(ENV.spec), sac.Config(gradient_steps=100))
     rollouts = loop.Config(num_envs=1, steps=100, rounds=20)
     config = run.Config(total_steps=8000, evaluate_every=None, evaluation_episodes=EPISODES)
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, 1))

@@ -22,7 +22,7 @@ LOOP = loop.Config(num_envs=1, steps=6, rounds=3, resets=2)
 def settings(method: str) -> experiment.Experiment:
     agent = experiment.from_config_dict(pendulum_seen.get_config(method)).agent
     if method == "bc":
-        agent = dataclasses.replace(agent, encoder_conv=EYE, steps=20, batch=8)
+        agent = dataclasses.replace(agent, encoder_conv=EYE, gradient_steps=20, batch=8)
     else:
         core = agent.core
         core = dataclasses.replace(

@@ -15,7 +15,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    print(app.columns([(name, _line(name)) for name in registry.agents()]))
+    print(app.columns([(name, _line(name)) for name in registry.methods()]))
 
 
 def _line(name: str) -> str:

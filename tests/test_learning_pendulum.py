@@ -56,7 +56,9 @@ def return_of(agent: Agent) -> float:
 
 def trained(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int = 2):
     """Returns `[S]` after so many steps of each seed."""
-    config = run.Config(total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES)
+    config = run.Config(
+        total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES
+    )
     *_, last = run.train(agent, ENV, rollouts, config, demos, (0, seeds))
     assert last.step == steps
     return last.metrics["eval/return"]

@@ -44,7 +44,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import actions, forward_model
+from planil_jax.agents.common import actions, forward_model, learning
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -472,10 +472,10 @@ def update(
         iterate, components, round_data(config, filled, steps, demos)
     )
     count = max(round(config.updates_per_step * rollout.reward.size), 1)
-    learned, metrics = jax.lax.scan(iteration, learned, jax.random.split(key, count))
+    learned, metrics = learning.scan_mean(iteration, learned, jax.random.split(key, count))
     params = InferenceParams(learned.policy.params, learned.discriminator.params, model.obs)
     state = dataclasses.replace(learned, params=params, replay=filled)
-    return state, errors | jax.tree.map(jnp.mean, metrics)
+    return state, errors | metrics
 
 
 def iterate(
@@ -503,8 +503,8 @@ def iterate(
         (policy_step, keys[2], config.policy_steps),
     ):
         step_keys = jax.random.split(step_key, count)
-        state, step_metrics = jax.lax.scan(gradient_step, state, step_keys)
-        metrics |= jax.tree.map(jnp.mean, step_metrics)
+        state, step_metrics = learning.scan_mean(gradient_step, state, step_keys)
+        metrics |= step_metrics
     return state, metrics
 
 

@@ -53,7 +53,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import forward_model, gradient
+from planil_jax.agents.common import forward_model, learning
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -462,9 +462,9 @@ def update_model(
         return forward_model.step(learner, networks, model, obs, batch.action[None])
 
     keys = jax.random.split(key, config.gradient_steps)
-    networks, metrics = jax.lax.scan(step, state.model, keys)
-    metrics = fresh_errors | jax.tree.map(jnp.mean, metrics)
-    return ensemble.ModelParams(networks.params, model.obs, model.change), networks, metrics
+    networks, metrics = learning.scan_mean(step, state.model, keys)
+    params = ensemble.ModelParams(networks.params, model.obs, model.change)
+    return params, networks, fresh_errors | metrics
 
 
 def update_discriminator(
@@ -476,11 +476,10 @@ def update_discriminator(
     def step(discriminator: Fit, key: jax.Array) -> tuple[Fit, Metrics]:
         batch = discriminator_batch(components, data, key)
         optimizer = components.discriminator_optimizer
-        return gradient.step(optimizer, loss_fn, discriminator, batch)
+        return learning.gradient_step(optimizer, discriminator, loss_fn, batch)
 
     keys = jax.random.split(key, components.config.discriminator_steps)
-    discriminator, metrics = jax.lax.scan(step, discriminator, keys)
-    return discriminator, jax.tree.map(jnp.mean, metrics)
+    return learning.scan_mean(step, discriminator, keys)
 
 
 def update_value(
@@ -505,13 +504,15 @@ def update_value(
         value, target = carry
         teachers = discriminator_params, target
         batch = value_batch(components, fresh, data, teachers, key)
-        value, metrics = gradient.step(components.value_optimizer, loss_fn, value, batch)
+        optimizer = components.value_optimizer
+        value, metrics = learning.gradient_step(optimizer, value, loss_fn, batch)
         target = fit.polyak(target, value.params, config.target_rate)
         return (value, target), metrics
 
     keys = jax.random.split(key, config.value_steps)
-    (value, target), metrics = jax.lax.scan(step, (state.value, state.target), keys)
-    return value, target, jax.tree.map(jnp.mean, metrics)
+    networks = state.value, state.target
+    (value, target), metrics = learning.scan_mean(step, networks, keys)
+    return value, target, metrics
 
 
 def next_params(

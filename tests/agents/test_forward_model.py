@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from planil_jax.agents.common import forward_model, gradient
+from planil_jax.agents.common import forward_model, learning
 from planil_jax.base import EnvSpec, Fit, Transition
 from planil_jax.models import ensemble
 from planil_jax.nets import fit, forward, mlp, normalise
@@ -111,9 +111,8 @@ def test_a_gradient_step_goes_down_the_loss_of_its_arguments_by_the_learning_rat
         loss = x * params**2
         return loss, {"loss": loss}
 
-    fitted, metrics = gradient.step(
-        optimizer, loss_fn, optimizer.init(jnp.float32(3.0)), jnp.float32(2.0)
-    )
+    start = optimizer.init(jnp.float32(3.0))
+    fitted, metrics = learning.gradient_step(optimizer, start, loss_fn, jnp.float32(2.0))
     assert isinstance(fitted, Fit)
     np.testing.assert_allclose(fitted.params, 3.0 - 0.1 * 12.0, rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], 18.0, rtol=1e-6)

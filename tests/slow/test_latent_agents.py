@@ -54,7 +54,9 @@ def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
     """
     settings = experiment.from_config_dict(pendulum.get_config(method))
     agent = experiment.make_agent(settings, ENV, demos)
-    config = run.Config(total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES)
+    config = run.Config(
+        total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES
+    )
     epochs = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
     told = [epoch.metrics for epoch in epochs]
     if method.startswith("iqmpc"):

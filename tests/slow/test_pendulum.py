@@ -76,7 +76,9 @@ def bound() -> float:
 
 def train(agent: Agent, demos: Demonstrations, seeds: int) -> run.Epoch:
     """The last epoch, after 512,000 steps of each seed."""
-    config = run.Config(total_steps=512_000, evaluate_every=None, evaluation_episodes=EPISODES)
+    config = run.Config(
+        total_steps=512_000, evaluate_every=None, evaluation_episodes=EPISODES
+    )
     *_, last = run.train(agent, ENV, ROLLOUTS, config, demos, (0, seeds))
     return last
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from planil_jax.agents.common import gradient
+from planil_jax.agents.common import learning
 from planil_jax.base import EnvSpec, Fit, Metrics, Params, Transition
 from planil_jax.losses import world_model
 from planil_jax.models import ensemble
@@ -50,7 +50,7 @@ def step(
         value = loss(learner, params, obs, actions)
         return value, {"model/loss": value}
 
-    return gradient.step(learner.fit, loss_fn, fitted)
+    return learning.gradient_step(learner.fit, fitted, loss_fn)
 
 
 def loss(

@@ -125,7 +125,7 @@ def test_critics_start_at_zero_and_are_networks_of_their_own():
     values = critics.apply(params, z, action)
     assert values.shape == (3, 7, 1)
     assert len({float(value) for value in values[:, 0, 0]}) == 3
-    for pair in (latent.choose(params, jax.random.key(seed)) for seed in range(5)):
+    for pair in (latent.random_subset(params, jax.random.key(seed)) for seed in range(5)):
         rows = critics.apply(pair, z, action)
         found = [
             [m for m in range(3) if np.allclose(row, values[m], rtol=1e-5)] for row in rows
@@ -136,7 +136,7 @@ def test_critics_start_at_zero_and_are_networks_of_their_own():
 def test_every_critic_is_chosen_alike():
     members = jnp.arange(5)
     keys = jax.random.split(KEY, 2000)
-    chosen = jax.vmap(lambda key: latent.choose(members, key))(keys)
+    chosen = jax.vmap(lambda key: latent.random_subset(members, key))(keys)
     assert (chosen[:, 0] != chosen[:, 1]).all()
     shares = np.bincount(np.asarray(chosen).ravel(), minlength=5) / chosen.size
     np.testing.assert_allclose(shares, 0.2, atol=0.03)

@@ -375,7 +375,7 @@ def target_values(
     return jax.lax.stop_gradient(values)
 
 
-def start_term(
+def start_objective(
     components: Components,
     subset: Params,
     policy_params: Params,
@@ -391,7 +391,7 @@ def start_term(
     return jnp.broadcast_to(mean, next_values.shape[:1])
 
 
-def value_term(
+def value_objective(
     components: Components,
     subset: Params,
     policy_params: Params,
@@ -409,7 +409,7 @@ def value_term(
     return jnp.mean(values - after, axis=1)
 
 
-OBJECTIVES = {"start": start_term, "value": value_term}
+OBJECTIVES = {"start": start_objective, "value": value_objective}
 
 
 def gradient_penalty(

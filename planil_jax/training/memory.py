@@ -10,7 +10,7 @@ from planil_jax.base import TrainState, UserError
 
 # The fields that say how large a part is; an agent has one of those that are named.
 _LOWERED_BY = {
-    "agent.replay": "--config.agent.capacity (or --config.agent.core.capacity), ",
+    "agent.replay": "--config.agent.replay.capacity (or --config.agent.capacity), ",
     "agent.history": "--config.agent.history, ",
 }
 _GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process

@@ -218,6 +218,7 @@ def td_targets(
 
     They stand still (step 2).
     """
+    assert batch.rewards is not None  # the replay holds them
     policy = components.policy
     actions = policy.sample(policy.apply(fixed.policy, encoded), action_key)[0]
     subset = latent.random_subset(fixed.target, subset_key)

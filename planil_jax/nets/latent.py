@@ -225,7 +225,7 @@ class _Normed(nn.Module):
             else:
                 x = normalised(*weights, *xs)
             x = _Affine(name=f"LayerNorm_{i}")(x)
-            xs = (simnorm(x, self.group) if last else mish(x),)
+            xs = (simnorm(x, self.group) if last and self.group else mish(x),)
         return xs[0]
 
 

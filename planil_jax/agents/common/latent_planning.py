@@ -182,7 +182,7 @@ def act(
     key, random_key = jax.random.split(key)
     z = actor.model.encode(params.model, state.obs)
     by = act_by_planner if actor.planning.enabled else act_by_policy
-    decide = functools.partial(by, actor, explore=explore)
+    decide: Callable = functools.partial(by, actor, explore=explore)
     args = params, carry, z, key
     if actor.planning.sequential_vmap:
         decide = sequential_vmap(decide, *args)

@@ -123,9 +123,9 @@ def line(row: dict[str, Any]) -> str:
     took = 1e3 * row["seconds"]
     way = "in turn" if row["in_turn"] else ""
     return (
-        f"{row['planner']:9} {row['environments']:4} {way:7}"
+        f"{row['planner']:9} {row['num_envs']:4} {way:7}"
         f" {row['operations'] / 1e9:5.1f} "
-        f"{took:10.1f} {took / row['environments']:11.1f} {row['share_of_peak']:8.0%} "
+        f"{took:10.1f} {took / row['num_envs']:11.1f} {row['share_of_peak']:8.0%} "
         f"{row['compile_seconds']:9.1f}"
     )
 

@@ -87,7 +87,7 @@ def test_a_normalised_layer_and_its_gradients_equal_flax_s_layer_norm(sizes):
 
 @pytest.mark.parametrize("of, products", [((2,), 2), ((0,), 2), ((0, 2), 3), ((1,), 1)])
 def test_arguments_without_a_gradient_cost_no_products(of, products):
-    """A layer is one product; the gradients of its kernel (0) and its input (2) one each."""
+    """A layer is one product, and so is the gradient of its kernel (0) or input (2)."""
     args = normal(16, 12), normal(12, seed=2), normal(7, 16, seed=3)
 
     def loss(kernel, bias, x):

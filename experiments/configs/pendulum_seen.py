@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.configs import pendulum
 from planil_jax import config, experiment
-from planil_jax.agents import bc, cmil, iqmpc, mpail2
+from planil_jax.agents import bc, cmil
 from planil_jax.nets import conv
 from planil_jax.training import loop, run
 
@@ -26,7 +26,7 @@ EYE = conv.Config(filters=16)
 TILES = conv.Config(filters=32, tile=8)
 
 
-def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
+def _seeing(agent: Any) -> Any:
     """With eyes, smaller batches, and a gradient step for every other step."""
     return dataclasses.replace(
         agent,

@@ -44,17 +44,16 @@ def agents(batch: int = BATCH, **network: Any) -> dict[str, Agent]:
     made = {}
     for name, module in (("mpail2", mpail2), ("iqmpc", iqmpc), ("tdmpc2", tdmpc2)):
         config = module.Config()
-        core = dataclasses.replace(
-            config.core,
-            network=dataclasses.replace(config.core.network, **network),
-            planner=dataclasses.replace(config.core.planner, horizon=HORIZON),
+        config = dataclasses.replace(
+            config,
+            network=dataclasses.replace(config.network, **network),
+            planner=dataclasses.replace(config.planner, horizon=HORIZON),
+            replay=dataclasses.replace(config.replay, batch=batch, capacity=_FILLED),
             horizon=HORIZON,
             seed_steps=0,
-            ratio=1.0,
-            batch=batch,
-            capacity=_FILLED,
+            updates_per_step=1.0,
         )
-        made[name] = module.make(Task.of(SPEC), dataclasses.replace(config, core=core))
+        made[name] = module.make(Task.of(SPEC), config)
     config = mail.Config(
         imagination=mail.ImaginationConfig(batch=batch),
         horizon=UNROLL,

@@ -11,7 +11,7 @@ is a product with z and one with a. A product with what all plans share is count
                 with d of the first step, and 2 Q of it, without the product with z_0
 
 With several environments, plans are made side by side, or one environment's after another
-("in turn", `core.sequential_vmap`), which keeps those of one in a processor's cache.
+("in turn", `planning.sequential_vmap`), which keeps those of one in a processor's cache.
 
 Two operations a product; normalisation, activations, samples and weights are not counted.
 """
@@ -26,7 +26,6 @@ import numpy as np
 
 from benchmarks import timing
 from planil_jax.agents import iqmpc, tdmpc2
-from planil_jax.agents.common import latent_planning
 from planil_jax.base import Agent, EnvSpec, EnvState, Task
 from planil_jax.losses import two_hot
 
@@ -46,7 +45,7 @@ CONFIGS: dict[str, Any] = {
 COLUMNS = "planner   envs         GFLOP    ms/plan ms/plan/env  of peak compile s"
 
 
-def operations(name: str, config: latent_planning.Config, num_envs: int = 1) -> float:
+def operations(name: str, config: iqmpc.Config | tdmpc2.Config, num_envs: int = 1) -> float:
     """Operations of one plan in every environment."""
     network, planner = config.network, config.planner
     size, hidden, samples = network.latent, network.hidden, planner.samples
@@ -62,7 +61,7 @@ def operations(name: str, config: latent_planning.Config, num_envs: int = 1) -> 
     step = after(size)
     encoder = (OBSERVATIONS, *network.encoder, size)
     total = sum(a * b for a, b in zip(encoder, encoder[1:], strict=False))
-    total += config.proposals * planner.horizon * (policy + with_z + step)
+    total += config.planning.proposals * planner.horizon * (policy + with_z + step)
     if name == "tdmpc2":
         reward = after(two_hot.BINS)
         later = (planner.horizon - 1) * (2 * with_z + step + reward)
@@ -103,7 +102,7 @@ def measure(seconds: float, num_envs: Sequence[int]) -> list[dict]:
     durations |= timing.in_turn({way: calls[way] for way in alone}, seconds)
     rows = []
     for (name, count, turn), each in durations.items():
-        flops, took = operations(name, CONFIGS[name][1].core, count), np.median(each)
+        flops, took = operations(name, CONFIGS[name][1], count), np.median(each)
         row = {
             "planner": name,
             "num_envs": count,
@@ -124,18 +123,20 @@ def line(row: dict[str, Any]) -> str:
     took = 1e3 * row["seconds"]
     way = "in turn" if row["in_turn"] else ""
     return (
-        f"{row['planner']:9} {row['environments']:4} {way:7}"
+        f"{row['planner']:9} {row['num_envs']:4} {way:7}"
         f" {row['operations'] / 1e9:5.1f} "
-        f"{took:10.1f} {took / row['environments']:11.1f} {row['share_of_peak']:8.0%} "
+        f"{took:10.1f} {took / row['num_envs']:11.1f} {row['share_of_peak']:8.0%} "
         f"{row['compile_seconds']:9.1f}"
     )
 
 
 def _call(module, config, num_envs: int, in_turn: bool):
     small = dataclasses.replace(
-        config.core, capacity=config.core.horizon, sequential_vmap=in_turn
+        config,
+        planning=dataclasses.replace(config.planning, sequential_vmap=in_turn),
+        replay=dataclasses.replace(config.replay, capacity=config.horizon),
     )
-    agent: Agent = module.make(Task.of(SPEC), dataclasses.replace(config, core=small))
+    agent: Agent = module.make(Task.of(SPEC), small)
 
     def act(params, carry, state, key):
         return agent.act(params, carry, state, key, False)

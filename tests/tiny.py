@@ -24,7 +24,7 @@ from planil_jax.agents import (
     scripted,
     tdmpc2,
 )
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.base import Agent, Demonstrations, Environment, Task, TrainState
 from planil_jax.envs import point_mass
 from planil_jax.models import ensemble, rssm, simulator
@@ -40,9 +40,9 @@ ENTRIES = (0, 1, 2, 3)
 _PLANNER = mppi.Config(samples=8, horizon=3, iterations=2)
 _NETWORK = mlp.Config(hidden=(8, 8))
 _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
-_LATENT = latent_planning.Config(
-    network=latent_nets.Config(latent=8, encoder=(8,), hidden=(8,), critics=2),
-    planner=dataclasses.replace(
+_LATENT: dict[str, Any] = {
+    "network": latent_nets.Config(latent=8, encoder=(8,), hidden=(8,), critics=2),
+    "planner": dataclasses.replace(
         _PLANNER,
         horizon=2,
         iterations=1,
@@ -50,15 +50,13 @@ _LATENT = latent_planning.Config(
         noise=(3.0,),
         explore="noise",
     ),
-    horizon=2,
-    temperature=1e-3,
-    proposals=2,
-    seed_steps=6,
-    updates_per_step=0.2,
-    batch=8,
-    capacity=20,
-    learning_rate=1e-2,
-)
+    "planning": latent_planning.Planning(temperature=1e-3, proposals=2),
+    "replay": sequences.Config(batch=8, capacity=20),
+    "horizon": 2,
+    "seed_steps": 6,
+    "updates_per_step": 0.2,
+}
+_ADAM = latent_planning.Optimizer(learning_rate=1e-2)
 _PPO = ppo.Config(
     policy=_POLICY, value=_NETWORK, epochs=2, minibatches=2, learning_rate=1e-2
 )
@@ -119,8 +117,13 @@ CONFIGS: dict[str, Any] = {
         batch=16,
         capacity=20,
     ),
-    "iqmpc": iqmpc.Config(core=_LATENT),
-    "mpail2": mpail2.Config(core=_LATENT, reward=_NETWORK),
+    "iqmpc": iqmpc.Config(**_LATENT, optimizer=_ADAM),
+    "mpail2": mpail2.Config(
+        **_LATENT,
+        reward=_NETWORK,
+        horizon_decay=0.5,
+        optimizer=mpail2.Optimizer(learning_rate=1e-2, encoder_lr_scale=0.3),
+    ),
     "mail": mail.Config(
         policy=_POLICY,
         discriminator=_NETWORK,
@@ -134,7 +137,7 @@ CONFIGS: dict[str, Any] = {
     ),
     "cmil": _CMIL,
     "vmail": cmil.vmail(_CMIL),
-    "tdmpc2": tdmpc2.Config(core=_LATENT),
+    "tdmpc2": tdmpc2.Config(**_LATENT, optimizer=_ADAM),
 }
 AGENTS = [*CONFIGS, "scripted"]
 # Agents on the parts of another, after whom they take; tests/slow tries them.

@@ -21,7 +21,7 @@ def _ant(agent: mpail2.Config) -> mpail2.Config:
     """The hopper's agent with an ant's critics, score and ends."""
     return dataclasses.replace(
         agent,
-        core=dataclasses.replace(agent.core, target_rate=0.01),
+        target_rate=0.01,
         gradient_penalty=1.0,
         td_lambda=0.0,
         q_weight=0.0,

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.configs import pendulum, suite
 from planil_jax import config, experiment
+from planil_jax.agents.common import latent_planning
 from planil_jax.training import run
 
 ENVIRONMENT = "playground/CartpoleSwingup:action_repeat=4"
@@ -25,14 +26,12 @@ def get_config(method: str = "iqmpc"):
         fields["run"] = run.Config(total_steps=5_000, evaluation_episodes=10)
     if method == "iqmpc":
         small = suite.SETTINGS["iqmpc/small"]
-        core = dataclasses.replace(
-            suite.SMALL,
-            ema_rate=0.2,
-            encoder_share=0.05,
-            lr_hold=8_000,
-            lr_half_life=1_000,
+        optimizer = latent_planning.Optimizer(
+            encoder_lr_scale=0.05, lr_hold=8_000, lr_half_life=1_000
         )
-        fields["agent"] = dataclasses.replace(small["agent"], core=core)
+        fields["agent"] = dataclasses.replace(
+            small["agent"], optimizer=optimizer, ema_rate=0.2
+        )
         fields["loop"] = small["loop"]
         fields["run"] = run.Config(
             total_steps=14_000, evaluate_every=8, evaluation_episodes=4

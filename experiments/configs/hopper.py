@@ -17,6 +17,7 @@ import dataclasses
 
 from planil_jax import config, experiment
 from planil_jax.agents import adversarial, mail, mpail, mpail2, ppo
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.nets import latent as networks
 from planil_jax.nets import mlp
 from planil_jax.planners import mppi
@@ -25,7 +26,13 @@ from planil_jax.training import loop, run
 _LATENT = mpail2.Config()
 
 
-def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
+def _mpail2(
+    size: int,
+    samples: int,
+    batch: int = 256,
+    lr_hold: int = 0,
+    lr_half_life: int | None = None,
+) -> mpail2.Config:
     """Layers of so many units, and plans of so many samples.
 
     Latent states keep their size: the reward's slope is held at 1, so that how far it can
@@ -38,7 +45,7 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     but not all in the same way: when it does not explore a plan needs them all.
     """
     planner = dataclasses.replace(
-        _LATENT.core.planner,
+        _LATENT.planner,
         samples=samples,
         elites=samples // 8,
         horizon=5,
@@ -46,23 +53,20 @@ def _mpail2(size: int, samples: int, **core) -> mpail2.Config:
     )
     network = networks.Config(latent=256, encoder=(256,), hidden=(size, size))
     return mpail2.Config(
-        core=dataclasses.replace(
-            _LATENT.core,
-            network=network,
-            planner=planner,
-            horizon=5,
-            encoder_share=1.0,
-            temperature=0.5,
-            proposals=24,
-            entropy_coef=0.1,
-            discount=0.99,
-            updates_per_step=0.5,
-            ema_rate=0.5,
-            target_rate=0.05,
-            seed_steps=2_000,
-            capacity=20_000,
-            **core,
+        network=network,
+        planner=planner,
+        planning=latent_planning.Planning(temperature=0.5),
+        replay=sequences.Config(capacity=20_000, batch=batch),
+        optimizer=mpail2.Optimizer(
+            encoder_lr_scale=1.0, lr_hold=lr_hold, lr_half_life=lr_half_life
         ),
+        horizon=5,
+        initial_temperature=0.1,
+        discount=0.99,
+        updates_per_step=0.5,
+        ema_rate=0.5,
+        target_rate=0.05,
+        seed_steps=2_000,
         reward=mlp.Config(hidden=(size, size), activation="silu"),
         gradient_penalty=5.0,
         td_lambda=0.8,

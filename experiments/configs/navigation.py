@@ -10,7 +10,7 @@ from typing import Literal
 
 from experiments.configs import pendulum
 from planil_jax import config, experiment
-from planil_jax.agents import adversarial, bc, mpail, ppo
+from planil_jax.agents import adversarial, bc, mpail, mpail2, ppo
 from planil_jax.training import loop, run
 
 LOOP = loop.Config(num_envs=2, steps=100, rounds=1)
@@ -49,13 +49,10 @@ SETTINGS = {
     "mpail2": {
         "agent": dataclasses.replace(
             pendulum.SETTINGS["mpail2"],
-            core=dataclasses.replace(
-                pendulum.SETTINGS["mpail2"].core,
-                encoder_share=0.1,
-                recency_exponent=3.0,
-                lr_hold=3_000,
-                lr_half_life=2_000,
+            replay=dataclasses.replace(
+                pendulum.SETTINGS["mpail2"].replay, recency_exponent=3.0
             ),
+            optimizer=mpail2.Optimizer(lr_hold=3_000, lr_half_life=2_000),
         ),
         "loop": loop.Config(num_envs=2, steps=50, rounds=5),
         "run": run.Config(total_steps=15_000, evaluate_every=2),

@@ -6,11 +6,12 @@ Demonstrations come from a trained expert:
         --logdir=runs/pendulum_expert --out=demos/pendulum.npz --episodes=4
 """
 
+import dataclasses
 from typing import Any
 
 from planil_jax import config, experiment
 from planil_jax.agents import cmil, iqmpc, mpail2, tdmpc2
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.models import rssm
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
@@ -19,9 +20,9 @@ from planil_jax.planners import mppi
 from planil_jax.training import loop, run
 
 
-def core(horizon: int = 3, **fields: Any) -> latent_planning.Config:
+def small(horizon: int = 3, recency_exponent: float = 1.0) -> dict[str, Any]:
     """Sizes and planner; a plan and a sequence are `horizon` steps long."""
-    settings: dict[str, Any] = {
+    return {
         "network": networks.Config(latent=32, encoder=(64,), hidden=(64, 64)),
         "planner": mppi.Config(
             samples=64,
@@ -33,14 +34,12 @@ def core(horizon: int = 3, **fields: Any) -> latent_planning.Config:
             adapt_spread=True,
             explore="noise",
         ),
+        "replay": sequences.Config(
+            capacity=10_000, batch=128, recency_exponent=recency_exponent
+        ),
         "horizon": horizon,
-        "critic_subset": 5,
-        "proposals": 24,
         "ema_rate": 0.2,
-        "batch": 128,
-        "capacity": 10_000,
     }
-    return latent_planning.Config(**settings | fields)
 
 
 def world(**fields: Any) -> cmil.Config:
@@ -62,37 +61,36 @@ def world(**fields: Any) -> cmil.Config:
 
 
 # IQ-MPC's replay favours the old, or it soon forgets what is not the expert.
-_IQMPC = core(recency_exponent=3.0)
-# Rates that fall once it drives like the expert, before critics tell the two apart.
-_STEADY = core(recency_exponent=3.0, lr_hold=2_000, lr_half_life=500)
+_IQMPC = iqmpc.Config(**small(recency_exponent=3.0), critic_subset=5)
+_MPAIL2 = mpail2.Config(
+    **small(5),
+    reward=mlp.Config(hidden=(64, 64), activation="silu"),
+    planning=latent_planning.Planning(temperature=0.5),
+    optimizer=mpail2.Optimizer(encoder_lr_scale=1.0),
+    gradient_penalty=1.0,
+)
+_POLICY = latent_planning.Planning(enabled=False)
 SETTINGS: dict[str, Any] = {
     # So much entropy keeps a policy that drives at the bounds from staying there.
     "cmil": world(entropy_coef=0.1),
     "vmail": cmil.vmail(world(entropy_coef=0.1)),
-    "iqmpc": iqmpc.Config(core=_IQMPC),
-    "mpail2": mpail2.Config(
-        core=core(5, horizon_decay=0.95, encoder_share=1.0, temperature=0.5),
-        reward=mlp.Config(hidden=(64, 64), activation="silu"),
-        gradient_penalty=1.0,
-    ),
-    "tdmpc2": tdmpc2.Config(core=core()),
+    "iqmpc": _IQMPC,
+    "mpail2": _MPAIL2,
+    "tdmpc2": tdmpc2.Config(**small()),
     # Variants: what becomes of IQ-MPC without one of its choices, or with another.
-    "iqmpc/value": iqmpc.Config(core=_IQMPC, objective="value"),
-    "iqmpc/penalty": iqmpc.Config(core=_IQMPC, gradient_penalty=0.1),
-    "iqmpc/alpha=0.1": iqmpc.Config(core=_IQMPC, alpha=0.1),
-    "iqmpc/alpha=2": iqmpc.Config(core=_IQMPC, alpha=2.0),
-    "iqmpc/policy": iqmpc.Config(core=core(plan=False, recency_exponent=3.0)),
-    "iqmpc/steady": iqmpc.Config(core=_STEADY, expert_noise=0.1),
-    "mpail2/policy": mpail2.Config(
-        core=core(5, horizon_decay=0.95, encoder_share=1.0, plan=False),
-        reward=mlp.Config(hidden=(64, 64), activation="silu"),
-        gradient_penalty=1.0,
+    "iqmpc/value": dataclasses.replace(_IQMPC, objective="value"),
+    "iqmpc/penalty": dataclasses.replace(_IQMPC, gradient_penalty=0.1),
+    "iqmpc/alpha=0.1": dataclasses.replace(_IQMPC, alpha=0.1),
+    "iqmpc/alpha=2": dataclasses.replace(_IQMPC, alpha=2.0),
+    "iqmpc/policy": dataclasses.replace(_IQMPC, planning=_POLICY),
+    # Rates that fall once it drives like the expert, before critics tell the two apart.
+    "iqmpc/steady": dataclasses.replace(
+        _IQMPC,
+        optimizer=latent_planning.Optimizer(lr_hold=2_000, lr_half_life=500),
+        expert_noise=0.1,
     ),
-    "mpail2/penalty=0": mpail2.Config(
-        core=core(5, horizon_decay=0.95, encoder_share=1.0, temperature=0.5),
-        reward=mlp.Config(hidden=(64, 64), activation="silu"),
-        gradient_penalty=0.0,
-    ),
+    "mpail2/policy": dataclasses.replace(_MPAIL2, planning=_POLICY),
+    "mpail2/penalty=0": dataclasses.replace(_MPAIL2, gradient_penalty=0.0),
 }
 BC = {
     "loop": loop.Config(num_envs=1, steps=1, rounds=30),

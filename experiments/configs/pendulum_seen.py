@@ -17,8 +17,7 @@ from typing import Any
 
 from experiments.configs import pendulum
 from planil_jax import config, experiment
-from planil_jax.agents import bc, cmil, iqmpc, mpail2
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents import bc, cmil
 from planil_jax.nets import conv
 from planil_jax.training import loop, run
 
@@ -27,21 +26,15 @@ EYE = conv.Config(filters=16)
 TILES = conv.Config(filters=32, tile=8)
 
 
-def seeing(core: latent_planning.Config) -> latent_planning.Config:
+def _seeing(agent: Any) -> Any:
     """With eyes, smaller batches, and a gradient step for every other step."""
-    network = dataclasses.replace(core.network, encoder_conv=EYE)
     return dataclasses.replace(
-        core,
-        network=network,
-        batch=32,
+        agent,
+        network=dataclasses.replace(agent.network, encoder_conv=EYE),
+        replay=dataclasses.replace(agent.replay, batch=32, capacity=5_000),
+        optimizer=dataclasses.replace(agent.optimizer, encoder_lr_scale=1.0),
         updates_per_step=0.5,
-        capacity=5_000,
-        encoder_share=1.0,
     )
-
-
-def _seeing(agent: iqmpc.Config | mpail2.Config) -> Any:
-    return dataclasses.replace(agent, core=seeing(agent.core))
 
 
 def world() -> cmil.Config:

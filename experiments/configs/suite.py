@@ -20,7 +20,7 @@ from typing import Any
 from experiments.configs import pendulum
 from planil_jax import config, experiment
 from planil_jax.agents import bc, iqmpc, sac
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.base import UsageError
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import latent as networks
@@ -30,24 +30,23 @@ from planil_jax.training import loop, run
 REPEATS = {"CheetahRun": 4, "WalkerRun": 2, "HopperHop": 2}
 
 
-def core(size: int, **fields: Any) -> latent_planning.Config:
+def large(size: int) -> dict[str, Any]:
     """Latent states and layers of so many units, and plans half as many as the papers'."""
-    small = pendulum.core()
-    settings: dict[str, Any] = {
+    small = pendulum.small()
+    planner = small["planner"]
+    return small | {
         "network": networks.Config(latent=size, encoder=(256,), hidden=(size, size)),
-        "planner": dataclasses.replace(small.planner, samples=256, iterations=4, elites=32),
-        "batch": latent_planning.Config().batch,
+        "planner": dataclasses.replace(planner, samples=256, iterations=4, elites=32),
+        "replay": sequences.Config(capacity=25_000),
         "ema_rate": 0.05,
         "seed_steps": 2_000,
     }
-    return dataclasses.replace(small, **settings | fields)
 
 
-SMALL = pendulum.core(
-    network=networks.Config(latent=64, encoder=(128,), hidden=(128, 128)),
-    ema_rate=0.05,
-    seed_steps=1_000,
-)
+SMALL = pendulum.small() | {
+    "network": networks.Config(latent=64, encoder=(128,), hidden=(128, 128)),
+    "ema_rate": 0.05,
+}
 SETTINGS: dict[str, Any] = {
     "sac": {
         "agent": sac.Config(
@@ -65,20 +64,17 @@ SETTINGS: dict[str, Any] = {
     },
     "iqmpc": {
         "agent": iqmpc.Config(
-            core=core(
-                256,
-                updates_per_step=0.5,
-                capacity=25_000,
-                lr_hold=30_000,
-                lr_half_life=8_000,
-            ),
+            **large(256),
+            optimizer=latent_planning.Optimizer(lr_hold=30_000, lr_half_life=8_000),
+            updates_per_step=0.5,
+            critic_subset=5,
             expert_noise=0.1,
         ),
         "loop": loop.Config(num_envs=16, steps=25, rounds=5, resets=16),
         "run": run.Config(total_steps=114_000, evaluation_episodes=8),
     },
     "iqmpc/small": {
-        "agent": iqmpc.Config(core=SMALL, expert_noise=0.1),
+        "agent": iqmpc.Config(**SMALL, critic_subset=5, expert_noise=0.1),
         "loop": loop.Config(num_envs=4, steps=25, rounds=5, resets=8),
         "run": run.Config(total_steps=24_000, evaluate_every=8, evaluation_episodes=4),
     },

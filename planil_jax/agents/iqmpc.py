@@ -1,43 +1,50 @@
-"""IQ-MPC: a reward-free latent world model, inverse soft Q-learning, and MPPI in between.
+"""IQ-MPC: a reward-free latent world model, inverse soft Q-learning, and MPPI between.
 
-A gradient step, on sequences of H steps of learner and expert, half and half:
+A gradient step, on sequences of H steps, half the learner's and half the expert's:
 
-    z_0 = h(s_0),  z_{t+1} = d(z_t, a_t),   ẑ_t = sg h(s_t)
-    V(z) = min_2 Q(z, ã) - β log π(ã|z),  ã ~ π(·|z);     V̄ of the targets Q̄, at ẑ
-    r_t  = Q(z_t, a_t) - γ V̄(ẑ_{t+1})                      of each of the M critics
-    L_t  = - E_E[r_t] + (1 - γ) E_E[V(z_0)] + E[r_t²] / (4 α)
-    min_{h,d,Q}  c_z Σ_t ρ^t E(z_{t+1} - ẑ_{t+1})² / H  +  c_q Σ_t ρ^t mean_Q L_t / H
-                 [+ c_p E(‖∇ Q‖ - 1)² between expert and learner]
-    min_π        Σ_t ρ^t E[β log π(ã|z_t) - min_2 Q(z_t, ã)] / (H + 1)
-    Q̄ ← Q̄ + τ (Q - Q̄)
+    1. Latent states:  z_0 = h(s_0),  z_{t+1} = d(z_t, a_t),  ẑ_t = sg h(s_t)
+    2. Decoded rewards of every critic, with V̄ of the target critics Q̄:
+           V(z) = min_2 Q(z, ã) - β log π(ã|z),  ã ~ π(·|z)
+           r_t  = Q(z_t, a_t) - γ V̄(ẑ_{t+1})
+    3. World model and critics, in one step of h, d and Q:
+           L_t  = -E_E[r_t] + (1 - γ) E_E[V(z_0)] + E[r_t²] / (4 α)
+           min  c_z Σ_t ρ^t E(z_{t+1} - ẑ_{t+1})² / H  +  c_q Σ_t ρ^t mean_Q L_t / H
+                [+ c_p E(‖∇ Q‖ - 1)² between expert and learner]
+    4. Policy:  min_π  Σ_t ρ^t E[β log π(ã|z_t) - min_2 Q(z_t, ã)] / (H + 1)
+    5. Target critics:  Q̄ ← Q̄ + τ (Q - Q̄)
 
-with min_2 over two critics drawn at random. The planner's score of a plan is the decoded
-return, Σ_t γ^t [r_t - β log π(a_t|z_t)] + γ^H V(z_H), which telescopes: all but the first
-critic leave soft advantages alone,
+min_2 is over two critics drawn at random. To act, MPPI maximises the decoded return of a
+plan, Algorithm 1: Σ_{t<H} γ^t [Q(z_t, a_t) - γ V(z_{t+1}) - β log π(a_t|z_t)] + γ^H V(z_H).
+With common random numbers it telescopes into
 
     φ = Q(z_0, a_0) - β log π(a_0|z_0) + Σ_{0<t<H} γ^t [Q - V - β log π](z_t, a_t)
 
-so that the last step of the model and V(z_H) cancel and are not computed. All plans of a
-call share one pair of critics and one draw of noise.
+so the last step of the model and V(z_H) cancel and are not computed. All plans of a call
+share the critics and the noise.
 
 Source: Li, Huang & Su 2025, Reward-free World Models for Online Imitation Learning, arXiv
-2410.14081.
-Departures: the score is the paper's, telescoped, without the noise that its code adds
-(`score="published"` adds it); log π is of the planned action; nothing is bootstrapped from
-an end for good.
+2410.14081 (IQ-MPC); Garg et al. 2021, IQ-Learn, arXiv 2106.12142, section 4 (step 3).
+Departures:
+    planning by φ: their code adds noise to it (`published.score="published"`);
+    log π in a score is of the planned action: in their code, of a sampled one (the same);
+    `gradient_penalty`, 0 here: 1 in the paper's manipulation tasks, 0.1 in their code;
+    `expert_noise`, `replay.recency_exponent`, `optimizer.lr_half_life`, `ema_rate`: not in
+    the paper; off by default;
+    V̄ is 0 after a terminal step: their code has no terminal steps.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -51,38 +58,62 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
+from planil_jax.config import Count, Natural, NonNegative, Positive, Share
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, inverse_q, world_model
+from planil_jax.models import latent as models
 from planil_jax.nets import fit, heads, latent
+from planil_jax.planners import mppi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What its authors' code does and its paper does not, for comparison."""
+
+    # of a plan: the paper's φ, or with the noise that their code adds
+    score: Literal["telescoped", "published"] = "telescoped"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    core: latent_planning.Config = field(default_factory=latent_planning.Config)
-    alpha: float = 0.5  # α, how far decoded rewards may go: to ±4α
-    objective: str = "start"  # (1 - γ) E[V(s_0)], or "value": E[V - γ V̄'] of the learner
-    consistency: float = 20.0  # c_z
-    critic: float = 0.1  # c_q
-    gradient_penalty: float = 0.0  # c_p
-    expert_noise: float = 0.0  # on the expert's actions, where critics read them
-    value_samples: int = 1  # actions that V is a mean over, in the planner's score
-    score: str = "telescoped"  # of a plan; or as the code has it, "published"
+    network: latent.Config = field(default_factory=latent.Config)
+    planner: mppi.Config = field(default_factory=latent_planning.default_planner)
+    planning: latent_planning.Planning = field(default_factory=latent_planning.Planning)
+    replay: sequences.Config = field(default_factory=sequences.Config)
+    optimizer: latent_planning.Optimizer = field(default_factory=latent_planning.Optimizer)
+    published: Published = field(default_factory=Published)
+    discount: Share | None = None  # γ; None: by the episode's length, a fifth of it ahead
+    horizon: Count = 3  # H, steps of the sequences that are learned from
+    horizon_decay: Share = 0.5  # ρ, weight of each further step of a sequence
+    alpha: Positive = 0.5  # α of the χ² term; decoded rewards stay within ±4α
+    # third term of the critics' loss: "start", (1 - γ) E[V(s_0)] of the expert; "value",
+    # E[V(s) - γ V(s')] of the learner
+    objective: Literal["start", "value"] = "start"
+    consistency_coef: NonNegative = 20.0  # c_z, weight of the model's prediction error
+    critic_coef: NonNegative = 0.1  # c_q, weight of the critics' loss
+    gradient_penalty: NonNegative = 0.0  # c_p, weight of the critics' gradient penalty
+    entropy_coef: NonNegative = 1e-4  # β, weight of the policy's entropy
+    expert_noise: NonNegative = 0.0  # std of noise on the expert's actions in Q
+    critic_subset: Count = 2  # critics that a plan's score takes the least of
+    value_samples: Count = 1  # actions that V is averaged over in the planner's score
+    seed_steps: Natural = 1000  # first environment steps, of all environments, at random
+    updates_per_step: Positive = 1.0  # gradient steps for each environment step
+    target_rate: Share = 0.01  # τ, by which target critics follow
+    ema_rate: Share = 1.0  # by which acting parameters follow, a round; 1: at once
 
 
 def published() -> Config:
-    """The choices of its authors' code, where they are choices here.
+    """The choices of its authors' code, as far as they are options here.
 
-    Not among them: log π whose Gaussian part is multiplied by the number of actions, and a
-    policy whose parameters count in the norm of the model's clipped gradient.
+    Two are not: log π whose Gaussian part is multiplied by the number of action entries,
+    and a policy whose gradient counts in the norm by which the model's is clipped.
     """
-    return Config(score="published")
+    return Config(published=Published(score="published"))
 
 
 def NEEDS(config: Config) -> Needs:  # noqa: N802
     """Demonstrations of whole observations with actions, in sequences of H steps."""
-    return Needs(
-        actions=True, full_observations=True, pixels=True, sequence=config.core.horizon
-    )
+    return Needs(actions=True, full_observations=True, pixels=True, sequence=config.horizon)
 
 
 @struct.dataclass
@@ -94,286 +125,467 @@ class State:
     replay: replay.Replay | None  # None within a loop that does not change it
 
 
-def make(task: Task, config: Config) -> Agent:
-    """IQ-MPC in an environment of this spec.
+class Components(NamedTuple):
+    """What the losses need; built once, by `make_components`."""
+
+    config: Config
+    model: models.Latent  # h and d
+    critics: latent.Ensemble  # Q
+    policy: heads.Policy  # π
+    discount: float  # γ
+    sampler: sequences.Sampler
+    model_optimizer: fit.Optimizer
+    policy_optimizer: fit.Optimizer
+
+
+@struct.dataclass
+class Batch:
+    """What a gradient step learns from."""
+
+    learner: sequences.Sequences
+    expert: sequences.Sequences
+
+
+@struct.dataclass
+class Fixed:
+    """Parameters that the loss of model and critics reads and does not move."""
+
+    policy: Params
+    target: Params  # Q̄
+
+
+@struct.dataclass
+class Latents:
+    """Sequences in latent space: the expert's B, then the learner's B, side by side."""
+
+    rolled: jax.Array  # z [H + 1, 2 B, Z]
+    encoded: jax.Array  # ẑ_1, …, ẑ_H [H, 2 B, Z]
+    actions: jax.Array  # [H, 2 B, U]
+    terminal: jax.Array  # [H, 2 B] bool
+
+
+def make_components(spec: EnvSpec, config: Config) -> Components:
+    """The networks and optimisers for an environment.
 
     Raises:
-      UsageError: a setting is unknown.
+      UsageError: a choice is unknown, or the environment shows pictures and can end early.
     """
-    spec = task.spec
-    if config.objective not in ("start", "value"):
-        raise UsageError(
-            f"agent.objective is 'start' or 'value', not {config.objective!r}."
-        )
-    scores = {"telescoped": plan_score, "published": published_score}
-    if config.score not in scores:
-        raise UsageError(
-            f"agent.score is one of {', '.join(scores)}, not {config.score!r}."
-        )
-    core, parts = config.core, latent_planning.make(spec, config.core)
-    model, critics, policy = parts.model, parts.critics, parts.policy
-    score = functools.partial(scores[config.score], config, parts)
-    carry, act = latent_planning.acting(spec, core, parts, score)
-
-    def init(key: jax.Array) -> State:
-        model_key, critics_key, policy_key = jax.random.split(key, 3)
-        params = model.init(model_key) | {"critics": critics.init(critics_key)}
-        fitted = parts.model_fit.init(params)
-        fitted_policy = parts.policy_fit.init(policy.init(policy_key))
-        return State(
-            params=latent_planning.InferenceParams(
-                params, fitted_policy.params, jnp.ones((), bool)
-            ),
-            model=fitted,
-            policy=fitted_policy,
-            target=params["critics"],
-            replay=latent_planning.empty_replay(spec, core, task.num_envs),
-        )
-
-    def update(
-        state: State, rollout: Transition, demos: Demonstrations, key: jax.Array, round_
-    ) -> tuple[State, Metrics]:
-        assert state.replay is not None
-        held = latent_planning.insert(state.replay, parts, rollout)
-        places = latent_planning.valid_starts(held, parts, core)
-        warming, count = latent_planning.warming(core, round_, rollout)
-
-        def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
-            own_key, expert_key, key = jax.random.split(key, 3)
-            own = latent_planning.sample_replay(held, places, parts, core, own_key)
-            expert = latent_planning.sample_demos(demos, parts, core, expert_key)
-            return learn(state, own, expert, key)
-
-        slim = dataclasses.replace(state, replay=None)
-        slim, metrics = latent_planning.fori_mean(improve, slim, key, count)
-        params = latent_planning.ema_params(
-            core, state.params, slim.model.params, slim.policy.params, warming
-        )
-        return dataclasses.replace(slim, params=params, replay=held), metrics
-
-    def learn(
-        state: State,
-        own: latent_planning.Sequences,
-        expert: latent_planning.Sequences,
-        key: jax.Array,
-    ) -> tuple[State, Metrics]:
-        model_key, pair_key, policy_key = jax.random.split(key, 3)
-        loss_fn = functools.partial(model_loss, config, parts)
-        gradients, (zs, metrics) = jax.grad(loss_fn, has_aux=True)(
-            state.model.params, state.policy.params, state.target, own, expert, model_key
-        )
-        fitted = parts.model_fit.step(state.model, gradients)
-        pair = latent.choose(fitted.params["critics"], pair_key)
-        fitted_policy, told = latent_planning.fit_policy(
-            parts, core, state.policy, functools.partial(value, parts, pair), zs, policy_key
-        )
-        target = fit.polyak(state.target, fitted.params["critics"], core.target_rate)
-        state = dataclasses.replace(
-            state, model=fitted, policy=fitted_policy, target=target
-        )
-        steep = {"encoder/gradient_norm": optax.tree.norm(gradients["encoder"])}
-        return state, metrics | told | steep
-
-    return Agent(init=init, carry=carry, act=act, update=update)
+    _require_choice("objective", config.objective, OBJECTIVES)
+    _require_choice("published.score", config.published.score, SCORES)
+    discount = config.discount
+    if discount is None:
+        discount = latent_planning.default_discount(spec.episode_length)
+    return Components(
+        config=config,
+        model=models.make(spec, config.network),
+        critics=latent.make_critics(config.network, spec.action_size),
+        policy=latent.make_policy(config.network, spec.action_size),
+        discount=discount,
+        sampler=sequences.make(spec, config.replay, config.horizon),
+        model_optimizer=latent_planning.model_optimizer(config.optimizer),
+        policy_optimizer=latent_planning.clipped_adam(config.optimizer),
+    )
 
 
-def value(
-    parts: latent_planning.Components, pair: Params, z: jax.Array, actions: jax.Array
-):
-    """min_2 Q `[...]`."""
-    return jnp.min(parts.critics.apply(pair, z, actions)[..., 0], axis=0)
+def _require_choice(name: str, value: str, known: dict[str, Any]) -> None:
+    if value not in known:
+        raise UsageError(f"agent.{name} is one of {', '.join(known)}, not {value!r}.")
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+def min_q(
+    components: Components, subset: Params, z: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """The least Q `[...]` of a subset of the critics, at z `[..., Z]`."""
+    return jnp.min(components.critics.apply(subset, z, actions)[..., 0], axis=0)
 
 
 def soft_value(
-    config: Config,
-    parts: latent_planning.Components,
-    pair: Params,
-    policy: heads.TanhNormal,
+    components: Components,
+    subset: Params,
+    distribution: heads.TanhNormal,
     z: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
-    """V `[...]` at z `[..., Z]`, of one action of the policy there."""
-    actions, log_probs = parts.policy.sample(policy, key)
-    return value(parts, pair, z, actions) - config.core.entropy_coef * log_probs
+    """V(z) = min Q(z, ã) - β log π(ã|z) `[...]`, of one ã ~ π(·|z) (step 2)."""
+    actions, log_probs = components.policy.sample(distribution, key)
+    entropy_coef = components.config.entropy_coef
+    return min_q(components, subset, z, actions) - entropy_coef * log_probs
+
+
+# ---------------------------------------------------------------------------------- acting
 
 
 def plan_score(
-    config: Config,
-    parts: latent_planning.Components,
+    components: Components,
     params: latent_planning.InferenceParams,
     z_0: jax.Array,
     key: jax.Array,
 ) -> Callable[[jax.Array], jax.Array]:
-    """φ of plans from z_0 `[Z]`: `(actions [H, U]) -> []`; H - 1 steps of the model."""
-    beta, gamma = config.core.entropy_coef, parts.discount
-    pair_key, value_key = jax.random.split(key)
-    pair = latent.choose(params.model["critics"], pair_key, config.core.critic_subset)
+    """φ of plans from z_0 `[Z]`: `(actions [H, U]) -> []`, by H - 1 steps of the model.
+
+    Algorithm 1 of the paper, telescoped; see the top of this file.
+    """
+    config, policy = components.config, components.policy
+    subset_key, value_key = jax.random.split(key)
+    critics = params.model["critics"]
+    subset = latent.random_subset(critics, subset_key, config.critic_subset)
     value_keys = jax.random.split(value_key, config.value_samples)
 
     def advantages(zs: jax.Array, actions: jax.Array) -> jax.Array:
-        """[Q - V - β log π](z_t, a_t) `[T]`; critics take a_t and V's actions together."""
-        policy = parts.policy.apply(params.policy, zs)
-        sample = jax.vmap(jax.vmap(parts.policy.sample, (0, None)), (None, 0))
-        own, own_log_probs = sample(policy, value_keys)
-        values = value(parts, pair, zs, jnp.concatenate([actions[None], own]))  # [1 + S, T]
-        soft = jnp.mean(values[1:] - beta * own_log_probs, axis=0)
-        return values[0] - soft - beta * parts.policy.log_prob(policy, actions)
+        """[Q - V - β log π](z_t, a_t) `[T]`; critics read a_t and V's ã together."""
+        distribution = policy.apply(params.policy, zs)
+        sample = jax.vmap(jax.vmap(policy.sample, (0, None)), (None, 0))
+        sampled, log_probs = sample(distribution, value_keys)  # [samples, T, …]
+        together = jnp.concatenate([actions[None], sampled])
+        values = min_q(components, subset, zs, together)  # [1 + samples, T]
+        v = jnp.mean(values[1:] - config.entropy_coef * log_probs, axis=0)
+        planned_log_probs = policy.log_prob(distribution, actions)
+        return values[0] - v - config.entropy_coef * planned_log_probs
 
     def score(actions: jax.Array) -> jax.Array:
-        policy = parts.policy.apply(params.policy, z_0)
-        first = value(parts, pair, z_0, actions[0])
-        first -= beta * parts.policy.log_prob(policy, actions[0])
+        distribution = policy.apply(params.policy, z_0)
+        first = min_q(components, subset, z_0, actions[0])
+        first -= config.entropy_coef * policy.log_prob(distribution, actions[0])
         if len(actions) == 1:
             return first
         # All later steps at once: fewer products, of larger matrices.
-        zs = parts.model.rollout(params.model, z_0, actions[:-1])[1:]
-        weights = gamma ** jnp.arange(1, len(actions))
+        zs = components.model.rollout(params.model, z_0, actions[:-1])[1:]
+        weights = components.discount ** jnp.arange(1, len(actions))
         return first + jnp.sum(weights * advantages(zs, actions[1:]))
 
     return score
 
 
 def published_score(
-    config: Config,
-    parts: latent_planning.Components,
+    components: Components,
     params: latent_planning.InferenceParams,
     z_0: jax.Array,
     key: jax.Array,
 ) -> Callable[[jax.Array], jax.Array]:
-    """As `plan_score`, and as its authors' code has it; H steps of the model.
+    """As `plan_score`, but as its authors' code has it; H steps of the model.
 
         Σ_{t<H} γ^t [Q(z_t, a_t) - γ V(z_{t+1}) - β log π(ã_t|z_t)] + γ^H V'(z_H)
 
-    Every V draws an action and two critics of its own, so that nothing telescopes; log π is
-    of an action that is drawn, not of the planned one; V' is of the mean of two critics.
+    Every V draws its own action and its own two critics, so nothing telescopes; log π is of
+    a sampled action, not of the planned one; V' uses the mean of two critics.
     """
-    beta, gamma = config.core.entropy_coef, parts.discount
+    policy, beta = components.policy, components.config.entropy_coef
+    gamma, critics = components.discount, params.model["critics"]
 
-    def drawn(z: jax.Array, key: jax.Array, of_two: Callable) -> jax.Array:
-        """V of z, of two critics."""
-        pair_key, action_key = jax.random.split(key)
-        pair = latent.choose(params.model["critics"], pair_key)
-        chosen = parts.policy.apply(params.policy, z)
-        action, log_prob = parts.policy.sample(chosen, action_key)
-        return of_two(parts.critics.apply(pair, z, action)[..., 0]) - beta * log_prob
+    def noisy_value(z: jax.Array, key: jax.Array, reduce: Callable) -> jax.Array:
+        subset_key, action_key = jax.random.split(key)
+        subset = latent.random_subset(critics, subset_key)
+        action, log_prob = policy.sample(policy.apply(params.policy, z), action_key)
+        return reduce(components.critics.apply(subset, z, action)[..., 0]) - beta * log_prob
 
     def score(actions: jax.Array) -> jax.Array:
         total, z = jnp.zeros(()), z_0
         for t, action in enumerate(actions):
-            pair_key, here_key, next_key = jax.random.split(jax.random.fold_in(key, t), 3)
-            pair = latent.choose(params.model["critics"], pair_key)
-            chosen = parts.policy.apply(params.policy, z)
-            gain = value(parts, pair, z, action)
-            gain -= beta * parts.policy.sample(chosen, here_key)[1]
-            z = parts.model.step(params.model, z, action)
-            total += gamma**t * (gain - gamma * drawn(z, next_key, jnp.min))
-        last = drawn(z, jax.random.fold_in(key, len(actions)), jnp.mean)
+            subset_key, sample_key, next_key = jax.random.split(
+                jax.random.fold_in(key, t), 3
+            )
+            subset = latent.random_subset(critics, subset_key)
+            gain = min_q(components, subset, z, action)
+            gain -= beta * policy.sample(policy.apply(params.policy, z), sample_key)[1]
+            z = components.model.step(params.model, z, action)
+            total += gamma**t * (gain - gamma * noisy_value(z, next_key, jnp.min))
+        last = noisy_value(z, jax.random.fold_in(key, len(actions)), jnp.mean)
         return total + gamma ** len(actions) * last
 
     return score
 
 
-def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
-    """`(params, obs [.., O], action [.., U], next_obs [.., O]) -> [..]`: Q - γ V.
+SCORES = {"telescoped": plan_score, "published": published_score}
 
-    Of the mean of all critics, with V at the policy's mode.
-    """
-    parts = latent_planning.make(spec, config.core)
 
-    def reward(params: latent_planning.InferenceParams, obs, action, next_obs) -> jax.Array:
-        def q_value(z: jax.Array, actions: jax.Array) -> jax.Array:
-            values = parts.critics.apply(params.model["critics"], z, actions)
-            return jnp.mean(values[..., 0], axis=0)
-
-        z, following = parts.model.encode(params.model, jnp.stack([obs, next_obs]))
-        own = parts.policy.mode(parts.policy.apply(params.policy, following))
-        return q_value(z, parts.unit(action)) - parts.discount * q_value(following, own)
-
-    return reward
+# ---------------------------------------------------------------------------------- losses
 
 
 def model_loss(
-    config: Config,
-    parts: latent_planning.Components,
-    params: Params,
-    policy_params: Params,
-    target: Params,
-    own: latent_planning.Sequences,
-    expert: latent_planning.Sequences,
-    key: jax.Array,
+    components: Components, params: Params, fixed: Fixed, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """The loss of {"encoder", "step", "critics"}, with the latent states `[H + 1, 2 B]`
-    of expert and learner, side by side, and metrics."""
-    keys = jax.random.split(key, 6)
-    model, core, gamma = parts.model, config.core, parts.discount
-    both, count = latent_planning.joined(expert, own), expert.actions.shape[1]
+    """Of world model and critics (steps 1 to 3); params: {"encoder", "step", "critics"}.
+
+    Returns:
+      The loss `[]`, the latent states z `[H + 1, 2 B, Z]` of expert and learner side by
+      side, and metrics.
+    """
+    config, model = components.config, components.model
+    both = sequences.side_by_side(batch.expert, batch.learner)
     encoded = jax.lax.stop_gradient(model.encode(params, both.obs[1:]))
-    zs = model.rollout(params, model.encode(params, both.obs[0]), both.actions)
+    rolled = model.rollout(params, model.encode(params, both.obs[0]), both.actions)
+    consistency = world_model.consistency(rolled[1:], encoded, config.horizon_decay)
+    latents = Latents(rolled, encoded, both.actions, both.terminal)
+    loss, metrics = critic_loss(components, params["critics"], fixed, latents, key)
+    total = config.consistency_coef * consistency + loss
+    return total, (rolled, metrics | {"model/consistency": consistency})
 
-    pair = latent.choose(target, keys[0])
-    policy = parts.policy.apply(policy_params, encoded)
-    next_values = soft_value(config, parts, pair, policy, encoded, keys[1])  # [H, 2 B]
-    next_values = jax.lax.stop_gradient(next_values)
-    actions = both.actions
-    if config.expert_noise:
-        noise = jax.random.normal(jax.random.fold_in(key, 1), expert.actions.shape)
-        noisy = jnp.clip(expert.actions + config.expert_noise * noise, -1.0, 1.0)
-        actions = actions.at[:, :count].set(noisy)
-    values = parts.critics.apply(params["critics"], zs[:-1], actions, key=keys[2])
+
+def critic_loss(
+    components: Components, params: Params, fixed: Fixed, latents: Latents, key: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """c_q Σ_t ρ^t mean_Q L_t / H, and c_p times the gradient penalty (steps 2 and 3)."""
+    config, count = components.config, latents.actions.shape[1] // 2
+    keys = jax.random.split(key, 6)
+    next_values = target_values(components, fixed, latents.encoded, keys[0], keys[1])
+    noisy = _with_expert_noise(latents.actions, config.expert_noise, key)
+    values = components.critics.apply(params, latents.rolled[:-1], noisy, key=keys[2])
+    values = values[..., 0]  # [M, H, 2 B]
     rewards = inverse_q.decoded_rewards(
-        values[..., 0], next_values, both.terminal, gamma
-    )  # [M, H, 2 B]
-
-    pair = latent.choose(params["critics"], keys[3])
-    where = zs[:1, :count] if config.objective == "start" else zs[:-1, count:]
-    policy = jax.lax.stop_gradient(parts.policy.apply(policy_params, where))
-    here = soft_value(config, parts, pair, policy, where, keys[4])  # [1 or H, B]
-    if config.objective == "start":
-        start = jnp.broadcast_to((1 - gamma) * jnp.mean(here), (core.horizon,))
-    else:
-        following = gamma * ~own.terminal * next_values[:, count:]
-        start = jnp.mean(here - following, axis=1)  # [H]
-
-    def of_step(rewards: jax.Array, start: jax.Array) -> jax.Array:
-        return inverse_q.inverse_soft_q(
-            rewards[:count], rewards[count:], start, config.alpha
-        )
-
-    of_steps = jax.vmap(jax.vmap(of_step), (0, None))(rewards, start)  # [M, H]
-    losses = {
-        "model/consistency": world_model.consistency(zs[1:], encoded, core.horizon_decay),
-        "critic/loss": world_model.over_horizon(
-            jnp.mean(of_steps, axis=0), core.horizon_decay
-        ),
-    }
-    total = config.consistency * losses["model/consistency"]
-    total += config.critic * losses["critic/loss"]
+        values, next_values, latents.terminal, components.discount
+    )
+    subset = latent.random_subset(params, keys[3])
+    value_term = OBJECTIVES[config.objective](
+        components, subset, fixed.policy, latents, next_values, keys[4]
+    )  # [H]
+    over_steps = jax.vmap(inverse_q.inverse_soft_q, (0, 0, 0, None))
+    over_critics = jax.vmap(over_steps, (0, 0, None, None))
+    losses = over_critics(
+        rewards[..., :count], rewards[..., count:], value_term, config.alpha
+    )  # [M, H]
+    loss = world_model.over_horizon(jnp.mean(losses, axis=0), config.horizon_decay)
+    total, metrics = config.critic_coef * loss, {"critic/loss": loss}
     if config.gradient_penalty:
-        losses["critic/penalty"] = _penalty(parts, pair, zs, both.actions, count, keys[5])
-        total += config.gradient_penalty * losses["critic/penalty"]
-    of_expert, of_learner = jnp.mean(values[..., 0], (0, 1)).reshape(2, count).mean(1)
-    metrics = losses | {
+        penalty = gradient_penalty(components, subset, latents, keys[5])
+        total += config.gradient_penalty * penalty
+        metrics["critic/penalty"] = penalty
+    return total, metrics | {
         "critic/mean": jnp.mean(values),
-        "critic/gap": of_expert - of_learner,
+        "critic/gap": jnp.mean(values[..., :count]) - jnp.mean(values[..., count:]),
         "reward/expert": jnp.mean(rewards[..., :count]),
         "reward/learner": jnp.mean(rewards[..., count:]),
-        "reward/beyond": jnp.mean(jnp.abs(rewards) > 4 * config.alpha),
+        "reward/out_of_bounds": jnp.mean(jnp.abs(rewards) > 4 * config.alpha),
     }
-    return total, (zs, metrics)
 
 
-def _penalty(parts, pair: Params, zs, actions, count: int, key: jax.Array) -> jax.Array:
-    """c_p's term, over all steps of the sequences; of the critics alone."""
+def target_values(
+    components: Components,
+    fixed: Fixed,
+    encoded: jax.Array,
+    subset_key: jax.Array,
+    action_key: jax.Array,
+) -> jax.Array:
+    """V̄(ẑ_{t+1}) `[H, 2 B]` of two target critics; it stands still (step 2)."""
+    subset = latent.random_subset(fixed.target, subset_key)
+    distribution = components.policy.apply(fixed.policy, encoded)
+    values = soft_value(components, subset, distribution, encoded, action_key)
+    return jax.lax.stop_gradient(values)
+
+
+def start_objective(
+    components: Components,
+    subset: Params,
+    policy_params: Params,
+    latents: Latents,
+    next_values: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """(1 - γ) E_E[V(z_0)] of the expert's first states, the same for all steps, `[H]`."""
+    z = latents.rolled[:1, : latents.actions.shape[1] // 2]
+    distribution = jax.lax.stop_gradient(components.policy.apply(policy_params, z))
+    values = soft_value(components, subset, distribution, z, key)  # [1, B]
+    mean = (1 - components.discount) * jnp.mean(values)
+    return jnp.broadcast_to(mean, next_values.shape[:1])
+
+
+def value_objective(
+    components: Components,
+    subset: Params,
+    policy_params: Params,
+    latents: Latents,
+    next_values: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """E_π[V(z_t) - γ V̄(ẑ_{t+1})] of the learner's steps, `[H]`."""
+    count = latents.actions.shape[1] // 2
+    z = latents.rolled[:-1, count:]
+    distribution = jax.lax.stop_gradient(components.policy.apply(policy_params, z))
+    values = soft_value(components, subset, distribution, z, key)  # [H, B]
+    goes_on = ~latents.terminal[:, count:]
+    after = components.discount * goes_on * next_values[:, count:]
+    return jnp.mean(values - after, axis=1)
+
+
+OBJECTIVES = {"start": start_objective, "value": value_objective}
+
+
+def gradient_penalty(
+    components: Components, subset: Params, latents: Latents, key: jax.Array
+) -> jax.Array:
+    """E(‖∇_{z,a} mean_2 Q‖ - 1)² between expert and learner, `[]` (step 3).
+
+    It moves the critics alone.
+    """
+    count = latents.actions.shape[1] // 2
 
     def flat(x: jax.Array) -> jax.Array:
         return jax.lax.stop_gradient(x.reshape(-1, x.shape[-1]))
 
-    def mean_value(place: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return jnp.mean(parts.critics.apply(pair, *place))
+    def mean_q(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.mean(components.critics.apply(subset, *point))
 
-    experts = flat(zs[:-1, :count]), flat(actions[:, :count])
-    learners = flat(zs[:-1, count:]), flat(actions[:, count:])
-    return adversarial.gradient_penalty(mean_value, experts, learners, key)
+    z, actions = latents.rolled[:-1], latents.actions
+    expert = flat(z[:, :count]), flat(actions[:, :count])
+    learner = flat(z[:, count:]), flat(actions[:, count:])
+    return adversarial.gradient_penalty(mean_q, expert, learner, key)
+
+
+def policy_loss(
+    components: Components, params: Params, subset: Params, zs: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Σ_t ρ^t E[β log π(ã|z_t) - min_2 Q(z_t, ã)] / (H + 1), `[]` (step 4).
+
+    Args:
+      subset: two critics.
+      zs: z `[H + 1, 2 B, Z]`, which get no gradient.
+    """
+    config, zs = components.config, jax.lax.stop_gradient(zs)
+    distribution = components.policy.apply(params, zs)
+    actions, log_probs = components.policy.sample(distribution, key)
+    losses = config.entropy_coef * log_probs - min_q(components, subset, zs, actions)
+    loss = world_model.over_horizon(jnp.mean(losses, axis=1), config.horizon_decay)
+    return loss, {"policy/loss": loss, "policy/entropy": -jnp.mean(log_probs)}
+
+
+def _with_expert_noise(actions: jax.Array, std: float, key: jax.Array) -> jax.Array:
+    """The actions `[H, 2 B, U]` with Gaussian noise on the expert's, within [-1, 1]."""
+    if not std:
+        return actions
+    count = actions.shape[1] // 2
+    expert = actions[:, :count]
+    noise = jax.random.normal(jax.random.fold_in(key, 1), expert.shape)
+    return actions.at[:, :count].set(jnp.clip(expert + std * noise, -1.0, 1.0))
+
+
+# ------------------------------------------------------------------------------- learning
+
+
+def learn(
+    components: Components, state: State, batch: Batch, key: jax.Array
+) -> tuple[State, Metrics]:
+    """One gradient step of everything (steps 1 to 5)."""
+    model_key, subset_key, policy_key = jax.random.split(key, 3)
+    fixed = Fixed(policy=state.policy.params, target=state.target)
+    of_model = functools.partial(model_loss, components)
+    gradients, (zs, metrics) = jax.grad(of_model, has_aux=True)(
+        state.model.params, fixed, batch, model_key
+    )
+    model = components.model_optimizer.step(state.model, gradients)
+    metrics["encoder/gradient_norm"] = optax.tree.norm(gradients["encoder"])
+
+    critics = model.params["critics"]
+    of_policy = functools.partial(policy_loss, components)
+    gradients, policy_metrics = jax.grad(of_policy, has_aux=True)(
+        state.policy.params, latent.random_subset(critics, subset_key), zs, policy_key
+    )
+    state = dataclasses.replace(
+        state,
+        model=model,
+        policy=components.policy_optimizer.step(state.policy, gradients),
+        target=fit.polyak(state.target, critics, components.config.target_rate),
+    )
+    return state, metrics | policy_metrics
+
+
+def update(
+    components: Components,
+    state: State,
+    rollout: Transition,
+    demos: Demonstrations,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[State, Metrics]:
+    """`Agent.update`: the round's steps enter the replay, then its gradient steps."""
+    assert state.replay is not None
+    config, sampler = components.config, components.sampler
+    buffer = sequences.insert(sampler, state.replay, rollout)
+    starts = sequences.valid_starts(sampler, buffer)
+    random, count = latent_planning.gradient_steps(
+        config.seed_steps, config.updates_per_step, round_, rollout
+    )
+
+    def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
+        learner_key, expert_key, key = jax.random.split(key, 3)
+        batch = Batch(
+            learner=sequences.sample_replay(sampler, buffer, starts, learner_key),
+            expert=sequences.sample_demos(sampler, demos, expert_key),
+        )
+        return learn(components, state, batch, key)
+
+    without_replay = dataclasses.replace(state, replay=None)
+    after, metrics = latent_planning.fori_mean(improve, without_replay, key, count)
+    learned = latent_planning.InferenceParams(
+        after.model.params, after.policy.params, random
+    )
+    params = latent_planning.ema_params(config.ema_rate, state.params, learned)
+    return dataclasses.replace(after, params=params, replay=buffer), metrics
+
+
+def init(components: Components, num_envs: int, key: jax.Array) -> State:
+    """`Agent.init`: new networks and an empty replay."""
+    model_key, critics_key, policy_key = jax.random.split(key, 3)
+    critics = components.critics.init(critics_key)
+    params = components.model.init(model_key) | {"critics": critics}
+    policy = components.policy.init(policy_key)
+    return State(
+        params=latent_planning.InferenceParams(params, policy, jnp.ones((), bool)),
+        model=components.model_optimizer.init(params),
+        policy=components.policy_optimizer.init(policy),
+        target=critics,
+        replay=sequences.empty_replay(components.sampler, num_envs),
+    )
+
+
+def make(task: Task, config: Config) -> Agent:
+    """IQ-MPC in an environment.
+
+    Raises:
+      UsageError: a setting is unknown or does not fit another.
+    """
+    components = make_components(task.spec, config)
+    actor = latent_planning.Actor(
+        planning=config.planning,
+        planner=latent_planning.make_planner(task.spec, config.planner, config.planning),
+        horizon=config.planner.horizon,
+        model=components.model,
+        policy=components.policy,
+        scaling=components.sampler.scaling,
+        score=functools.partial(SCORES[config.published.score], components),
+    )
+    return Agent(
+        init=functools.partial(init, components, task.num_envs),
+        carry=functools.partial(latent_planning.initial_carry, actor),
+        act=functools.partial(latent_planning.act, actor),
+        update=functools.partial(update, components),
+    )
+
+
+# --------------------------------------------------------------------------------- reports
+
+
+def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
+    """r = Q(z, a) - γ V(z'): `(params, obs [.., O], action [.., U], next_obs) -> [..]`.
+
+    Q is the mean of all critics, V that of the policy's mode without its entropy.
+    """
+    components = make_components(spec, config)
+    model, policy = components.model, components.policy
+
+    def mean_q(params: Params, z: jax.Array, actions: jax.Array) -> jax.Array:
+        values = components.critics.apply(params["critics"], z, actions)
+        return jnp.mean(values[..., 0], axis=0)
+
+    def reward(params: latent_planning.InferenceParams, obs, action, next_obs) -> jax.Array:
+        z, next_z = model.encode(params.model, jnp.stack([obs, next_obs]))
+        mode = policy.mode(policy.apply(params.policy, next_z))
+        value = mean_q(params.model, next_z, mode)
+        scaled = components.sampler.scaling.to_unit_interval(action)
+        return mean_q(params.model, z, scaled) - components.discount * value
+
+    return reward
 
 
 def shows(task: Task, config: Config) -> Shows:

@@ -38,7 +38,9 @@ def define_flags() -> None:
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
     flags.DEFINE_string(
-        "vary", "", "Settings to act by in place of the run's: agent.core.plan=False."
+        "vary",
+        "",
+        "Settings to act by in place of the run's: agent.planning.enabled=False.",
     )
     flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")

@@ -1,4 +1,4 @@
-"""Losses of models that predict their own features, or what is observed."""
+"""Losses of models that predict their own features or observations."""
 
 import chex
 import jax
@@ -6,14 +6,14 @@ import jax.numpy as jnp
 
 
 def over_horizon(losses: jax.Array, decay: float) -> jax.Array:
-    """Σ_{t<H} ρ^t loss_t / H of `[H]`, `[]`: what is foreseen farther ahead counts less."""
+    """Σ_{t<H} ρ^t loss_t / H of `[H]`, `[]`: later predictions count less."""
     chex.assert_rank(losses, 1)
     weights = decay ** jnp.arange(losses.shape[0], dtype=jnp.float32)
     return jnp.mean(weights * losses)
 
 
 def consistency(predicted: jax.Array, encoded: jax.Array, decay: float) -> jax.Array:
-    """How far latent states as foreseen are from those that were encoded, `[]`.
+    """The distance of predicted latent states from encoded ones, `[]`.
 
         Σ_{t<H} ρ^t E[mean_i (z_{t+1,i} - ẑ_{t+1,i})²] / H
 
@@ -21,8 +21,8 @@ def consistency(predicted: jax.Array, encoded: jax.Array, decay: float) -> jax.A
     that its published code takes.
 
     Args:
-      predicted, encoded: `[H, B, Z]`; stop the gradient of `encoded` before.
-      decay: ρ.
+      predicted, encoded: `[H, B, Z]`; stop the gradient of `encoded` before the call.
+      decay: ρ in [0, 1].
     """
     chex.assert_rank([predicted, encoded], 3)
     chex.assert_equal_shape([predicted, encoded])
@@ -32,7 +32,7 @@ def consistency(predicted: jax.Array, encoded: jax.Array, decay: float) -> jax.A
 def gaussian(
     mean: jax.Array, std: jax.Array, observed: jax.Array, decay: float = 1.0
 ) -> jax.Array:
-    """-log likelihood of what was observed, less a constant, `[]`.
+    """The negative log likelihood of observations, up to a constant, `[]`.
 
         Σ_{t<H} ρ^t E[mean_i ½ ((s_{t+1,i} - mean_i) / σ_i)² + log σ_i] / H
 
@@ -71,17 +71,18 @@ def balanced_kl(
     balance: float,
     free: float,
 ) -> jax.Array:
-    """E KL(posterior || prior), by which the prior learns more than the posterior, `[]`.
+    """E KL(posterior || prior) with KL balancing and free nats, `[]`.
 
         β max(E KL(sg(q) || p), free) + (1 - β) max(E KL(q || sg(p)), free)
 
-    Hafner et al. 2021, DreamerV2, arXiv 2010.02193, algorithm 2; free nats, of the mean and
-    not of each step, as in its code.
+    With β > ½ the prior learns more than the posterior. Hafner et al. 2021, DreamerV2,
+    arXiv 2010.02193, algorithm 2; free nats apply to the mean and not to every step, as in
+    its code.
 
     Args:
-      posterior, prior: q and p, mean and deviation `[.., Z]` of each.
+      posterior, prior: q and p, each a mean and a standard deviation `[.., Z]`.
       balance: β in [0, 1].
-      free: nats below which there is nothing to gain.
+      free: nats below which there is no gradient.
     """
     stop = jax.lax.stop_gradient
     of_prior = jnp.mean(kl(*stop(posterior), *prior))

@@ -1,10 +1,10 @@
-"""Networks of latent world models: normalised layers, simplices, ensembles of critics.
+"""Networks of latent world models: normalised layers, SimNorm, ensembles of critics.
 
     layer(x) = Mish(LayerNorm(dropout(W x + b)))
-    simplices(x): each group of 8 entries becomes its softmax, so z is bounded
+    simnorm(x): every group of 8 entries becomes its softmax, so z is bounded
 
-A layer of several inputs is the sum of their products. What does not vary under a `vmap`,
-such as the one state from which many plans start, is then multiplied once for all of them.
+A layer of several inputs is the sum of a product with each. An input that does not vary
+under a `vmap`, such as the state from which many plans start, is then multiplied once.
 
 Source: Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3 and appendix H.
 """
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from planil_jax.base import Network, Params
+from planil_jax.config import Count, Positive, Share
 from planil_jax.nets import conv, heads
 
 _EPSILON = 1e-5  # of a variance
@@ -27,18 +28,17 @@ _EPSILON = 1e-5  # of a variance
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    latent: int = 512  # Z, entries of a latent state
-    group: int = 8  # entries that add up to 1
-    encoder: tuple[int, ...] = (256,)  # units of the hidden layers of the encoder
-    encoder_conv: conv.Config = field(
-        default_factory=conv.Config
-    )  # before them, of pictures
-    hidden: tuple[int, ...] = (512, 512)  # of dynamics, policy, critics and rewards
-    critics: int = 5  # M
-    dropout: float = 0.01  # in the first layer of critics
-    std: float = 0.5  # of a new policy, before squashing
-    std_low: float = 0.1  # bounds of it
-    std_high: float = 2.0
+    latent: Count = 512  # Z, entries of a latent state
+    group: Count = 8  # entries of a SimNorm group, which add up to 1
+    encoder: tuple[int, ...] = (256,)  # units of the encoder's hidden layers
+    # convolutions before the encoder's hidden layers, where observations are pictures
+    encoder_conv: conv.Config = field(default_factory=conv.Config)
+    hidden: tuple[int, ...] = (512, 512)  # units of dynamics, policy, critics and rewards
+    critics: Count = 5  # M, critics of the ensemble
+    dropout: Share = 0.01  # share of units dropped in the first layer of critics
+    std: Positive = 0.5  # standard deviation of a new policy, before squashing
+    std_low: Positive = 0.1  # least standard deviation of the policy
+    std_high: Positive = 2.0  # largest standard deviation of the policy
 
 
 class Ensemble(NamedTuple):
@@ -53,8 +53,7 @@ class Ensemble(NamedTuple):
 def mish(x: jax.Array) -> jax.Array:
     """x tanh(softplus(x)), by one exponential: x n / (n + 2), n = e^x (e^x + 2).
 
-    Only x is kept for its slope: to compute the rest again takes less time than to write
-    and read it.
+    Only x is stored for its gradient: recomputing the rest is faster than storing it.
     """
     power = jnp.exp(jnp.minimum(x, 20.0))
     ratio = power * (power + 2.0)
@@ -62,24 +61,29 @@ def mish(x: jax.Array) -> jax.Array:
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
-    """`x` `[..., Z]` with each group of entries replaced by its softmax."""
+    """SimNorm: `x` `[..., Z]` with every group of entries replaced by its softmax.
+
+    Hansen, Su & Wang 2024, TD-MPC2, arXiv 2310.16828, section 3.
+    """
     grouped = x.reshape(*x.shape[:-1], -1, group)
     powers = jnp.exp(grouped - jax.lax.stop_gradient(_over_group(jnp.maximum, grouped)))
     return (powers / _over_group(jnp.add, powers)).reshape(x.shape)
 
 
 def absorbing_embedding(config: Config) -> jax.Array:
-    """A latent state `[Z]` beside what is seen, a little farther off than that is apart: of
-    each simplex what lies halfway from its centre to its first corner.
+    """e `[Z]`, a latent state for what follows an end for good.
+
+    In every SimNorm group it is halfway between the centre and the first corner, which is
+    a little farther from encoded observations than these are from one another.
     """
     group = (jnp.eye(config.group)[0] + 1 / config.group) / 2
     return jnp.tile(group, config.latent // config.group)
 
 
 def _over_group(combine: Callable, x: jax.Array) -> jax.Array:
-    """Of all entries of the last axis, `[..., 1]`.
+    """A reduction of the last axis, `[..., 1]`.
 
-    Half upon half, since XLA does not vectorise a reduction of so few on a CPU.
+    By halves, as XLA does not vectorise a reduction of so few entries on a CPU.
     """
     while x.shape[-1] % 2 == 0:
         lower, upper = jnp.split(x, 2, axis=-1)
@@ -89,9 +93,9 @@ def _over_group(combine: Callable, x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
-    """Σ_i x_i W_i + b, its entries moved and scaled to mean 0 and variance 1.
+    """LayerNorm of Σ_i x_i W_i + b: its entries have mean 0 and variance 1.
 
-    On a CPU, where no slopes are asked for, as in planning, by `_in_one_pass`.
+    On a CPU, where no gradients are asked for, as in planning, by `_in_one_pass`.
 
     Args:
       kernel: `[Σ_i I_i, N]`; bias: `[N]`; inputs: `[..., I_i]` each.
@@ -103,9 +107,9 @@ def normalised(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Ar
 
 @functools.partial(normalised.defjvp, symbolic_zeros=True)
 def _normalised_jvp(primals, tangents):
-    """The slopes of `_plainly`, by those of the arguments alone that have any.
+    """The derivative of `_plainly`, in those arguments alone that have a tangent.
 
-    Else the kernel of a network that stands still is multiplied by zeros once more.
+    Otherwise the kernel of a fixed network would be multiplied by zeros.
     """
     zero = jax.custom_derivatives.SymbolicZero
     moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, zero)]
@@ -123,15 +127,15 @@ def _plainly(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Arra
 
 
 def _in_one_pass(kernel: jax.Array, bias: jax.Array, *inputs: jax.Array) -> jax.Array:
-    """The same, passing over the sum as seldom as can be.
+    """The same as `_plainly`, with as few passes over the sum as possible.
 
-    Such passes are what keeps a layer of a few hundred units from the speed of the products
-    in it. Of centred weights the sum has mean 0 by itself. Beside p, which is products of
-    matrices, it has q = Σ_j y_j R_j: a bias, and inputs of few entries. Then
+    Such passes cost a layer of a few hundred units more time than its products. With
+    centred weights the sum has mean 0. It is p + q: p of large matrix products, and
+    q = Σ_j y_j R_j of the bias and of inputs with few entries. Then
 
         Σ (p + q)² = p·p + Σ_j y_j [2 p·R_j + Σ_k y_k R_j·R_k]
 
-    and p + q is written nowhere but normalised.
+    and p + q is only ever written normalised.
     """
     kernel = kernel - jnp.mean(kernel, axis=1, keepdims=True)
     bias = bias - jnp.mean(bias)
@@ -165,9 +169,9 @@ def _rows(kernel: jax.Array, inputs: tuple[jax.Array, ...]) -> list[jax.Array]:
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x W, by one leading axis, so that the kernel's gradient is a plain product too.
+    """x W over one leading axis, so that the kernel's gradient is a plain product too.
 
-    Of more leading axes XLA makes transposed copies, one entry after another.
+    With more leading axes XLA makes transposed copies, one entry after another.
     """
     flat = x.reshape(-1, x.shape[-1]) @ kernel
     return flat.reshape(*x.shape[:-1], kernel.shape[1])
@@ -198,12 +202,12 @@ class _Affine(nn.Module):
 
 
 class _Normed(nn.Module):
-    """Hidden layers, and a last one that is plain, or normalised to simplices."""
+    """Normalised hidden layers, and a last layer that is linear or has SimNorm."""
 
     hidden: tuple[int, ...]
     output: int
-    group: int = 0  # of the simplices; 0: a plain last layer
-    zero: bool = False  # whether a plain last layer starts at 0
+    group: int | None = None  # of SimNorm; None: a linear last layer
+    zero: bool = False  # whether a linear last layer starts at 0
     dropout: float = 0.0
 
     @nn.compact
@@ -221,7 +225,7 @@ class _Normed(nn.Module):
             else:
                 x = normalised(*weights, *xs)
             x = _Affine(name=f"LayerNorm_{i}")(x)
-            xs = (simnorm(x, self.group) if last else mish(x),)
+            xs = (simnorm(x, self.group) if last and self.group else mish(x),)
         return xs[0]
 
 
@@ -231,7 +235,8 @@ def make_encoder(
     """h: `(params, obs [.., O]) -> z [.., Z]`.
 
     Args:
-      image: of pictures, obs `[.., H, W, C]` uint8: features of convolutions come first.
+      image: `[H, W, C]` of pictures, obs `[.., H, W, C]` uint8, which convolutions read
+        first; None: observations are no pictures.
     """
     module = _Normed(config.encoder, config.latent, group=config.group)
     if image is None:
@@ -257,7 +262,7 @@ def make_head(config: Config, sizes: tuple[int, ...], outputs: int) -> Network:
 def make_critics(config: Config, action_size: int, outputs: int = 1) -> Ensemble:
     """Q: `(params [M], z [.., Z], action [.., U], key) -> [M, .., outputs]`, 0 at first.
 
-    A key drops out units; without one, none.
+    With a key, units drop out.
     """
     module = _Normed(config.hidden, outputs, zero=True, dropout=config.dropout)
     sizes = (config.latent, action_size)
@@ -269,7 +274,7 @@ def make_critics(config: Config, action_size: int, outputs: int = 1) -> Ensemble
     def apply(params: Params, *inputs: jax.Array, key: jax.Array | None = None):
         count = jax.tree.leaves(params)[0].shape[0]
         keys = [None] * count if key is None else list(jax.random.split(key, count))
-        # One after another: products of matrices are faster than a batch of them.
+        # One after another: faster than one batched product of all.
         return jnp.stack(
             [
                 network.apply(_member(params, i), *inputs, key=key)
@@ -284,28 +289,30 @@ def _member(params: Params, i: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[i], params)
 
 
-def choose(params: Params, key: jax.Array, count: int = 2) -> Params:
-    """`count` different members of an ensemble, at random, `[count]`."""
+def random_subset(params: Params, key: jax.Array, count: int = 2) -> Params:
+    """The parameters of `count` different members of an ensemble, at random, `[count]`."""
     members = jax.tree.leaves(params)[0].shape[0]
     chosen = jax.random.permutation(key, members)[:count]
     return jax.tree.map(lambda leaf: leaf[chosen], params)
 
 
-def make_policy(config: Config, action_size: int, steps: int = 0) -> heads.Policy:
+def make_policy(
+    config: Config, action_size: int, plan_steps: int | None = None
+) -> heads.Policy:
     """π of latent states `[.., Z]`, for actions in [-1, 1].
 
     Args:
-      steps: of so many actions at once, `[.., steps, U]`, log-densities `[.., steps]`; 0:
-        of one, `[.., U]`.
+      plan_steps: number of actions at once: actions are `[.., plan_steps, U]`, log π is
+        `[.., plan_steps]`; None: one action, `[.., U]`.
     """
-    outputs = 2 * action_size * max(steps, 1)
+    outputs = 2 * action_size * (plan_steps or 1)
     network = _network(_Normed(config.hidden, outputs), (config.latent,))
     spread = heads.Config(std=config.std, std_low=config.std_low, std_high=config.std_high)
 
     def apply(params: Params, z: jax.Array) -> heads.TanhNormal:
         raw = network.apply(params, z)
-        if steps:
-            raw = raw.reshape(*raw.shape[:-1], steps, 2 * action_size)
+        if plan_steps:
+            raw = raw.reshape(*raw.shape[:-1], plan_steps, 2 * action_size)
         mean, raw_std = jnp.split(raw, 2, axis=-1)
         return heads.TanhNormal(mean, heads.spread(spread, raw_std))
 

@@ -1,4 +1,4 @@
-"""IQ-MPC, part by part: the planner's score, gradients, and warm-up."""
+"""IQ-MPC, part by part: the planner's score, losses and their gradients, seed steps."""
 
 import dataclasses
 import functools
@@ -8,28 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from planil_jax import config as configs
 from planil_jax.agents import iqmpc
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.base import Demonstrations, EnvSpec, EnvState, Task, Transition, UsageError
 from planil_jax.nets import latent
 from planil_jax.planners import mppi
 
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
-HORIZON = 4
-CORE = latent_planning.Config(
+HORIZON, BATCH = 4, 5
+CONFIG = iqmpc.Config(
     network=latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3, dropout=0.2),
     planner=mppi.Config(
         samples=6, horizon=HORIZON, iterations=2, sampling="gaussian", explore="noise"
     ),
-    proposals=2,
+    planning=latent_planning.Planning(proposals=2),
+    replay=sequences.Config(batch=BATCH, capacity=40),
+    optimizer=latent_planning.Optimizer(learning_rate=1e-2),
     entropy_coef=0.1,
-    batch=5,
-    capacity=40,
     seed_steps=20,
-    learning_rate=1e-2,
 )
-CONFIG = iqmpc.Config(core=CORE)
-PARTS = latent_planning.make(SPEC, CORE)
+COMPONENTS = iqmpc.make_components(SPEC, CONFIG)
 KEY = jax.random.key(0)
 
 
@@ -37,269 +36,376 @@ def normal(*shape, seed: int = 1) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def params(seed: int = 0) -> latent_planning.InferenceParams:
+def with_config(**fields) -> iqmpc.Components:
+    """The components with other settings, which networks do not depend on."""
+    return COMPONENTS._replace(config=dataclasses.replace(CONFIG, **fields))
+
+
+def some_params(seed: int = 0) -> latent_planning.InferenceParams:
     """Parameters none of which is zero, critics least of all."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    model = PARTS.model.init(keys[0]) | {"critics": PARTS.critics.init(keys[1])}
-    acting = latent_planning.InferenceParams(
-        model, PARTS.policy.init(keys[2]), jnp.zeros((), bool)
+    critics = COMPONENTS.critics.init(keys[1])
+    params = latent_planning.InferenceParams(
+        model=COMPONENTS.model.init(keys[0]) | {"critics": critics},
+        policy=COMPONENTS.policy.init(keys[2]),
+        random=jnp.zeros((), bool),
     )
-    leaves, tree = jax.tree.flatten(acting.replace(random=None))
+    leaves, tree = jax.tree.flatten(params.replace(random=None))
     moved = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, moved).replace(random=acting.random)
+    return jax.tree.unflatten(tree, moved).replace(random=params.random)
 
 
-ACTING = params()
+PARAMS = some_params()
+TARGET = some_params(1).model["critics"]
+FIXED = iqmpc.Fixed(policy=PARAMS.policy, target=TARGET)
 
 
-def sequences(seed: int, terminal: bool = False) -> latent_planning.Sequences:
-    horizon, batch = CORE.horizon, CORE.batch
-    ends = jnp.zeros((horizon, batch), bool).at[-1].set(terminal)
-    return latent_planning.Sequences(
-        obs=normal(horizon + 1, batch, 3, seed=seed),
-        actions=jnp.tanh(normal(horizon, batch, 2, seed=seed + 1)),
-        terminal=ends,
+def some_sequences(seed: int, terminal: bool = False) -> sequences.Sequences:
+    horizon = CONFIG.horizon
+    return sequences.Sequences(
+        obs=normal(horizon + 1, BATCH, 3, seed=seed),
+        actions=jnp.tanh(normal(horizon, BATCH, 2, seed=seed + 1)),
+        terminal=jnp.zeros((horizon, BATCH), bool).at[-1].set(terminal),
     )
+
+
+def some_batch(terminal: bool = False) -> iqmpc.Batch:
+    return iqmpc.Batch(some_sequences(3, terminal), some_sequences(7, terminal))
+
+
+def moves(gradients) -> bool:
+    return any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradients))
 
 
 # ------------------------------------------------------------------------------- the score
 
 
-def literal(config, acting, z, key, actions):
-    """Algorithm 1 of the paper as it stands, all of its H steps, with common noise.
+def algorithm_1(components, params, z, key, actions):
+    """Algorithm 1 of the paper as it is printed, with common random numbers.
 
     Σ_t γ^t [Q(z_t, a_t) - γ V(z_{t+1}) - β log π(a_t|z_t)] + γ^H V(z_H)
     """
-    pair_key, value_key = jax.random.split(key)
-    pair = latent.choose(acting.model["critics"], pair_key)
-    keys = jax.random.split(value_key, config.value_samples)
-    gamma, beta = PARTS.discount, config.core.entropy_coef
+    subset_key, value_key = jax.random.split(key)
+    subset = latent.random_subset(params.model["critics"], subset_key)
+    keys = jax.random.split(value_key, components.config.value_samples)
+    gamma, beta = components.discount, components.config.entropy_coef
+    policy = components.policy
 
     def value(z):
-        policy = PARTS.policy.apply(acting.policy, z)
-        each = [
-            iqmpc.soft_value(config, PARTS, pair, policy, z, value_key)
-            for value_key in keys
+        distribution = policy.apply(params.policy, z)
+        samples = [
+            iqmpc.soft_value(components, subset, distribution, z, key) for key in keys
         ]
-        return sum(each) / len(each)
+        return sum(samples) / len(samples)
 
     total = 0.0
     for t, action in enumerate(actions):
-        policy = PARTS.policy.apply(acting.policy, z)
-        gain = iqmpc.value(PARTS, pair, z, action)
-        gain -= beta * PARTS.policy.log_prob(policy, action)
-        z = PARTS.model.step(acting.model, z, action)
+        gain = iqmpc.min_q(components, subset, z, action)
+        gain -= beta * policy.log_prob(policy.apply(params.policy, z), action)
+        z = components.model.step(params.model, z, action)
         total += gamma**t * (gain - gamma * value(z))
     return total + gamma ** len(actions) * value(z)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-def test_the_telescoped_score_is_the_paper_s(samples):
-    config = dataclasses.replace(CONFIG, value_samples=samples)
+def test_the_telescoped_score_equals_algorithm_1_of_the_paper(samples):
+    components = with_config(value_samples=samples)
 
     @jax.jit
     def both(z, actions):
-        score = iqmpc.plan_score(config, PARTS, ACTING, z, KEY)
-        return score(actions), literal(config, ACTING, z, KEY, actions)
+        score = iqmpc.plan_score(components, PARAMS, z, KEY)
+        return score(actions), algorithm_1(components, PARAMS, z, KEY, actions)
 
     for seed in range(3):
-        z = PARTS.model.encode(ACTING.model, normal(3, seed=seed))
+        z = COMPONENTS.model.encode(PARAMS.model, normal(3, seed=seed))
         found, wanted = both(z, jnp.tanh(normal(HORIZON, 2, seed=seed)))
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_published_score_telescopes_but_for_its_noise():
-    """Where all critics are one, the policy is narrow and β is 0, both are the same."""
-    network = dataclasses.replace(CORE.network, std=1e-6, std_low=1e-7, std_high=1e-5)
-    core = dataclasses.replace(CORE, network=network, entropy_coef=0.0)
-    config, parts = iqmpc.Config(core=core), latent_planning.make(SPEC, core)
-    critics = ACTING.model["critics"]
+def test_the_published_score_is_the_telescoped_one_plus_noise():
+    """With one critic, a narrow policy and β = 0 there is no noise: both are equal."""
+    network = dataclasses.replace(CONFIG.network, std=1e-6, std_low=1e-7, std_high=1e-5)
+    config = dataclasses.replace(CONFIG, network=network, entropy_coef=0.0)
+    components = iqmpc.make_components(SPEC, config)
+    critics = PARAMS.model["critics"]
     one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), critics)
-    same = ACTING.replace(model=ACTING.model | {"critics": one})
+    same = PARAMS.replace(model=PARAMS.model | {"critics": one})
 
     @jax.jit
-    def both(acting, z, actions):
+    def both(params, z, actions):
         scores = iqmpc.published_score, iqmpc.plan_score
-        return [score(config, parts, acting, z, KEY)(actions) for score in scores]
+        return [score(components, params, z, KEY)(actions) for score in scores]
 
-    z = PARTS.model.encode(ACTING.model, normal(3))
+    z = COMPONENTS.model.encode(PARAMS.model, normal(3))
     actions = jnp.tanh(normal(HORIZON, 2))
     np.testing.assert_allclose(*both(same, z, actions), rtol=1e-3, atol=1e-3)
-    apart = both(ACTING, z, actions)
-    assert abs(apart[0] - apart[1]) > 1e-2
-    assert iqmpc.published().score == "published"
-    with pytest.raises(UsageError, match="score is one of telescoped, published, not 'x'"):
-        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, score="x"))
+    found, other = both(PARAMS, z, actions)
+    assert abs(found - other) > 1e-2
+
+
+def test_an_unknown_score_is_refused():
+    assert iqmpc.published().published.score == "published"
+    unknown = iqmpc.Published(score="x")  # type: ignore[arg-type]
+    message = "score is one of telescoped, published, not 'x'"
+    with pytest.raises(UsageError, match=message):
+        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, published=unknown))
+    with pytest.raises(UsageError, match="'telescoped', 'published', not 'x'"):
+        configs.from_config_dict({"published": {"score": "x"}}, CONFIG)
+
+
+def test_the_score_of_one_step_is_q_minus_log_pi_and_needs_no_model():
+    z = COMPONENTS.model.encode(PARAMS.model, normal(3))
+    action = jnp.array([0.3, -0.6])
+    critics, policy = PARAMS.model["critics"], COMPONENTS.policy
+    subset = latent.random_subset(critics, jax.random.split(KEY)[0])
+    log_prob = policy.log_prob(policy.apply(PARAMS.policy, z), action)
+    wanted = iqmpc.min_q(COMPONENTS, subset, z, action) - CONFIG.entropy_coef * log_prob
+    broken = jax.tree.map(lambda x: x * jnp.nan, PARAMS.model["step"])
+    params = PARAMS.replace(model=PARAMS.model | {"step": broken})
+    score = iqmpc.plan_score(COMPONENTS, params, z, KEY)
+    np.testing.assert_allclose(score(action[None]), wanted, rtol=1e-5)
+
+
+def test_the_score_s_gradient_in_the_last_action_is_that_of_q_minus_log_pi_there():
+    """The model's last step is not run."""
+    z = COMPONENTS.model.encode(PARAMS.model, normal(3))
+    actions = jnp.tanh(normal(HORIZON, 2))
+
+    @jax.jit
+    def gradients(last):
+        def of_score(last):
+            score = iqmpc.plan_score(COMPONENTS, PARAMS, z, KEY)
+            return score(actions.at[-1].set(last))
+
+        def of_last_step(last):
+            critics, policy = PARAMS.model["critics"], COMPONENTS.policy
+            subset = latent.random_subset(critics, jax.random.split(KEY)[0])
+            last_z = COMPONENTS.model.rollout(PARAMS.model, z, actions[:-1])[-1]
+            log_prob = policy.log_prob(policy.apply(PARAMS.policy, last_z), last)
+            gain = iqmpc.min_q(COMPONENTS, subset, last_z, last)
+            gain -= CONFIG.entropy_coef * log_prob
+            return COMPONENTS.discount ** (HORIZON - 1) * gain
+
+        return jax.grad(of_score)(last), jax.grad(of_last_step)(last)
+
+    found, wanted = gradients(actions[-1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_score_runs_the_model_one_step_less_than_the_plan_has_actions():
+    steps = []
+
+    def counted(params, z, actions):
+        steps.append(len(actions))
+        return COMPONENTS.model.rollout(params, z, actions)
+
+    model = COMPONENTS.model._replace(rollout=counted, step=None)
+    z = COMPONENTS.model.encode(PARAMS.model, normal(3))
+    score = iqmpc.plan_score(COMPONENTS._replace(model=model), PARAMS, z, KEY)
+    score(jnp.zeros((HORIZON, 2)))
+    assert steps == [HORIZON - 1]
+
+
+# ---------------------------------------------------------------------------------- losses
+
+
+@functools.cache
+def model_gradients(objective: str, terminal: bool = False):
+    """Of the model's loss: in its parameters, the policy's and the target's."""
+    components = with_config(objective=objective, gradient_penalty=1.0)
+
+    @jax.jit
+    def in_all(batch):
+        def loss(params, fixed):
+            return iqmpc.model_loss(components, params, fixed, batch, KEY)
+
+        return jax.grad(loss, (0, 1), has_aux=True)(PARAMS.model, FIXED)
+
+    return in_all(some_batch(terminal))
+
+
+@pytest.mark.parametrize("objective", ["start", "value"])
+def test_the_model_s_loss_moves_the_model_and_neither_policy_nor_target(objective):
+    (model, fixed), _ = model_gradients(objective)
+    assert all(moves(model[part]) for part in ("encoder", "step", "critics"))
+    assert not moves(fixed.policy) and not moves(fixed.target)
+
+
+def test_the_model_s_loss_is_the_weighted_sum_of_its_parts():
+    weights = {"consistency_coef": 2.0, "critic_coef": 3.0, "gradient_penalty": 5.0}
+    components = with_config(**weights)
+    loss, (_, metrics) = jax.jit(functools.partial(iqmpc.model_loss, components))(
+        PARAMS.model, FIXED, some_batch(), KEY
+    )
+    parts = "model/consistency", "critic/loss", "critic/penalty"
+    wanted = sum(w * metrics[part] for w, part in zip((2, 3, 5), parts, strict=True))
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert all(metrics[part] != 0 for part in parts)
+
+
+def latents_of(batch: iqmpc.Batch) -> iqmpc.Latents:
+    both = sequences.side_by_side(batch.expert, batch.learner)
+    z = COMPONENTS.model.encode(PARAMS.model, both.obs)
+    return iqmpc.Latents(z, z[1:], both.actions, both.terminal)
+
+
+def test_the_gradient_penalty_moves_critics_alone():
+    subset = latent.random_subset(PARAMS.model["critics"], KEY)
+    gradients = jax.jit(
+        jax.grad(
+            lambda subset, latents: iqmpc.gradient_penalty(
+                COMPONENTS, subset, latents, KEY
+            ),
+            (0, 1),
+            allow_int=True,
+        )
+    )(subset, latents_of(some_batch()))
+    assert moves(gradients[0])
+    assert not moves((gradients[1].rolled, gradients[1].encoded, gradients[1].actions))
+
+
+@pytest.mark.parametrize("objective", ["start", "value"])
+def test_the_objectives_are_what_their_formulas_say(objective):
+    """(1 - γ) E_E[V(z_0)] at all steps, or E_π[V(z_t) - γ (1 - terminal) V̄(ẑ_{t+1})]."""
+    gamma, subset = COMPONENTS.discount, latent.random_subset(TARGET, KEY)
+    latents = latents_of(some_batch(terminal=True))
+    next_values = normal(CONFIG.horizon, 2 * BATCH, seed=20)
+    found = iqmpc.OBJECTIVES[objective](
+        COMPONENTS, subset, PARAMS.policy, latents, next_values, KEY
+    )
+    expert_half, learner_half = slice(0, BATCH), slice(BATCH, None)
+    if objective == "start":
+        z = latents.rolled[:1, expert_half]
+    else:
+        z = latents.rolled[:-1, learner_half]
+    distribution = COMPONENTS.policy.apply(PARAMS.policy, z)
+    values = np.asarray(iqmpc.soft_value(COMPONENTS, subset, distribution, z, KEY))
+    wanted = np.zeros(CONFIG.horizon)
+    for t in range(CONFIG.horizon):
+        if objective == "start":
+            wanted[t] = (1 - gamma) * values[0].mean()
+        else:
+            last = t == CONFIG.horizon - 1
+            after = 0.0 if last else gamma * np.asarray(next_values)[t, learner_half]
+            wanted[t] = (values[t] - after).mean()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_noise_on_the_expert_s_actions_reaches_critics_alone():
     @functools.partial(jax.jit, static_argnums=0)
-    def told(noise: float):
-        config = dataclasses.replace(CONFIG, expert_noise=noise)
-        policy, target = ACTING.policy, ACTING.model["critics"]
-        batches = sequences(1), sequences(2)
-        return iqmpc.model_loss(config, PARTS, ACTING.model, policy, target, *batches, KEY)[
-            1
-        ][1]
+    def metrics_of(noise: float):
+        batch = iqmpc.Batch(some_sequences(1), some_sequences(2))
+        fixed = iqmpc.Fixed(PARAMS.policy, PARAMS.model["critics"])
+        components = with_config(expert_noise=noise)
+        return iqmpc.model_loss(components, PARAMS.model, fixed, batch, KEY)[1][1]
 
-    plain, noisy = told(0.0), told(0.5)
+    plain, noisy = metrics_of(0.0), metrics_of(0.5)
     for name in ("model/consistency", "reward/learner"):
         np.testing.assert_array_equal(plain[name], noisy[name])
     for name in ("critic/loss", "reward/expert"):
         assert abs(plain[name] - noisy[name]) > 1e-4
 
 
-def test_of_one_step_the_score_is_that_of_critic_and_policy_alone():
-    z = PARTS.model.encode(ACTING.model, normal(3))
-    action = jnp.array([0.3, -0.6])
-    pair = latent.choose(ACTING.model["critics"], jax.random.split(KEY)[0])
-    log_prob = PARTS.policy.log_prob(PARTS.policy.apply(ACTING.policy, z), action)
-    wanted = iqmpc.value(PARTS, pair, z, action) - CORE.entropy_coef * log_prob
-    broken = dict(
-        ACTING.model, step=jax.tree.map(lambda x: x * jnp.nan, ACTING.model["step"])
-    )
-    score = iqmpc.plan_score(CONFIG, PARTS, ACTING.replace(model=broken), z, KEY)
-    np.testing.assert_allclose(score(action[None]), wanted, rtol=1e-5)
+def test_the_policy_s_loss_moves_the_policy_and_no_latent_states():
+    subset = latent.random_subset(PARAMS.model["critics"], KEY)
+
+    def loss(params, zs):
+        return iqmpc.policy_loss(COMPONENTS, params, subset, zs, KEY)[0]
+
+    policy, latents = jax.jit(jax.grad(loss, (0, 1)))(PARAMS.policy, normal(4, 5, 16))
+    assert moves(policy) and not moves(latents)
+    state = COMPONENTS.policy_optimizer.init(PARAMS.policy)
+    after = COMPONENTS.policy_optimizer.step(state, policy).params
+    assert moves(jax.tree.map(jnp.subtract, after, PARAMS.policy))
 
 
-def test_what_follows_the_last_action_does_not_matter_to_it():
-    """The gradient in a_{H-1} is of Q - β log π there; the model's last step is not run."""
-    z = PARTS.model.encode(ACTING.model, normal(3))
-    actions = jnp.tanh(normal(HORIZON, 2))
-
-    @jax.jit
-    def slopes(last):
-        def of_score(last):
-            score = iqmpc.plan_score(CONFIG, PARTS, ACTING, z, KEY)
-            return score(actions.at[-1].set(last))
-
-        def of_step(last):
-            pair = latent.choose(ACTING.model["critics"], jax.random.split(KEY)[0])
-            here = PARTS.model.rollout(ACTING.model, z, actions[:-1])[-1]
-            policy = PARTS.policy.apply(ACTING.policy, here)
-            gain = iqmpc.value(PARTS, pair, here, last)
-            gain -= CORE.entropy_coef * PARTS.policy.log_prob(policy, last)
-            return PARTS.discount ** (HORIZON - 1) * gain
-
-        return jax.grad(of_score)(last), jax.grad(of_step)(last)
-
-    found, wanted = slopes(actions[-1])
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+def test_the_policy_s_loss_is_what_its_formula_says():
+    """Σ_t ρ^t E[β log π(ã|z_t) - min_2 Q(z_t, ã)] / (H + 1), by loops."""
+    subset, zs = latent.random_subset(PARAMS.model["critics"], KEY), normal(4, 5, 16)
+    found, _ = iqmpc.policy_loss(COMPONENTS, PARAMS.policy, subset, zs, KEY)
+    distribution = COMPONENTS.policy.apply(PARAMS.policy, zs)
+    actions, log_probs = COMPONENTS.policy.sample(distribution, KEY)
+    values = np.asarray(COMPONENTS.critics.apply(subset, zs, actions))[..., 0]
+    wanted = 0.0
+    for t in range(4):
+        losses = [
+            CONFIG.entropy_coef * float(log_probs[t, b]) - min(values[:, t, b])
+            for b in range(5)
+        ]
+        wanted += CONFIG.horizon_decay**t * np.mean(losses) / 4
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_a_plan_takes_one_step_of_the_model_less_than_it_has_actions():
-    steps = []
-
-    def counted(params, z, actions):
-        steps.append(len(actions))
-        return PARTS.model.rollout(params, z, actions)
-
-    parts = PARTS._replace(model=PARTS.model._replace(rollout=counted, step=None))
-    z = PARTS.model.encode(ACTING.model, normal(3))
-    iqmpc.plan_score(CONFIG, parts, ACTING, z, KEY)(jnp.zeros((HORIZON, 2)))
-    assert steps == [HORIZON - 1]
-
-
-# -------------------------------------------------------------------------------- learning
-
-
-@functools.cache
-def gradients(objective: str, terminal: bool = False):
-    """Of the model's loss: in its own parameters, the policy's and the target's."""
-    config = dataclasses.replace(CONFIG, objective=objective, gradient_penalty=1.0)
+def test_predicted_encodings_get_no_gradient():
+    """The consistency's target stands still: ẑ has no other way to a gradient."""
+    components, batch = with_config(critic_coef=0.0), some_batch()
 
     @jax.jit
-    def all_three(own, expert):
-        def loss(params, policy, target):
-            arguments = config, PARTS, params, policy, target, own, expert, KEY
-            return iqmpc.model_loss(*arguments)
+    def gradient(later):
+        def loss(later):
+            obs = batch.learner.obs.at[1:].set(later)
+            changed = batch.replace(learner=batch.learner.replace(obs=obs))
+            fixed = iqmpc.Fixed(PARAMS.policy, PARAMS.model["critics"])
+            return iqmpc.model_loss(components, PARAMS.model, fixed, changed, KEY)[0]
 
-        return jax.grad(loss, (0, 1, 2), has_aux=True)(
-            ACTING.model, ACTING.policy, params(1).model["critics"]
-        )
+        return jax.grad(loss)(later)
 
-    return all_three(sequences(3, terminal), sequences(7, terminal))
-
-
-def moved(tree) -> bool:
-    return any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(tree))
+    assert not moves(gradient(batch.learner.obs[1:]))
 
 
-@pytest.mark.parametrize("objective", ["start", "value"])
-def test_the_model_s_loss_moves_the_model_and_neither_policy_nor_target(objective):
-    (own, policy, target), _ = gradients(objective)
-    assert all(moved(own[part]) for part in ("encoder", "step", "critics"))
-    assert not moved(policy) and not moved(target)
-
-
-def test_the_policy_s_step_moves_the_policy_and_pulls_on_no_latent_state():
-    pair = latent.choose(ACTING.model["critics"], KEY)
-
-    def stepped(zs):
-        fitted = PARTS.policy_fit.init(ACTING.policy)
-        value = functools.partial(iqmpc.value, PARTS, pair)
-        fitted, metrics = latent_planning.fit_policy(PARTS, CORE, fitted, value, zs, KEY)
-        return metrics["policy/loss"], fitted.params
-
-    slope, after = jax.jit(jax.grad(stepped, has_aux=True))(normal(4, 5, 16))
-    assert moved(jax.tree.map(jnp.subtract, after, ACTING.policy))
-    assert not moved(slope)
-
-
-def test_encodings_that_are_predicted_pull_on_nothing():
-    """The consistency's target stands still: h(s') gets its gradient from nowhere else."""
-    config = dataclasses.replace(CONFIG, critic=0.0)
-    own, expert = sequences(3), sequences(7)
-
-    @jax.jit
-    def slope(later):
-        def moved_by(later):
-            changed = own.replace(obs=own.obs.at[1:].set(later))
-            arguments = ACTING.model, ACTING.policy, ACTING.model["critics"]
-            return iqmpc.model_loss(config, PARTS, *arguments, changed, expert, KEY)[0]
-
-        return jax.grad(moved_by)(later)
-
-    assert not moved(slope(own.obs[1:]))
-
-
-def test_nothing_is_bootstrapped_from_an_end_for_good():
-    """After an end the target is not read; in the middle of an episode it is."""
-    target = params(1).model["critics"]
+def test_nothing_is_bootstrapped_from_a_terminal_step():
+    """After it the target critics do not count; in the middle of an episode they do."""
 
     @functools.partial(jax.jit, static_argnums=1)
-    def rewards(target, ended: bool):
-        arguments = CONFIG, PARTS, ACTING.model, ACTING.policy, target
-        own, expert = sequences(3, ended), sequences(7, ended)
+    def reward(target, ended: bool):
+        batch = some_batch(ended)
         if ended:
-            ends = jnp.ones_like(own.terminal)
-            own, expert = own.replace(terminal=ends), expert.replace(terminal=ends)
-        return iqmpc.model_loss(*arguments, own, expert, KEY)[1][1]["reward/expert"]
+            ends = jnp.ones_like(batch.learner.terminal)
+            batch = iqmpc.Batch(
+                batch.learner.replace(terminal=ends), batch.expert.replace(terminal=ends)
+            )
+        fixed = iqmpc.Fixed(PARAMS.policy, target)
+        _, (_, metrics) = iqmpc.model_loss(COMPONENTS, PARAMS.model, fixed, batch, KEY)
+        return metrics["reward/expert"]
 
-    other = jax.tree.map(lambda leaf: leaf + 1.0, target)
-    assert rewards(target, True) == rewards(other, True)
-    assert rewards(target, False) != rewards(other, False)
+    other = jax.tree.map(lambda leaf: leaf + 1.0, TARGET)
+    assert reward(TARGET, True) == reward(other, True)
+    assert reward(TARGET, False) != reward(other, False)
 
 
-def test_decoded_rewards_are_those_of_the_critics_and_the_target():
-    """By hand, with a constant target and a policy whose entropy counts nothing."""
-    config = dataclasses.replace(CONFIG, core=dataclasses.replace(CORE, entropy_coef=0.0))
-    network = dataclasses.replace(CORE.network, dropout=0.0)
-    parts = latent_planning.make(SPEC, dataclasses.replace(CORE, network=network))
-    target = jax.tree.map(jnp.zeros_like, ACTING.model["critics"])
+def test_decoded_rewards_are_q_minus_the_discounted_target_value():
+    """By hand, with Q̄ = 3 everywhere and β = 0."""
+    network = dataclasses.replace(CONFIG.network, dropout=0.0)
+    config = dataclasses.replace(CONFIG, network=network, entropy_coef=0.0)
+    components = iqmpc.make_components(SPEC, config)
+    target = jax.tree.map(jnp.zeros_like, PARAMS.model["critics"])
     last = target["params"]["_Dense_1"]
     target["params"]["_Dense_1"] = dict(last, bias=last["bias"] + 3.0)  # Q̄ = 3
-    own, expert = sequences(3), sequences(7)
-    arguments = config, parts, ACTING.model, ACTING.policy, target, own, expert, KEY
+    fixed, batch = iqmpc.Fixed(PARAMS.policy, target), some_batch()
+    arguments = components, PARAMS.model, fixed, batch, KEY
     _, (zs, metrics) = jax.jit(functools.partial(iqmpc.model_loss, *arguments))()
-    values = parts.critics.apply(
-        ACTING.model["critics"], zs[:-1], jnp.concatenate([expert.actions, own.actions], 1)
-    )
-    wanted = jnp.mean(values[:, :, : CORE.batch]) - 3.0 * parts.discount
+    both = sequences.side_by_side(batch.expert, batch.learner)
+    critics = PARAMS.model["critics"]
+    values = components.critics.apply(critics, zs[:-1], both.actions)
+    wanted = jnp.mean(values[:, :, :BATCH]) - 3.0 * components.discount
     np.testing.assert_allclose(metrics["reward/expert"], wanted, rtol=1e-4)
 
 
-# ---------------------------------------------------------------------------------- warm-up
+def test_the_recovered_reward_is_q_minus_the_discounted_value_of_the_mode():
+    reward = iqmpc.recovered_reward(SPEC, CONFIG)
+    obs, next_obs = normal(6, 3), normal(6, 3, seed=2)
+    actions = jnp.array([2.0, 0.0]) + jnp.tanh(normal(6, 2, seed=3))
+    critics, policy = PARAMS.model["critics"], COMPONENTS.policy
+    z, next_z = (COMPONENTS.model.encode(PARAMS.model, each) for each in (obs, next_obs))
+    mode = policy.mode(policy.apply(PARAMS.policy, next_z))
+    scaled = (actions - jnp.array([2.0, 0.0])) / 2  # SPEC's actions, to [-1, 1]
+    q = COMPONENTS.critics.apply(critics, z, scaled)[..., 0].mean(0)
+    v = COMPONENTS.critics.apply(critics, next_z, mode)[..., 0].mean(0)
+    found = reward(PARAMS, obs, actions, next_obs)
+    np.testing.assert_allclose(found, q - COMPONENTS.discount * v, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------ seed steps
 
 
 def rollout(seed: int) -> Transition:
@@ -335,8 +441,8 @@ def steps_taken(state) -> int:
     return int(state.policy.opt_state[1][0].count)
 
 
-def test_gradient_steps_wait_for_the_warm_up_and_then_come_all_at_once():
-    """20 steps of warm-up, 10 a round: none, then 20, then 10 each."""
+def test_gradient_steps_wait_for_the_seed_steps_and_then_come_all_at_once():
+    """20 seed steps, 10 environment steps a round: none, then 20, then 10 each."""
     init, update, _ = agent()
     state, taken, random = init(KEY), [], []
     assert state.params.random
@@ -349,46 +455,54 @@ def test_gradient_steps_wait_for_the_warm_up_and_then_come_all_at_once():
     assert random == [True, False, False, False]
 
 
-def test_while_warming_up_exploring_actions_are_uniform_and_others_are_not():
+def test_in_seed_steps_exploring_actions_are_uniform_and_others_are_not():
     init, _, made = agent()
-    state = init(KEY).params
+    params = init(KEY).params
     start = EnvState((), normal(3), jnp.zeros((), jnp.int32))
 
-    def drawn(state, explore):
+    def drawn(params, explore):
         keys = jax.random.split(KEY, 400)
         carry = made.carry()
-        act = jax.vmap(lambda key: made.act(state, carry, start, key, explore)[0])
+        act = jax.vmap(lambda key: made.act(params, carry, start, key, explore)[0])
         return np.asarray(jax.jit(act)(keys))
 
-    actions = drawn(state, True)
+    actions = drawn(params, True)
     low, high = np.array(SPEC.action_low), np.array(SPEC.action_high)
-    unit = (actions - low) / (high - low)
-    np.testing.assert_allclose(unit.mean(0), 0.5, atol=0.05)
-    np.testing.assert_allclose(unit.std(0), 12**-0.5, atol=0.03)
-    deciding = state.replace(random=jnp.zeros((), bool))
-    np.testing.assert_array_equal(drawn(state, False), drawn(deciding, False))
-    assert np.abs(drawn(deciding, True) - actions).max() > 0.1
+    shares = (actions - low) / (high - low)
+    np.testing.assert_allclose(shares.mean(0), 0.5, atol=0.05)
+    np.testing.assert_allclose(shares.std(0), 12**-0.5, atol=0.03)
+    planning = params.replace(random=jnp.zeros((), bool))
+    np.testing.assert_array_equal(drawn(params, False), drawn(planning, False))
+    assert np.abs(drawn(planning, True) - actions).max() > 0.1
 
 
 def test_an_unknown_objective_is_refused():
-    with pytest.raises(UsageError, match="^agent.objective is 'start' or 'value'"):
-        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, objective="v0"))
+    config = dataclasses.replace(CONFIG, objective="v0")
+    with pytest.raises(UsageError, match="^agent.objective is one of start, value, not"):
+        iqmpc.make(Task.of(SPEC), config)
+    with pytest.raises(UsageError, match="objective is one of 'start', 'value', not 'v0'"):
+        configs.from_config_dict({"objective": "v0"}, CONFIG)
 
 
-def test_the_discount_looks_a_fifth_of_an_episode_ahead():
+def test_the_default_discount_looks_a_fifth_of_an_episode_ahead():
     lengths = {25: 0.95, 200: 0.975, 500: 0.99, 100_000: 0.995}
     for length, gamma in lengths.items():
-        np.testing.assert_allclose(latent_planning.discount(length), gamma)
+        np.testing.assert_allclose(latent_planning.default_discount(length), gamma)
+    assert COMPONENTS.discount == 0.95  # of 100 steps
+    config = dataclasses.replace(CONFIG, discount=0.0)
+    assert iqmpc.make_components(SPEC, config).discount == 0.0
 
 
-def test_planning_in_turn_is_planning_side_by_side():
-    """Also of an agent that is made in the program, as those of a finished run are."""
+def test_planning_one_after_another_equals_planning_side_by_side():
+    """Also for an agent made inside the program, as those of a finished run are."""
 
-    def plans(core: latent_planning.Config):
-        params = ACTING.replace(random=jnp.zeros((), bool))
+    def plans(sequential_vmap: bool):
+        params = PARAMS.replace(random=jnp.zeros((), bool))
+        planning = dataclasses.replace(CONFIG.planning, sequential_vmap=sequential_vmap)
 
-        def driven(obs, key):
-            made = iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, core=core))
+        def drive(obs, key):
+            config = dataclasses.replace(CONFIG, planning=planning)
+            made = iqmpc.make(Task.of(SPEC), config)
             state = EnvState((), obs, jnp.zeros((), jnp.int32))
 
             def step(carry, key):
@@ -396,25 +510,20 @@ def test_planning_in_turn_is_planning_side_by_side():
 
             return jax.lax.scan(step, made.carry(), jax.random.split(key, 2))
 
-        return jax.jit(jax.vmap(driven))(normal(3, 3), jax.random.split(KEY, 3))
+        return jax.jit(jax.vmap(drive))(normal(3, 3), jax.random.split(KEY, 3))
 
-    beside, sequential_vmap = (
-        plans(CORE),
-        plans(dataclasses.replace(CORE, sequential_vmap=True)),
-    )
-    for one, other in zip(
-        jax.tree.leaves(beside), jax.tree.leaves(sequential_vmap), strict=True
-    ):
+    both = (jax.tree.leaves(plans(sequential)) for sequential in (False, True))
+    for one, other in zip(*both, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_what_acts_follows_what_was_learned_once_something_was():
-    core = dataclasses.replace(CORE, ema_rate=0.25)
+def test_acting_parameters_follow_learned_ones_once_learning_has_begun():
     no, yes = jnp.zeros((), bool), jnp.ones((), bool)
     zero, one = ({"a": jnp.full((2,), value)} for value in (0.0, 1.0))
     for random, share in ((no, 0.25), (yes, 1.0)):
         before = latent_planning.InferenceParams(zero, zero, random)
-        after = latent_planning.ema_params(core, before, one, one, no)
+        learned = latent_planning.InferenceParams(one, one, no)
+        after = latent_planning.ema_params(0.25, before, learned)
         np.testing.assert_allclose(after.model["a"], share)
         np.testing.assert_allclose(after.policy["a"], share)
         assert not after.random
@@ -425,23 +534,28 @@ HALF = 0.5**0.5
 
 @pytest.mark.parametrize(
     ("half_life", "hold", "expected"),
-    [(0, 0, [1, 1, 1]), (2, 0, [1, HALF, 0.5]), (2, 1, [1, 1, HALF])],
+    [(None, 0, [1, 1, 1]), (2, 0, [1, HALF, 0.5]), (2, 1, [1, 1, HALF])],
 )
-def test_all_rates_halve_and_the_encoder_s_is_a_share(half_life, hold, expected):
-    """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
-    core = dataclasses.replace(CORE, lr_half_life=half_life, lr_hold=hold)
-    parts = latent_planning.make(SPEC, core)
+def test_all_learning_rates_halve_and_the_encoder_s_is_a_multiple(
+    half_life, hold, expected
+):
+    """For a constant gradient, every step of Adam is as long as the learning rate."""
+    optimizer = dataclasses.replace(CONFIG.optimizer, lr_half_life=half_life, lr_hold=hold)
+    components = iqmpc.make_components(
+        SPEC, dataclasses.replace(CONFIG, optimizer=optimizer)
+    )
     ones = jnp.ones(3)
     fits = {
-        "encoder": (parts.model_fit, {"encoder": ones, "step": ones}),
-        "step": (parts.model_fit, {"encoder": ones, "step": ones}),
-        "policy": (parts.policy_fit, {"policy": ones}),
+        "encoder": (components.model_optimizer, {"encoder": ones, "step": ones}),
+        "step": (components.model_optimizer, {"encoder": ones, "step": ones}),
+        "policy": (components.policy_optimizer, {"policy": ones}),
     }
     for name, (fitter, weights) in fits.items():
         fitted, lengths = fitter.init(weights), []
         for _ in range(3):
-            following = fitter.step(fitted, weights)
-            lengths.append(float((fitted.params[name] - following.params[name])[0]))
-            fitted = following
-        rate = CORE.learning_rate * (CORE.encoder_share if name == "encoder" else 1.0)
-        np.testing.assert_allclose(lengths, rate * np.array(expected), rtol=1e-3)
+            next_fit = fitter.step(fitted, weights)
+            lengths.append(float((fitted.params[name] - next_fit.params[name])[0]))
+            fitted = next_fit
+        scale = optimizer.encoder_lr_scale if name == "encoder" else 1.0
+        wanted = scale * optimizer.learning_rate * np.array(expected)
+        np.testing.assert_allclose(lengths, wanted, rtol=1e-3)

@@ -18,16 +18,16 @@ WIDE = 128
 def test_the_counted_operations_are_those_of_the_program(name):
     """Within 10%: XLA also counts normalisation, activations and samples."""
     module, config = benchmark.CONFIGS[name]
-    core = dataclasses.replace(
-        config.core,
+    config = dataclasses.replace(
+        config,
         network=networks.Config(latent=WIDE, encoder=(32,), hidden=(WIDE, WIDE)),
         planner=mppi.Config(
             samples=64, horizon=3, iterations=2, elites=8, sampling="gaussian"
         ),
-        proposals=4,
-        capacity=3,
+        planning=dataclasses.replace(config.planning, proposals=4),
+        replay=dataclasses.replace(config.replay, capacity=3),
     )
-    agent = module.make(Task.of(benchmark.SPEC), dataclasses.replace(config, core=core))
+    agent = module.make(Task.of(benchmark.SPEC), config)
     params = jax.eval_shape(lambda key: agent.init(key).params, jax.random.key(0))
     obs = jax.ShapeDtypeStruct((benchmark.OBSERVATIONS,), jnp.float32)
 
@@ -38,5 +38,5 @@ def test_the_counted_operations_are_those_of_the_program(name):
     key = jax.eval_shape(lambda: jax.random.key(0))
     lowered = jax.jit(act).lower(params, obs, key)
     counted = lowered.cost_analysis()["flops"]
-    ours = benchmark.operations(name, core)
+    ours = benchmark.operations(name, config)
     assert 0.9 < ours / counted < 1.02

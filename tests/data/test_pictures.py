@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
-from planil_jax.agents.common import latent_planning
+from planil_jax.agents.common import sequences
 from planil_jax.base import UsageError
 from planil_jax.data import demos
 from planil_jax.evaluation import collect, expert_policies
@@ -136,18 +136,18 @@ def test_unsound_pictures_are_named(rollout, tmp_path, spoil, told):
 def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
     """Each frame is held once; sequences never cross the end of an episode."""
     monkeypatch.setattr(conv, "random_shift", lambda key, image: image)
-    config = latent_planning.Config(batch=64, horizon=3, capacity=14)
-    spec = ENV.spec._replace(image=(64, 64, 9))  # which the encoder can read
-    parts = latent_planning.make(spec, config)
-    held = latent_planning.empty_replay(ENV.spec, config, num_envs=2)
-    held = latent_planning.insert(held, parts, rollout)
-    assert (
-        held.steps["obs"].shape == (14, 2, SIZE, SIZE, 3) and "next_obs" not in held.steps
-    )
-    places = latent_planning.valid_starts(held, parts, config)
-    own = latent_planning.sample_replay(held, places, parts, config, jax.random.key(3))
+    sampler = sequences.make(ENV.spec, sequences.Config(batch=64, capacity=14), horizon=3)
+    replay = sequences.empty_replay(sampler, num_envs=2)
+    replay = sequences.insert(sampler, replay, rollout)
+    assert replay.steps["obs"].shape == (14, 2, SIZE, SIZE, 3)
+    assert "next_obs" not in replay.steps
+    valid = sequences.valid_starts(sampler, replay)
+    own = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
     assert own.obs.shape == (4, 64, SIZE, SIZE, 9)
-    seen, acted = np.asarray(rollout.obs), np.asarray(parts.unit(rollout.action))
+    seen, acted = (
+        np.asarray(rollout.obs),
+        np.asarray(sampler.scaling.to_unit_interval(rollout.action)),
+    )
     starts = set()
     for obs, actions in zip(
         np.moveaxis(own.obs, 1, 0), np.moveaxis(own.actions, 1, 0), strict=True
@@ -165,12 +165,11 @@ def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
 
 
 def test_pictures_are_moved_where_they_are_learned_from(rollout):
-    config = latent_planning.Config(batch=4, horizon=2, capacity=14)
-    parts = latent_planning.make(ENV.spec._replace(image=(64, 64, 9)), config)
-    held = latent_planning.empty_replay(ENV.spec, config, num_envs=2)
-    held = latent_planning.insert(held, parts, rollout)
-    places = latent_planning.valid_starts(held, parts, config)
-    own = latent_planning.sample_replay(held, places, parts, config, jax.random.key(3))
+    sampler = sequences.make(ENV.spec, sequences.Config(batch=4, capacity=14), horizon=2)
+    replay = sequences.empty_replay(sampler, num_envs=2)
+    replay = sequences.insert(sampler, replay, rollout)
+    valid = sequences.valid_starts(sampler, replay)
+    own = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
     told = {tuple(np.ravel(each)) for each in np.asarray(rollout.obs).reshape(28, -1)}
     moved = [tuple(each) not in told for each in np.asarray(own.obs).reshape(12, -1)]
     assert sum(moved) > 8
@@ -179,7 +178,7 @@ def test_pictures_are_moved_where_they_are_learned_from(rollout):
 def test_a_task_that_can_end_early_keeps_no_pictures():
     spec = ENV.spec._replace(image=(64, 64, 9), terminates=True)
     with pytest.raises(UsageError, match="can end early.*leave out its option pixels"):
-        latent_planning.make(spec, latent_planning.Config())
+        sequences.make(spec, sequences.Config(), horizon=3)
 
 
 def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):

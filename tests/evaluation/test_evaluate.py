@@ -55,11 +55,10 @@ def test_a_run_acts_by_other_settings_than_its_own_if_told_to(tmp_path):
     name = "pendulum:episode_length=5"
     network = latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3)
     agent = experiment.for_method("tdmpc2").agent
-    planner = dataclasses.replace(agent.core.planner, horizon=1, iterations=1)
-    core = dataclasses.replace(agent.core, network=network, planner=planner, capacity=5)
-    settings = experiment.for_method(
-        "tdmpc2", environment=name, agent=dataclasses.replace(agent, core=core)
-    )
+    planner = dataclasses.replace(agent.planner, horizon=1, iterations=1)
+    replay = dataclasses.replace(agent.replay, capacity=5)
+    agent = dataclasses.replace(agent, network=network, planner=planner, replay=replay)
+    settings = experiment.for_method("tdmpc2", environment=name, agent=agent)
     rundir.open_run(tmp_path, experiment.to_json(settings), False, ())
     env = envs.make(name)
     key = jax.random.key(0)
@@ -69,19 +68,20 @@ def test_a_run_acts_by_other_settings_than_its_own_if_told_to(tmp_path):
     checkpoint.save(tmp_path / rundir.CHECKPOINTS, whole, step=5, round_=1)
 
     own = runs.load(tmp_path)
-    alone = runs.load(tmp_path, override="agent.core.plan=False")
-    assert own.experiment.agent.core.plan and not alone.experiment.agent.core.plan
+    alone = runs.load(tmp_path, override="agent.planning.enabled=False")
+    assert own.experiment.agent.planning.enabled
+    assert not alone.experiment.agent.planning.enabled
     returns = []
-    for trained, told in ((own, ""), (alone, "agent.core.plan=False")):
+    for trained, told in ((own, ""), (alone, "agent.planning.enabled=False")):
         found = evaluate.evaluate(trained, episodes=2, fields=[], starts=1, expert=False)
         assert found["varied"] == told
         assert found == json.loads((tmp_path / evaluate.RESULT).read_text())
         returns.append(found["in_distribution"]["returns"])
     assert returns[0] != returns[1]
     with pytest.raises(UserError, match="does not fit this configuration: agent.params"):
-        runs.load(tmp_path, override="agent.core.network.latent=24")
-    with pytest.raises(UsageError, match="no field agent.core.plane. Did you mean plan"):
-        runs.load(tmp_path, override="agent.core.plane=1")
+        runs.load(tmp_path, override="agent.network.latent=24")
+    with pytest.raises(UsageError, match="no field agent.planing. Did you mean planning"):
+        runs.load(tmp_path, override="agent.planing=1")
 
 
 def test_a_biased_reward_is_told_of_where_episodes_can_end():

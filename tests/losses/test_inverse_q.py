@@ -36,16 +36,16 @@ def soft_value(q: np.ndarray, policy: np.ndarray) -> np.ndarray:
 def soft_evaluation(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
     """Q `[S, A]` of a policy, exactly."""
     flow = np.einsum("sa,sat->st", policy, P)
-    own = np.sum(policy * (reward - BETA * np.log(policy)), axis=1)
-    value = np.linalg.solve(np.eye(STATES) - GAMMA * flow, own)
+    soft_reward = np.sum(policy * (reward - BETA * np.log(policy)), axis=1)
+    value = np.linalg.solve(np.eye(STATES) - GAMMA * flow, soft_reward)
     return reward + GAMMA * P @ value
 
 
 def decoded(q: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """r of every state and action, in expectation over what follows."""
-    following = np.broadcast_to(soft_value(q, policy), P.shape)
+    """r of every state and action, in expectation over the next state."""
+    next_values = np.broadcast_to(soft_value(q, policy), P.shape)
     rewards = inverse_q.decoded_rewards(
-        jnp.asarray(q[..., None]), jnp.asarray(following), jnp.zeros(P.shape, bool), GAMMA
+        jnp.asarray(q[..., None]), jnp.asarray(next_values), jnp.zeros(P.shape, bool), GAMMA
     )
     return np.sum(P * np.asarray(rewards), axis=2)
 
@@ -71,14 +71,14 @@ def test_decoding_gives_back_the_reward_that_a_critic_evaluates():
     np.testing.assert_allclose(found, REWARD, rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_follows_an_end_for_good():
+def test_a_terminal_step_has_no_next_value():
     rewards = inverse_q.decoded_rewards(
         jnp.array([2.0, 2.0]), jnp.array([10.0, 10.0]), jnp.array([False, True]), GAMMA
     )
     np.testing.assert_allclose(rewards, [2.0 - 9.0, 2.0])
 
 
-def test_the_best_rewards_are_a_ratio_of_densities_bounded_by_four_alpha():
+def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
     """r = 4 α (ρ_E - ρ_π) / (ρ_E + ρ_π): found by descent on the loss itself.
 
     With c = E_π[r] of the learner, to which it amounts where Q is evaluated exactly.
@@ -130,7 +130,7 @@ def test_the_gradient_is_that_of_squared_errors_to_plus_and_minus_four_alpha():
 
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
-def test_the_loss_is_what_its_formula_says(alpha):
+def test_the_loss_equals_its_formula(alpha):
     found = inverse_q.inverse_soft_q(
         jnp.array([1.0, 3.0]), jnp.array([-1.0, 1.0]), jnp.array(0.25), alpha
     )
@@ -164,16 +164,17 @@ def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
     def loss(q):
         q = q.reshape(STATES, ACTIONS)
         value = BETA * jax.nn.logsumexp(q / BETA, axis=1)
-        following = jnp.asarray(P) @ value
-        rewards = inverse_q.decoded_rewards(q, following, jnp.zeros(q.shape, bool), GAMMA)
-        seen = rewards.reshape(-1)[rows]
+        next_values = jnp.asarray(P) @ value
+        no = jnp.zeros(q.shape, bool)
+        rewards = inverse_q.decoded_rewards(q, next_values, no, GAMMA)
+        samples = rewards.reshape(-1)[rows]
         if np.isinf(alpha):
-            seen = (rewards * rho * rho.size).reshape(-1)
-        return inverse_q.inverse_soft_q(seen, seen, begin @ value, alpha)
+            samples = (rewards * rho * rho.size).reshape(-1)
+        return inverse_q.inverse_soft_q(samples, samples, begin @ value, alpha)
 
-    slope = jax.jit(jax.value_and_grad(loss))
+    loss_and_gradient = jax.jit(jax.value_and_grad(loss))
     found = optimize.minimize(
-        lambda q: tuple(np.asarray(each, np.float64) for each in slope(q)),
+        lambda q: tuple(np.asarray(each, np.float64) for each in loss_and_gradient(q)),
         np.zeros(STATES * ACTIONS),
         jac=True,
         method="BFGS",
@@ -199,7 +200,7 @@ def test_without_a_penalty_the_reward_is_recovered_up_to_a_potential():
     assert np.abs(found).max() > 0.5
 
 
-def test_a_penalty_bends_the_policy_the_less_the_greater_alpha_is():
+def test_the_policy_s_bias_falls_as_alpha_grows():
     """So π_Q = π_E is no test of a critic that was trained at α = 0.5."""
     _, expert = soft_optimal(REWARD)
     rho, off = occupancy(expert), []

@@ -5,13 +5,13 @@ import numpy as np
 from planil_jax.losses import two_hot
 
 
-def test_what_is_encoded_is_decoded():
+def test_decoding_undoes_encoding():
     x = jnp.array([0.0, 0.3, -0.3, 1.0, 17.5, -250.0, 20_000.0])
     logits = jnp.log(two_hot.encode(x) + 1e-30)
     np.testing.assert_allclose(two_hot.decode(logits), x, rtol=1e-3, atol=1e-5)
 
 
-def test_weights_are_of_two_neighbours_and_add_up_to_one():
+def test_at_most_two_weights_are_positive_and_they_add_up_to_one():
     weights = two_hot.encode(jnp.array([0.3, -12.0, 0.0, 1e9, -1e9]))
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
     assert ((weights > 0).sum(-1) <= 2).all()

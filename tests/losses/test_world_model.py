@@ -10,7 +10,7 @@ def test_a_perfect_prediction_costs_nothing():
     assert world_model.consistency(z, z, 0.5) == 0.0
 
 
-def test_errors_farther_ahead_count_less():
+def test_later_errors_count_less():
     z = jnp.zeros((3, 2, 4))
     for t, share in enumerate((1.0, 0.5, 0.25)):
         found = world_model.consistency(z.at[t].set(2.0), z, 0.5)
@@ -32,7 +32,7 @@ def gaussians(seed: int, shape=(5,)):
     return (means[0], stds[0]), (means[1], stds[1])
 
 
-def test_a_gaussian_is_nothing_from_itself():
+def test_the_divergence_of_a_gaussian_from_itself_is_zero():
     one, _ = gaussians(0, (4, 5))
     np.testing.assert_allclose(world_model.kl(*one, *one), np.zeros(4), atol=1e-6)
 
@@ -48,7 +48,7 @@ def test_the_divergence_is_the_mean_of_log_ratios():
         np.testing.assert_allclose(world_model.kl(*pair[0], *pair[1]), wanted, atol=0.02)
 
 
-def test_the_prior_learns_four_times_as_much_as_the_posterior():
+def test_with_a_balance_of_0_8_the_prior_s_gradient_is_four_times_the_posterior_s():
     """At a balance of 0.8; of either alone the slope is that of the divergence itself."""
     posterior, prior = jax.tree.map(jnp.float32, gaussians(3, (6, 5)))
 
@@ -67,7 +67,7 @@ def test_the_prior_learns_four_times_as_much_as_the_posterior():
     )
 
 
-def test_free_nats_are_of_the_mean_and_below_them_nothing_is_learned():
+def test_free_nats_apply_to_the_mean_and_below_them_the_gradient_is_zero():
     (mean, std), _ = gaussians(0, (2, 5))
     far = jnp.stack([mean[0] + 3 * std[0], mean[1]])  # 22.5 nats and none
     arguments = (mean, std), (far, std), 0.8
@@ -79,7 +79,7 @@ def test_free_nats_are_of_the_mean_and_below_them_nothing_is_learned():
     assert not np.asarray(slope).any()
 
 
-def test_with_the_true_posterior_the_bound_is_kalman_s_likelihood():
+def test_with_the_exact_posterior_the_bound_is_the_kalman_filter_s_likelihood():
     """x' = 0.8 x + N(0, 0.5²), y = x + N(0, 1): q(x_t | x_{t-1}) is made of all that is
     seen later, by messages; expectations are exact, by quadrature of quadratics."""
     rng, push, noise = np.random.default_rng(0), 0.8, 0.5

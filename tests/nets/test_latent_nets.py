@@ -49,8 +49,8 @@ def test_mish_by_one_exponential_is_mish():
 
 
 @pytest.mark.parametrize("sizes", [(16,), (16, 2), (16, 9)])
-def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
-    """flax.linen.LayerNorm of Σ_i x_i W_i + b, far from mean 0; and slopes of slopes."""
+def test_a_normalised_layer_and_its_gradients_equal_flax_s_layer_norm(sizes):
+    """flax.linen.LayerNorm of Σ_i x_i W_i + b, far from mean 0; second derivatives too."""
     inputs = [3 + normal(7, size, seed=size) for size in sizes]
     kernel, bias = 0.5 + normal(sum(sizes), 12), 2 + normal(12, seed=3)
     target = normal(7, 12, seed=4)
@@ -59,11 +59,11 @@ def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
     def library(kernel, bias, *inputs):
         return norm.apply({}, jnp.concatenate(inputs, axis=-1) @ kernel + bias)
 
-    def told(layer):
+    def outputs_and_gradients(layer):
         def loss(*args):
             return jnp.sum((layer(*args) - target) ** 2)
 
-        def steepness(*args):
+        def squared_gradients(*args):
             return sum(jnp.sum(g**2) for g in jax.grad(loss, every)(*args)[2:])
 
         every = tuple(range(2 + len(sizes)))
@@ -71,13 +71,13 @@ def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
             lambda *args: (
                 layer(*args),
                 jax.grad(loss, every)(*args),
-                jax.grad(steepness, every)(*args),
+                jax.grad(squared_gradients, every)(*args),
             )
         )(kernel, bias, *inputs)
 
     for found, wanted in zip(
-        jax.tree.leaves(told(latent.normalised)),
-        jax.tree.leaves(told(library)),
+        jax.tree.leaves(outputs_and_gradients(latent.normalised)),
+        jax.tree.leaves(outputs_and_gradients(library)),
         strict=True,
     ):
         np.testing.assert_allclose(
@@ -86,28 +86,28 @@ def test_a_normalised_layer_is_the_library_s_with_its_slopes(sizes):
 
 
 @pytest.mark.parametrize("of, products", [((2,), 2), ((0,), 2), ((0, 2), 3), ((1,), 1)])
-def test_what_stands_still_is_not_multiplied_for_slopes(of, products):
-    """A layer is one product; of its kernel (0) and of its input (2) each slope is one."""
+def test_arguments_without_a_gradient_cost_no_products(of, products):
+    """A layer is one product, and so is the gradient of its kernel (0) or input (2)."""
     args = normal(16, 12), normal(12, seed=2), normal(7, 16, seed=3)
 
     def loss(kernel, bias, x):
         return jnp.sum(latent.normalised(kernel, bias, x) ** 3)
 
     assert operations.count(jax.grad(loss, of), *args) == products * 2 * 7 * 16 * 12
-    slopes = jax.jit(jax.grad(loss, of))(*args)
+    gradients = jax.jit(jax.grad(loss, of))(*args)
     every = jax.jit(jax.grad(loss, (0, 1, 2)))(*args)
-    for found, wanted in zip(slopes, (every[i] for i in of), strict=True):
+    for found, wanted in zip(gradients, (every[i] for i in of), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_each_group_of_a_latent_state_is_a_distribution():
+def test_every_simnorm_group_of_a_latent_state_adds_up_to_one():
     encoder = latent.make_encoder(SMALL, 4)
     z = encoder.apply(encoder.init(KEY), 10 * normal(5, 4))
     assert z.shape == (5, 16) and z.min() >= 0
     np.testing.assert_allclose(z.reshape(5, 2, 8).sum(-1), 1.0, rtol=1e-6)
 
 
-def test_a_layer_of_two_inputs_is_the_layer_of_both_in_one():
+def test_a_layer_of_two_inputs_equals_the_layer_of_their_concatenation():
     config = latent.Config(latent=16, hidden=(12,))
     both, one = latent.make_head(config, (16, 2), 1), latent.make_head(config, (18,), 1)
     z, action = normal(7, 16), normal(7, 2, seed=2)
@@ -116,7 +116,7 @@ def test_a_layer_of_two_inputs_is_the_layer_of_both_in_one():
     np.testing.assert_allclose(both.apply(params, z, action), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_critics_start_at_zero_and_are_networks_of_their_own():
+def test_critics_start_at_zero_and_are_different_networks():
     critics = latent.make_critics(SMALL, 2)
     params = critics.init(KEY)
     z, action = normal(7, 16), normal(7, 2, seed=2)
@@ -125,34 +125,34 @@ def test_critics_start_at_zero_and_are_networks_of_their_own():
     values = critics.apply(params, z, action)
     assert values.shape == (3, 7, 1)
     assert len({float(value) for value in values[:, 0, 0]}) == 3
-    for pair in (latent.choose(params, jax.random.key(seed)) for seed in range(5)):
-        rows = critics.apply(pair, z, action)
+    for subset in (latent.random_subset(params, jax.random.key(seed)) for seed in range(5)):
+        rows = critics.apply(subset, z, action)
         found = [
             [m for m in range(3) if np.allclose(row, values[m], rtol=1e-5)] for row in rows
         ]
         assert len(rows) == 2 and found[0] != found[1] and all(map(len, found))
 
 
-def test_every_critic_is_chosen_alike():
+def test_every_critic_is_drawn_equally_often():
     members = jnp.arange(5)
     keys = jax.random.split(KEY, 2000)
-    chosen = jax.vmap(lambda key: latent.choose(members, key))(keys)
-    assert (chosen[:, 0] != chosen[:, 1]).all()
-    shares = np.bincount(np.asarray(chosen).ravel(), minlength=5) / chosen.size
+    drawn = jax.vmap(lambda key: latent.random_subset(members, key))(keys)
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    shares = np.bincount(np.asarray(drawn).ravel(), minlength=5) / drawn.size
     np.testing.assert_allclose(shares, 0.2, atol=0.03)
 
 
-def test_units_drop_out_with_a_key_alone():
+def test_units_drop_out_only_with_a_key():
     critics = latent.make_critics(
         latent.Config(latent=16, hidden=(12, 12), critics=2, dropout=0.5), 2
     )
     params = jax.tree.map(lambda leaf: leaf + 0.1, critics.init(KEY))
     z, action = normal(7, 16), normal(7, 2, seed=2)
-    still = critics.apply(params, z, action)
+    without = critics.apply(params, z, action)
     first, again, other = (
         critics.apply(params, z, action, key=jax.random.key(seed)) for seed in (1, 1, 2)
     )
-    assert (first == again).all() and (first != other).any() and (first != still).any()
+    assert (first == again).all() and (first != other).any() and (first != without).any()
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.5])
@@ -167,7 +167,7 @@ def test_the_policy_s_density_integrates_to_one(mean):
     assert abs(integrate.quad(density, -0.9998, 0.9998, limit=200)[0] - 1.0) < 1e-3
 
 
-def test_a_density_of_many_actions_is_the_sum_of_theirs():
+def test_the_log_density_of_many_action_entries_is_the_sum_of_theirs():
     """The published code multiplies the Gaussian part by the number of actions."""
     policy = latent.make_policy(latent.Config(latent=16, hidden=(12,)), 6)
     chosen = policy.apply(policy.init(KEY), normal(16))

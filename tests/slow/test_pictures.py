@@ -24,15 +24,12 @@ def settings(method: str) -> experiment.Experiment:
     if method == "bc":
         agent = dataclasses.replace(agent, encoder_conv=EYE, gradient_steps=20, batch=8)
     else:
-        core = agent.core
-        core = dataclasses.replace(
-            core,
-            network=dataclasses.replace(core.network, encoder_conv=EYE),
+        agent = dataclasses.replace(
+            agent,
+            network=dataclasses.replace(agent.network, encoder_conv=EYE),
+            replay=dataclasses.replace(agent.replay, batch=4, capacity=20),
             seed_steps=6,
-            batch=4,
-            capacity=20,
         )
-        agent = dataclasses.replace(agent, core=core)
     length = LOOP.steps_per_epoch
     return experiment.for_method(
         method,

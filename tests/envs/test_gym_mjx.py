@@ -131,6 +131,25 @@ def test_an_observation_tells_the_model_all_but_the_place_on_the_ground(hopper):
     np.testing.assert_allclose(env.prior.observe((), foreseen), expected, atol=1e-4)
 
 
+def test_a_state_recovered_from_an_observation_steps_like_the_original(hopper):
+    env, reset, step = hopper
+    state = placed(
+        reset(jax.random.key(2)),
+        [7.0, 1.3, 0.1, -0.2, -0.3, 0.2],
+        [1.0, -0.5, 0.2, 3.0, -9.0, 4.0],
+    )
+    state = replace(state, obs=env.prior.observe((), state.sim))
+    recovered = env.recover(state.obs)
+    action = jnp.array([0.3, -0.6, 0.9])
+    original, copy = step(state, action)[1], step(recovered, action)[1]
+    np.testing.assert_array_equal(copy.obs, state.obs)
+    # The original starts the solver at its warm start, and the copy at 0.
+    np.testing.assert_allclose(copy.next_obs, original.next_obs, atol=1e-4)
+    # The speed in the reward is a difference of x, which is 7 m and 0 m.
+    np.testing.assert_allclose(copy.reward, original.reward, atol=1e-3)
+    assert int(recovered.time) == 0
+
+
 def drift(model, numbers):
     """Instead of physics, where a test is about all the rest: every speed grows by u₀."""
     return lambda body, action: replace(body, qvel=body.qvel + action[0])

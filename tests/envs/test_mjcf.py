@@ -81,8 +81,8 @@ def thrown():
         return start, jax.lax.scan(env.step, start, actions)[1]
 
     actions = jnp.array([[1.0], [-2.0], [9.0], [0.5], [0.0]])
-    told = jax.jit(roll)(jax.random.key(0), actions)
-    return jax.tree.map(np.array, told)
+    start_and_transitions = jax.jit(roll)(jax.random.key(0), actions)
+    return jax.tree.map(np.array, start_and_transitions)
 
 
 def euler(speed):
@@ -233,10 +233,65 @@ def test_an_actuator_without_a_range_is_named():
     assert "no actuators" in said(block, BLOCK[:start] + BLOCK[end:])
 
 
-@pytest.mark.parametrize("period", [0.05, 0.01, 0.0, -0.02])
+@pytest.mark.parametrize("period", [0.05, 0.01])
 def test_a_control_period_must_be_a_multiple_of_the_timestep(period):
     message = said(block, control_period=period)
     assert f"{period:g} s" in message and "0.02 s" in message
+
+
+@pytest.mark.parametrize(
+    ("xml", "options", "words"),
+    [
+        (edited('"-4 4"', '"-inf inf"'), {}, ["actuator push", "-inf and inf"]),
+        (edited('"-4 4"', '"-4 inf"'), {}, ["actuator push", "-4.0 and inf"]),
+        (BLOCK, {"control_period": 0.0}, ["control_period", "0.0"]),
+        (BLOCK, {"control_period": -0.02}, ["control_period", "-0.02"]),
+        (BLOCK, {"control_period": math.nan}, ["control_period", "nan"]),
+        (BLOCK, {"control_period": math.inf}, ["control_period", "inf"]),
+        (BLOCK, {"episode_length": 0}, ["episode_length", ">= 1", "0"]),
+        (BLOCK, {"names": ()}, ["observation_names", "empty"]),
+        (BLOCK, {"names": ("x", "y", "x", "v", "w")}, ["'x'", "twice"]),
+        (BLOCK, {"names": "xycvw"}, ["observation_names", "'xycvw'"]),
+    ],
+)
+def test_a_specification_that_cannot_be_used_is_refused(xml, options, words):
+    message = said(block, xml, **options)
+    assert message.startswith("environment 'block': ")
+    assert all(word in message for word in words), message
+
+
+def test_recovered_states_show_their_observation_and_step_like_the_original():
+    env = block(
+        reset=throw,
+        reward=lambda data, action, next_data: next_data.qvel[0],
+        recover=lambda obs: (obs[:1], obs[2:3]),
+    )
+
+    def compare(key, action):
+        state = env.reset(key)
+        for _ in range(2):
+            state, _ = env.step(state, action)
+        recovered = env.recover(state.obs)
+        return (state, *env.step(state, action)), (recovered, *env.step(recovered, action))
+
+    (state, after, original), (recovered, recovered_after, copy) = jax.jit(compare)(
+        jax.random.key(3), jnp.array([2.5])
+    )
+    assert (int(state.time), int(recovered.time)) == (2, 0)
+    np.testing.assert_array_equal(recovered.sim.qpos, state.sim.qpos)
+    np.testing.assert_array_equal(recovered.sim.qvel, state.sim.qvel)
+    # The measured force is of the control, which is 0 in a recovered state.
+    np.testing.assert_allclose(recovered.obs[:4], state.obs[:4], atol=1e-6)
+    np.testing.assert_allclose(copy.next_obs, original.next_obs, atol=1e-5)
+    np.testing.assert_allclose(copy.reward, original.reward, atol=1e-5)
+    np.testing.assert_allclose(recovered_after.sim.qpos, after.sim.qpos, atol=1e-5)
+    assert jax.tree.structure(recovered) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(recovered), jax.tree.leaves(state), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+def test_an_environment_recovers_states_only_if_it_is_given_the_function():
+    assert block().recover is None
 
 
 def number(*_):
@@ -263,6 +318,12 @@ def flag(*_):
             {"reset": lambda key, data: data.replace(qvel=jnp.zeros(2))},
             ["reset", "qvel", "(1,)", "(2,)"],
         ),
+        ({"recover": lambda obs: obs[:1]}, ["recover", "pair (qpos, qvel)", "(1,)"]),
+        (
+            {"recover": lambda obs: (obs[:1], obs[:2])},
+            ["recover", "qvel as", "(1,)", "(2,)"],
+        ),
+        ({"recover": lambda obs: (obs[:3], obs[:1])}, ["recover", "qpos as", "(3,)"]),
         ({"xml": mjcf.load(BLOCK), "mass": 2.0}, ["mass", "mjcf.load"]),
     ],
 )

@@ -20,7 +20,7 @@ ALLOWED = {
     "base": set(),
     "config": {"base"},
     "envs": {"base"},
-    "nets": {"base"},
+    "nets": {"base", "config"},
     "losses": {"base"},
     "planners": {"base"},
     "data": {"", "base", "config"},

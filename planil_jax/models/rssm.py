@@ -197,8 +197,8 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         decoded = decoder.apply(params["decoder"], features)
         if not isinstance(observation, int):
             # Tile by tile, so that the compiler leaves out laying them.
-            side = config.pictures.tile or 1
-            obs = tiles.patchify(conv.unit(obs), side)
+            side = config.pictures.patch_size or 1
+            obs = tiles.patchify(conv.centre_pixels(obs), side)
             decoded = tiles.patchify(decoded, side)
         return 0.5 * jnp.sum((decoded - obs) ** 2, range(features.ndim - 1, obs.ndim))
 

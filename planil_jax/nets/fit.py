@@ -1,4 +1,4 @@
-"""Optimisers over `Fit` states, a learning-rate schedule, and averaged target parameters."""
+"""Optimisers over `Fit` states, a learning-rate schedule, and averaged parameters."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -27,7 +27,9 @@ class Config:
     network: mlp.Config = field(  # hidden layers
         default_factory=lambda: mlp.Config(hidden=(128, 128), activation="silu")
     )
-    gru_units: Count | None = None  # units G of a GRU before the hidden layers; None: no GRU
+    gru_units: Count | None = (
+        None  # units G of a GRU before the hidden layers; None: no GRU
+    )
     probabilistic: bool = False  # whether the standard deviation is learned; else it is 1
     std: Positive = 0.3  # initial standard deviation, in normalised units
     std_low: Positive = 1e-3  # lower bound of the standard deviation
@@ -75,11 +77,7 @@ def make(config: Config, input_sizes: tuple[int, ...], output_size: int) -> Forw
       config: the layers.
       input_sizes: I of each input.
       output_size: O.
-
-    Raises:
-      UsageError: the bounds of the standard deviation exclude its initial value.
     """
-    heads.check_std(config.std, config.std_low, config.std_high)
     module = _Step(config, output_size)
     examples = [jnp.zeros((size,), jnp.float32) for size in input_sizes]
 

@@ -336,7 +336,7 @@ def sample_replay(
         )
         ages = age + jnp.arange(config.horizon + 1)[:, None]  # [H + 1, B]
         steps = replay.at(held, ages[:-1], column)
-        obs = replay.stacked(
+        obs = replay.stack_frames(
             held, held.steps["obs"], _ended(held), ages, column, parts.frames
         )
         obs = _shifted(obs, jax.random.fold_in(key, 1))

@@ -71,7 +71,7 @@ def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
     state = env.reset(jax.random.key(0))
     layers = []
     while isinstance(state.sim, wrappers.Wrapped):
-        layers.append(state.sim.kept)
+        layers.append(state.sim.memory)
         state = state.sim.inner
     noise_key, tremble_key, queue, masked, repeated = layers  # from the outside in
     assert noise_key.shape == tremble_key.shape == () and queue.shape == (1, 2)
@@ -83,9 +83,9 @@ def test_choices_lie_without_all_that_is_done_to_actions():
     """So that a delayed choice is a torque of 0 until it arrives."""
     env = envs.make("pendulum:choices=3,action_delay=1")
     start = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(start.sim.kept, [[0.0]])
+    np.testing.assert_array_equal(start.sim.memory, [[0.0]])
     following, told = env.step(start, np.eye(3, dtype=np.float32)[2])
-    np.testing.assert_array_equal(following.sim.kept, [[2.0]])
+    np.testing.assert_array_equal(following.sim.memory, [[2.0]])
     np.testing.assert_array_equal(told.action, [0, 0, 1])
 
 

@@ -243,8 +243,8 @@ def test_doing_nothing_is_the_legal_action_nearest_to_zero(low, high, idle):
     env = env._replace(
         spec=env.spec._replace(action_low=(low,) * 2, action_high=(high,) * 2)
     )
-    kept = wrappers.action_delay(env, 3).reset(jax.random.key(0)).sim.kept
-    np.testing.assert_array_equal(kept, np.full((3, 2), idle))
+    queue = wrappers.action_delay(env, 3).reset(jax.random.key(0)).sim.memory
+    np.testing.assert_array_equal(queue, np.full((3, 2), idle))
 
 
 def test_a_trembling_hand_does_random_legal_actions_as_often_as_asked():

@@ -53,7 +53,7 @@ def episode(request):
     return env, *compiled(both, key, push)(key, push)
 
 
-def test_an_episode_is_the_library_s_own_step_by_step(episode):
+def test_an_episode_equals_the_library_s_step_by_step(episode):
     env, start, told, first, (obs, reward, done) = episode
     np.testing.assert_array_equal(start.obs, first)
     np.testing.assert_array_equal(told.obs[0], first)
@@ -65,7 +65,7 @@ def test_an_episode_is_the_library_s_own_step_by_step(episode):
     assert np.ptp(obs, axis=0).max() > 0.1  # it moved
 
 
-def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(episode):
+def test_truncation_and_termination_are_separate(episode):
     env, _, told, _, _ = episode
     np.testing.assert_array_equal(told.truncated, np.arange(1, STEPS + 1) >= LENGTH)
     if env.spec.name == BRAX:  # pushed steadily, its pole falls over before the end
@@ -74,7 +74,7 @@ def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(episode):
         assert not told.terminal.any()
 
 
-def test_the_specification_tells_the_name_asked_for_and_the_library_s_sizes(episode):
+def test_the_specification_has_the_given_name_and_the_library_s_sizes(episode):
     env, start, _, _, _ = episode
     assert env.spec.control_period == 0.02
     assert env.spec.observation_names == tuple(f"obs {i}" for i in range(start.obs.size))
@@ -83,7 +83,7 @@ def test_the_specification_tells_the_name_asked_for_and_the_library_s_sizes(epis
 
 
 @pytest.mark.parametrize("name", [BRAX, "brax/inverted_pendulum/mjx", PLAYGROUND])
-def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
+def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = envs.make(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
@@ -136,7 +136,7 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
 
 
-def test_a_hopper_s_expert_is_paid_on_the_way_to_what_its_task_pays():
+def test_the_shaped_reward_of_the_hopper_grows_before_its_own_reward_does():
     def of(height, speed):
         env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
         return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
@@ -159,7 +159,7 @@ def test_gravity_and_mass_of_a_brax_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / plain[2], 0.5, rtol=0.1)
 
 
-def test_a_scaled_model_has_the_constants_that_follow_and_leaves_the_other_alone():
+def test_a_scaled_model_has_updated_constants_and_the_original_is_unchanged():
     xml = """<mujoco><worldbody><geom type="plane" size="1 1 1" friction="0.8 0.02 0.01"/>
       <body pos="0 0 1"><freejoint/><geom size="0.1" mass="3"/></body>
     </worldbody></mujoco>"""
@@ -202,7 +202,7 @@ def refusal(name: str, **options) -> str:
         ("playground/CheetahRun:shaped=True", "Tasks that have: HopperHop."),
     ],
 )
-def test_what_there_is_not_is_refused_by_its_name(name, named):
+def test_unknown_tasks_and_options_are_refused_by_name(name, named):
     assert named in refusal(name)
 
 
@@ -214,7 +214,9 @@ def test_without_playground_its_extra_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["PandaPickCube", "Go1JoystickFlatTerrain"])
-def test_a_task_that_would_download_is_refused_without_trying(task, monkeypatch, tmp_path):
+def test_a_task_that_would_download_is_refused_without_a_download(
+    task, monkeypatch, tmp_path
+):
     from mujoco_playground._src import mjx_env
 
     if mjx_env.MENAGERIE_PATH.exists():
@@ -240,7 +242,7 @@ def test_an_implementation_that_the_machine_lacks_is_refused(monkeypatch):
     assert "impl=warp (no such driver)" in message and "impl=jax" in message
 
 
-def test_the_library_s_shared_configuration_stays_as_it_was():
+def test_the_library_s_shared_configuration_is_unchanged():
     from mujoco_playground import registry
 
     before = registry.get_default_config("PendulumSwingup").to_dict()

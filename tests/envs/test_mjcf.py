@@ -105,7 +105,7 @@ def test_an_action_is_held_for_the_control_period_within_its_bounds():
     np.testing.assert_allclose(told.obs[1:], told.next_obs[:-1])
 
 
-def test_reward_is_of_the_data_before_the_bounded_action_and_the_data_after():
+def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after():
     start, told = thrown()
     x, speed, force = euler(start.obs[2]).T
     before = np.concatenate([start.obs[2:3], speed[:-1]])
@@ -114,7 +114,7 @@ def test_reward_is_of_the_data_before_the_bounded_action_and_the_data_after():
     np.testing.assert_allclose(told.reward, expected, rtol=1e-5)
 
 
-def test_terminal_is_what_the_function_says_and_truncated_is_the_clock():
+def test_terminal_comes_from_the_function_and_truncated_from_the_clock():
     start, told = thrown()
     x = euler(start.obs[2])[:, 0]
     assert 0 < (x > 0.25).sum() < 5
@@ -122,7 +122,7 @@ def test_terminal_is_what_the_function_says_and_truncated_is_the_clock():
     np.testing.assert_array_equal(told.truncated, [False, False, False, True, True])
 
 
-def test_reset_draws_a_start_and_reset_and_step_agree_in_type():
+def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
     env = block(reset=throw)
     draw = jax.jit(jax.vmap(env.reset))
     starts = draw(jax.random.split(jax.random.key(0), 20)).obs
@@ -134,7 +134,7 @@ def test_reset_draws_a_start_and_reset_and_step_agree_in_type():
     assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, told)))
 
 
-def test_the_arm_moves_as_mujoco_moves_it_from_its_keyframe():
+def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
     model = mjcf.load(ARM, mass=1.5)
     env = mjcf.make(
         "arm",
@@ -209,7 +209,7 @@ def edited(old: str, new: str) -> str:
         ("robot.urdf", ["'robot.urdf'", ".xml"]),
     ],
 )
-def test_a_faulty_or_absent_model_is_refused_with_its_reason(xml, words):
+def test_a_faulty_or_missing_model_is_refused_with_the_reason(xml, words):
     message = said(mjcf.load, xml)
     assert all(word in message for word in words), message
 
@@ -222,7 +222,7 @@ def test_a_faulty_or_absent_model_is_refused_with_its_reason(xml, words):
         (edited("<option ", '<option solver="PGS" '), ["solver pgs"]),
     ],
 )
-def test_what_mjx_lacks_is_named(xml, words):
+def test_a_feature_that_mjx_lacks_is_named(xml, words):
     message = said(block, xml)
     assert "MJX" in message and all(word in message for word in words), message
 
@@ -327,13 +327,13 @@ def flag(*_):
         ({"xml": mjcf.load(BLOCK), "mass": 2.0}, ["mass", "mjcf.load"]),
     ],
 )
-def test_a_function_that_returns_something_else_is_named(options, words):
+def test_a_function_with_a_wrong_return_value_is_named(options, words):
     message = said(block, **options)
     assert "'block'" in message
     assert all(word in message for word in words), message
 
 
-def test_a_plain_python_number_will_do_for_a_reward():
+def test_a_reward_may_be_a_plain_python_number():
     env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
     state = jax.eval_shape(env.reset, jax.random.key(0))
     told = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]

@@ -106,7 +106,7 @@ def test_its_springs_give_by_millimetres(drive):
     assert 2e-3 < given[HARD] < 2e-2
 
 
-def test_actions_beyond_their_bounds_act_as_the_bounds_do(drive):
+def test_actions_beyond_their_bounds_act_like_the_bounds(drive):
     np.testing.assert_array_equal(drive.obs[:, BEYOND], drive.obs[:, STRAIGHT])
 
 
@@ -141,7 +141,7 @@ def test_a_start_is_that_of_navigation_with_the_same_key(drive):
     np.testing.assert_allclose(reset(jax.random.key(5)).obs, anywhere.obs, atol=1e-5)
 
 
-def test_reset_and_step_agree_in_shapes_types_and_weak_types(drive):
+def test_reset_and_step_agree_in_shapes_and_dtypes(drive):
     reset = jax.eval_shape(drive.env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((2,), jnp.float32)
     stepped = jax.eval_shape(drive.env.step, reset, action)[0]

@@ -86,7 +86,7 @@ def test_a_small_free_swing_takes_two_pi_over_root_15_seconds():
     np.testing.assert_allclose(period, 2 * math.pi / math.sqrt(15.0), rtol=0.03)
 
 
-def test_upright_at_rest_is_an_equilibrium_and_pays_nothing():
+def test_upright_at_rest_is_an_equilibrium_with_reward_0():
     path, transitions = swing([0.0], [0.0])
     np.testing.assert_array_equal(path.obs, np.tile([1.0, 0.0, 0.0], (200, 1, 1)))
     np.testing.assert_array_equal(transitions.reward, 0.0)
@@ -100,13 +100,13 @@ def test_full_torque_cannot_lift_the_pendulum_directly(torque):
     np.testing.assert_allclose(away, 0.83, atol=0.06)
 
 
-def test_the_expert_pays_the_task_s_cost_of_the_state_arrived_at():
+def test_the_expert_cost_is_the_task_s_cost_of_the_state_after_the_step():
     obs = states([-2.0], [3.0]).obs[0]
     cost = pendulum.expert_cost(None, jnp.array([1.5]), obs)
     np.testing.assert_allclose(cost, 4.0 + 0.9 + 0.00225, rtol=1e-5)
 
 
-def test_resets_are_at_any_angle_and_slow():
+def test_episodes_start_at_any_angle_and_slowly():
     start = jax.jit(jax.vmap(ENV.reset))(jax.random.split(jax.random.key(0), 500))
     for values, bound in ((start.sim.angle, math.pi), (start.sim.speed, 1.0)):
         assert -bound <= values.min() < -0.95 * bound
@@ -119,5 +119,5 @@ def test_an_episode_is_truncated_at_its_length_and_never_terminal():
     assert not transitions.terminal.any()
 
 
-def test_the_observation_has_one_name_an_entry():
+def test_the_observation_has_a_name_per_entry():
     assert ENV.reset(jax.random.key(0)).obs.shape == (ENV.spec.observation_size,) == (3,)

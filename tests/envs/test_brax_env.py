@@ -45,8 +45,8 @@ def episode(request):
         begun = theirs.reset(jax.random.key_data(key))
         begun = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), begun)
         start = env.reset(key)
-        told = jax.lax.scan(env.step, start, actions)[1]
-        return start, told, begun.obs, jax.lax.scan(plain, begun, actions)[1]
+        transition = jax.lax.scan(env.step, start, actions)[1]
+        return start, transition, begun.obs, jax.lax.scan(plain, begun, actions)[1]
 
     push = jnp.ones((STEPS, env.spec.action_size), jnp.float32)
     key = jax.random.key(3)
@@ -54,24 +54,24 @@ def episode(request):
 
 
 def test_an_episode_equals_the_library_s_step_by_step(episode):
-    env, start, told, first, (obs, reward, done) = episode
+    env, start, transition, first, (obs, reward, done) = episode
     np.testing.assert_array_equal(start.obs, first)
-    np.testing.assert_array_equal(told.obs[0], first)
-    np.testing.assert_array_equal(told.obs[1:], obs[:-1])
+    np.testing.assert_array_equal(transition.obs[0], first)
+    np.testing.assert_array_equal(transition.obs[1:], obs[:-1])
     # Ends and all: the observation after an end is the one that truly followed it.
-    np.testing.assert_array_equal(told.next_obs, obs)
-    np.testing.assert_array_equal(told.reward, reward)
-    np.testing.assert_array_equal(told.terminal, done > 0)
+    np.testing.assert_array_equal(transition.next_obs, obs)
+    np.testing.assert_array_equal(transition.reward, reward)
+    np.testing.assert_array_equal(transition.terminal, done > 0)
     assert np.ptp(obs, axis=0).max() > 0.1  # it moved
 
 
 def test_truncation_and_termination_are_separate(episode):
-    env, _, told, _, _ = episode
-    np.testing.assert_array_equal(told.truncated, np.arange(1, STEPS + 1) >= LENGTH)
+    env, _, transition, _, _ = episode
+    np.testing.assert_array_equal(transition.truncated, np.arange(1, STEPS + 1) >= LENGTH)
     if env.spec.name == BRAX:  # pushed steadily, its pole falls over before the end
-        assert 1 < np.argmax(told.terminal) < LENGTH - 1 and told.terminal.any()
+        assert 1 < np.argmax(transition.terminal) < LENGTH - 1 and transition.terminal.any()
     else:
-        assert not told.terminal.any()
+        assert not transition.terminal.any()
 
 
 def test_the_specification_has_the_given_name_and_the_library_s_sizes(episode):
@@ -87,15 +87,15 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = envs.make(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
-    following, told = jax.eval_shape(env.step, start, action)
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, transition = jax.eval_shape(env.step, start, action)
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    leaves = jax.tree.leaves((start, following, told))
+    leaves = jax.tree.leaves((start, next_state, transition))
     assert not any(leaf.weak_type for leaf in leaves)
-    assert (told.terminal.dtype, told.reward.dtype) == (bool, jnp.float32)
+    assert (transition.terminal.dtype, transition.reward.dtype) == (bool, jnp.float32)
 
 
 # ------------------------------------------------------------------------- other physics
@@ -141,8 +141,8 @@ def test_the_shaped_reward_of_the_hopper_grows_before_its_own_reward_does():
         env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
         return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
 
-    told = [of(0.0, 2.0), of(0.35, 0.0), of(0.7, 0.0), of(0.35, 1.0), of(0.9, 3.0)]
-    np.testing.assert_allclose(told, [0.0, 0.05, 0.2, 0.15, 1.0], rtol=1e-6)
+    rewards = [of(0.0, 2.0), of(0.35, 0.0), of(0.7, 0.0), of(0.35, 1.0), of(0.9, 3.0)]
+    np.testing.assert_allclose(rewards, [0.0, 0.05, 0.2, 0.15, 1.0], rtol=1e-6)
     shaped = envs.make("playground/HopperHop:shaped=True")
     state = jax.eval_shape(shaped.reset, jax.random.key(0))
     step = jax.eval_shape(shaped.step, state, jnp.zeros((4,)))
@@ -199,7 +199,7 @@ def refusal(name: str, **options) -> str:
         ("playground/CheetaRun", "no task 'CheetaRun'. Did you mean CheetahRun?"),
         ("playground/zzz", "registry.ALL_ENVS"),
         ("playground/CheetahRun:impl=cuda", "impl must be jax or warp, not 'cuda'"),
-        ("playground/CheetahRun:shaped=True", "Tasks that have: HopperHop."),
+        ("playground/CheetahRun:shaped=True", "Tasks that have one: HopperHop."),
     ],
 )
 def test_unknown_tasks_and_options_are_refused_by_name(name, named):

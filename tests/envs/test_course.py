@@ -56,10 +56,10 @@ def test_the_car_is_that_of_navigation_and_the_reward_is_one_minus_the_cost():
     assert env.spec.observation_names == car.spec.observation_names
     key, action = jax.random.key(0), jnp.array([0.5, 0.4])
     state = env.reset(key)
-    following, transition = env.step(state, action)
+    next_state, transition = env.step(state, action)
     expected = car.step(car.reset(key), action)[0]
-    np.testing.assert_array_equal(following.obs, expected.obs)
-    charged = course.expert_cost(state.obs, action, following.obs)
+    np.testing.assert_array_equal(next_state.obs, expected.obs)
+    charged = course.expert_cost(state.obs, action, next_state.obs)
     assert transition.reward == pytest.approx(1.0 - float(charged))
     assert env.spec.episode_length == 200 and env.prior is not None
 

@@ -104,13 +104,13 @@ def test_truncation_and_termination_are_separate(hopper):
 def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(hopper):
     env, _, _ = hopper
     start = jax.eval_shape(env.reset, jax.random.key(0))
-    following, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    leaves = jax.tree.leaves((start, following, told))
+    leaves = jax.tree.leaves((start, next_state, told))
     assert not any(leaf.weak_type for leaf in leaves)
 
 

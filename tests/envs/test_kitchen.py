@@ -48,13 +48,13 @@ def driven(model, actions) -> np.ndarray:
     data = placed(model, READY)
     data.act[:] = READY
     data.qpos[-1] = kitchen._LIGHT
-    told, steps = [], round(kitchen.PERIOD / model.opt.timestep)
+    positions, steps = [], round(kitchen.PERIOD / model.opt.timestep)
     for action in actions:
         data.ctrl[:] = action
         for _ in range(steps):
             mujoco.mj_step(model, data)
-        told.append(data.qpos.copy())
-    return np.array(told)
+        positions.append(data.qpos.copy())
+    return np.array(positions)
 
 
 def test_the_demonstrator_does_all_subtasks_and_zero_actions_do_none(model):

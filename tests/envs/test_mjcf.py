@@ -97,29 +97,29 @@ def euler(speed):
 
 
 def test_an_action_is_held_for_the_control_period_within_its_bounds():
-    start, told = thrown()
+    start, transition = thrown()
     x, speed, force = euler(start.obs[2]).T
     rows = np.stack([x, x + 0.1, speed, speed, force], axis=1)
-    np.testing.assert_allclose(told.next_obs, rows, atol=1e-5)
-    np.testing.assert_array_equal(told.action[2], 9.0)  # recorded as it was asked for
-    np.testing.assert_allclose(told.obs[1:], told.next_obs[:-1])
+    np.testing.assert_allclose(transition.next_obs, rows, atol=1e-5)
+    np.testing.assert_array_equal(transition.action[2], 9.0)  # recorded as it was asked for
+    np.testing.assert_allclose(transition.obs[1:], transition.next_obs[:-1])
 
 
 def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after():
-    start, told = thrown()
+    start, transition = thrown()
     x, speed, force = euler(start.obs[2]).T
     before = np.concatenate([start.obs[2:3], speed[:-1]])
     seconds = 0.06 * np.arange(1, 6)
     expected = before + 1000 * force + (x + 0.1) + 100 * seconds
-    np.testing.assert_allclose(told.reward, expected, rtol=1e-5)
+    np.testing.assert_allclose(transition.reward, expected, rtol=1e-5)
 
 
 def test_terminal_comes_from_the_function_and_truncated_from_the_clock():
-    start, told = thrown()
+    start, transition = thrown()
     x = euler(start.obs[2])[:, 0]
     assert 0 < (x > 0.25).sum() < 5
-    np.testing.assert_array_equal(told.terminal, x > 0.25)
-    np.testing.assert_array_equal(told.truncated, [False, False, False, True, True])
+    np.testing.assert_array_equal(transition.terminal, x > 0.25)
+    np.testing.assert_array_equal(transition.truncated, [False, False, False, True, True])
 
 
 def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
@@ -129,9 +129,9 @@ def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
     assert 1.0 <= starts[:, 2].min() < 1.2 and 1.8 < starts[:, 2].max() <= 2.0
     reset = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((1,), jnp.float32)
-    stepped, told = jax.eval_shape(env.step, reset, action)
+    stepped, transition = jax.eval_shape(env.step, reset, action)
     assert jax.tree.map(repr, reset) == jax.tree.map(repr, stepped)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, told)))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, transition)))
 
 
 def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
@@ -336,6 +336,6 @@ def test_a_function_with_a_wrong_return_value_is_named(options, words):
 def test_a_reward_may_be_a_plain_python_number():
     env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
     state = jax.eval_shape(env.reset, jax.random.key(0))
-    told = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
-    assert (told.reward.dtype, told.terminal.dtype) == (jnp.float32, jnp.bool_)
-    assert math.prod(told.reward.shape) == 1
+    transition = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
+    assert (transition.reward.dtype, transition.terminal.dtype) == (jnp.float32, jnp.bool_)
+    assert math.prod(transition.reward.shape) == 1

@@ -34,8 +34,8 @@ def roller(**options):
 
     def roll(start, actions):
         def step(now, action):
-            following, transition = env.step(now, action)
-            return following, (following, transition)
+            next_state, transition = env.step(now, action)
+            return next_state, (next_state, transition)
 
         return jax.lax.scan(step, start, actions)[1]
 

@@ -24,8 +24,8 @@ def roll(start, torques):
     """Pendulums `[4]` under torques `[200, 4]`: the states and transitions `[200, 4]`."""
 
     def step(now, torque):
-        following, transition = jax.vmap(ENV.step)(now, torque[:, None])
-        return following, (following, transition)
+        next_state, transition = jax.vmap(ENV.step)(now, torque[:, None])
+        return next_state, (next_state, transition)
 
     return jax.lax.scan(step, start, torques)[1]
 
@@ -48,10 +48,10 @@ def test_a_step_agrees_with_a_plain_loop():
     rng = np.random.default_rng(0)
     angles, speeds = rng.uniform(-9, 9, 200), rng.uniform(-8, 8, 200)
     torques = rng.uniform(-4, 4, (200, 1))  # beyond the bounds too
-    following, transitions = jax.jit(jax.vmap(ENV.step))(
+    next_state, transitions = jax.jit(jax.vmap(ENV.step))(
         states(angles, speeds), jnp.asarray(torques, jnp.float32)
     )
-    following, transitions = jax.tree.map(np.array, (following, transitions))
+    next_state, transitions = jax.tree.map(np.array, (next_state, transitions))
     for i, (angle, speed, torque) in enumerate(
         zip(angles, speeds, torques[:, 0], strict=True)
     ):
@@ -62,7 +62,7 @@ def test_a_step_agrees_with_a_plain_loop():
         speed = min(max(speed, -8.0), 8.0)
         angle += 0.05 * speed
         obs = [math.cos(angle), math.sin(angle), speed]
-        np.testing.assert_allclose(following.obs[i], obs, atol=1e-5)
+        np.testing.assert_allclose(next_state.obs[i], obs, atol=1e-5)
         np.testing.assert_allclose(transitions.next_obs[i], obs, atol=1e-5)
         np.testing.assert_allclose(transitions.reward[i], reward, rtol=1e-4)
 

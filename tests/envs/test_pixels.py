@@ -22,8 +22,8 @@ def rolled(name):
 
     def roll(key):
         def step(state, action):
-            following, told = env.step(state, action)
-            return following, (following, told)
+            next_state, transition = env.step(state, action)
+            return next_state, (next_state, transition)
 
         start = env.reset(key)
         return start, *jax.lax.scan(step, start, ACTIONS)[1]
@@ -48,13 +48,13 @@ def test_an_image_has_the_shape_and_dtype_of_the_specification():
 
 def test_physics_rewards_and_ends_are_those_of_the_environment():
     bare_start, bare_states, bare_told = rolled("pendulum:episode_length=5")
-    start, states, told = rolled(SEEN)
+    start, states, transition = rolled(SEEN)
     for one, other in ((bare_start, start.sim.inner), (bare_states, states.sim.inner)):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), one, other)
     for field in ("action", "reward", "terminal", "truncated"):
         expected = getattr(bare_told, field)
-        np.testing.assert_allclose(getattr(told, field), expected, rtol=1e-6)
-    assert told.truncated.tolist() == [False] * 4 + [True] * 2
+        np.testing.assert_allclose(getattr(transition, field), expected, rtol=1e-6)
+    assert transition.truncated.tolist() == [False] * 4 + [True] * 2
     np.testing.assert_array_equal(states.time, bare_states.time)
 
 
@@ -73,19 +73,19 @@ def test_the_newest_frame_is_last_and_the_first_frame_is_repeated():
 
 
 def test_a_transition_holds_the_images_before_and_after_it():
-    start, states, told = rolled(SEEN)
-    np.testing.assert_array_equal(told.obs[0], start.obs)
-    np.testing.assert_array_equal(told.obs[1:], states.obs[:-1])
-    np.testing.assert_array_equal(told.next_obs, states.obs)
+    start, states, transition = rolled(SEEN)
+    np.testing.assert_array_equal(transition.obs[0], start.obs)
+    np.testing.assert_array_equal(transition.obs[1:], states.obs[:-1])
+    np.testing.assert_array_equal(transition.next_obs, states.obs)
 
 
 def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak():
     env = envs.make(SEEN)
     start = jax.eval_shape(env.reset, jax.random.key(0))
-    following, _ = jax.eval_shape(env.step, start, ACTIONS[0])
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, _ = jax.eval_shape(env.step, start, ACTIONS[0])
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
         assert not before.weak_type and not after.weak_type
@@ -215,9 +215,9 @@ def test_a_registered_scene_is_rendered(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pendulum:pixels=64,observe=0", "option observe is about entries of an observat"),
-        ("pendulum:observation_noise=0.1,pixels=64", "leave out either it or pixels"),
-        ("pendulum:frames=2", "option frames says something only beside option pixels"),
+        ("pendulum:pixels=64,observe=0", "option observe needs an observation with entri"),
+        ("pendulum:observation_noise=0.1,pixels=64", "leave out that option or pixels"),
+        ("pendulum:frames=2", "option frames needs option pixels beside it"),
         ("pendulum:pixels=-1", "option pixels must be a whole number >= 1, not -1"),
         ("pendulum:pixels=8,frames=0", "option frames must be a whole number >= 1, not 0"),
         ("pendulum:pixels=8.5", "option pixels must be int"),
@@ -232,7 +232,7 @@ def test_impossible_image_options_are_refused(name, message):
 
 
 def test_an_image_environment_cannot_be_wrapped_again():
-    with pytest.raises(UsageError, match="shows pictures already"):
+    with pytest.raises(UsageError, match="shows images already"):
         pixels.wrap(envs.make(SEEN))
 
 

@@ -84,8 +84,8 @@ def test_choices_are_outside_the_other_action_wrappers():
     env = envs.make("pendulum:choices=3,action_delay=1")
     start = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(start.sim.memory, [[0.0]])
-    following, told = env.step(start, np.eye(3, dtype=np.float32)[2])
-    np.testing.assert_array_equal(following.sim.memory, [[2.0]])
+    next_state, told = env.step(start, np.eye(3, dtype=np.float32)[2])
+    np.testing.assert_array_equal(next_state.sim.memory, [[2.0]])
     np.testing.assert_array_equal(told.action, [0, 0, 1])
 
 
@@ -160,9 +160,9 @@ def test_physics_use_float32_products():
         env = point_mass.make()
 
         def turned(state, action):
-            following, transition = env.step(state, action)
-            obs = following.obs
-            return following.replace(obs=jnp.outer(obs, obs) @ obs), transition
+            next_state, transition = env.step(state, action)
+            obs = next_state.obs
+            return next_state.replace(obs=jnp.outer(obs, obs) @ obs), transition
 
         return env._replace(step=turned)
 

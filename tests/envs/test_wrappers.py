@@ -43,8 +43,8 @@ def roller(name: str):
 
     def roll(key, actions):
         def step(state, action):
-            following, told = env.step(state, action)
-            return following, (following, told)
+            next_state, told = env.step(state, action)
+            return next_state, (next_state, told)
 
         start = env.reset(key)
         return start, *jax.lax.scan(step, start, actions)[1]
@@ -75,11 +75,11 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = made(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
-    following, told = jax.eval_shape(env.step, start, action)
-    leaves = jax.tree.leaves((start, following, told))
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, told = jax.eval_shape(env.step, start, action)
+    leaves = jax.tree.leaves((start, next_state, told))
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
     assert not any(leaf.weak_type for leaf in leaves)
@@ -269,9 +269,9 @@ def test_a_choice_acts_like_its_action_and_is_recorded_one_hot(choice):
     plain, env = pendulum.make(), made("choices")
     key, torque = jax.random.key(choice), jnp.array([choice - 2.0])
     relaxed = jnp.full(5, 0.2).at[choice].set(0.9)
-    following, told = env.step(env.reset(key), relaxed)
+    next_state, told = env.step(env.reset(key), relaxed)
     wanted, plain_told = plain.step(plain.reset(key), torque)
-    np.testing.assert_array_equal(following.obs, wanted.obs)
+    np.testing.assert_array_equal(next_state.obs, wanted.obs)
     np.testing.assert_array_equal(told.reward, plain_told.reward)
     np.testing.assert_array_equal(told.action, np.eye(5)[choice])
     cost = env.expert_cost(told.obs, relaxed, told.next_obs)

@@ -39,17 +39,17 @@ def by_hand(params, image):
 def test_features_are_those_of_four_convolutions_by_hand():
     network, params = made()
     image = np.random.default_rng(1).integers(0, 256, (41, 43, 2), dtype=np.uint8)
-    told = jax.jit(network.apply)(params, image)
+    output = jax.jit(network.apply)(params, image)
     expected = by_hand(params, image)
     assert expected.std() > 0.1  # that there is something to agree on
-    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_image_of_64_pixels_has_512_features():
     network = conv.make(conv.Config(), (64, 64, 9))
     params = jax.eval_shape(network.init, jax.random.key(0))
-    told = jax.eval_shape(network.apply, params, jnp.zeros((64, 64, 9), jnp.uint8))
-    assert told.shape == (512,) and told.dtype == jnp.float32
+    output = jax.eval_shape(network.apply, params, jnp.zeros((64, 64, 9), jnp.uint8))
+    assert output.shape == (512,) and output.dtype == jnp.float32
     shapes = [params["params"][f"Conv_{i}"]["kernel"].shape for i in range(4)]
     assert shapes == [(7, 7, 9, 32), (5, 5, 32, 32), (3, 3, 32, 32), (3, 3, 32, 32)]
 
@@ -59,16 +59,16 @@ def test_the_number_of_features_is_known_without_parameters(image):
     config = conv.Config(filters=5)
     network = conv.make(config, image)
     params = jax.eval_shape(network.init, jax.random.key(0))
-    told = jax.eval_shape(network.apply, params, jnp.zeros(image))
-    assert told.shape == (conv.features(config, image),)
+    output = jax.eval_shape(network.apply, params, jnp.zeros(image))
+    assert output.shape == (conv.features(config, image),)
 
 
 @pytest.mark.parametrize("lead", [(), (6,), (2, 3)])
 def test_leading_axes_are_kept(lead):
     network, params = made()
     images = jnp.zeros((*lead, 41, 43, 2), jnp.uint8)
-    told = jax.eval_shape(network.apply, params, images)
-    assert told.shape == (*lead, conv.features(conv.Config(filters=3), (41, 43, 2)))
+    output = jax.eval_shape(network.apply, params, images)
+    assert output.shape == (*lead, conv.features(conv.Config(filters=3), (41, 43, 2)))
 
 
 def test_an_image_that_is_too_small_is_refused():
@@ -155,10 +155,10 @@ def test_an_image_is_decoded_by_four_transposed_convolutions_by_hand():
         jax.eval_shape(network.init, jax.random.key(0)),
     )
     features = rng.normal(size=(2, 7)).astype(np.float32)
-    told = jax.jit(network.apply)(params, features)
+    output = jax.jit(network.apply)(params, features)
     expected = np.stack([decoded_by_hand(params, row) for row in features])
     assert expected.shape == (2, 64, 64, 3) and expected.std() > 0.1
-    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_decoder_has_dreamer_s_filters_and_keeps_leading_axes():
@@ -166,8 +166,8 @@ def test_the_decoder_has_dreamer_s_filters_and_keeps_leading_axes():
     params = jax.eval_shape(network.init, jax.random.key(0))
     shapes = [params["params"][f"_Transposed_{i}"]["kernel"].shape for i in range(4)]
     assert shapes == [(5, 5, 128, 16), (5, 5, 16, 8), (6, 6, 8, 4), (6, 6, 4, 1)]
-    told = jax.eval_shape(network.apply, params, jnp.zeros((2, 3, 7)))
-    assert told.shape == (2, 3, 64, 64, 1)
+    output = jax.eval_shape(network.apply, params, jnp.zeros((2, 3, 7)))
+    assert output.shape == (2, 3, 64, 64, 1)
 
 
 def test_images_of_another_size_cannot_be_decoded():

@@ -209,3 +209,18 @@ def test_a_file_that_is_run_twice_registers_twice(tmp_path):
     runpy.run_path(str(file))
     runpy.run_path(str(file))
     assert envs.make("outside/mine").spec.episode_length == 3
+
+
+def test_an_option_that_may_be_none_has_the_type_of_its_annotation():
+    lengths = []
+
+    def outside(episode_length: int | None = None):
+        lengths.append(episode_length)
+        return point_mass.make(5)
+
+    envs.register("outside/optional", outside)
+    envs.make("outside/optional:episode_length=none")
+    envs.make("outside/optional:episode_length=7")
+    assert lengths == [None, 7]
+    message = refusal("outside/optional:episode_length=long")
+    assert "option episode_length must be int, not 'long'" in message

@@ -1,10 +1,12 @@
-"""The vocabulary: records and things, and the legend of axis letters.
+"""The vocabulary: states, batches and bundles, and the legend of the axis letters.
 
-A *record* is a frozen pytree of arrays and holds no function. A *thing* is a NamedTuple of
-pure functions closed over a frozen config and holds no array. There is no third kind.
+A *state* or a *batch* is a pytree dataclass: a frozen `flax.struct.dataclass` of arrays
+that holds no function. A *bundle* is a NamedTuple of pure functions, closed over a frozen
+config, that holds no array. There is no third kind.
 
-Things are written for one environment, one observation, one seed; `jax.vmap` makes batches
-where the call is.
+Every function of a bundle is written for one environment, one observation and one seed.
+Batches are made by `jax.vmap` at the call. The signature of each function is a Protocol
+below, with its Args and Returns; arguments are passed by position.
 
 Axis letters, in the order in which axes lead:
 
@@ -15,29 +17,29 @@ Axis letters, in the order in which axes lead:
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import jax
 from flax import struct
+from jax import Array
 
 Params: TypeAlias = Any  # a pytree of arrays
-Metrics: TypeAlias = dict[str, jax.Array]  # "part/quantity" -> []
+Metrics: TypeAlias = dict[str, Array]  # "part/quantity" -> []
 
 
 class UserError(Exception):
-    """One sentence for the user: what is wrong, with the thing named, and the mend."""
+    """One sentence for the user: it names what is wrong and how to mend it."""
 
     exit_code = 1
 
 
 class UsageError(UserError):
-    """A `UserError` that a different command line would avoid."""
+    """A `UserError` that other arguments would avoid."""
 
     exit_code = 2
 
 
 def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """A hint, " Did you mean --seeds?" with its space, or "" where no name is near."""
+    """A hint such as " Did you mean --seeds?", or "" if no known name is similar."""
     near = [dashes + match for match in difflib.get_close_matches(name, list(known), 2)]
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
@@ -47,109 +49,178 @@ def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
 
 @struct.dataclass
 class EnvState:
-    """Where one environment is."""
+    """The state of one environment."""
 
-    sim: Any  # the back end's own; privileged: agents read it through a Dynamics alone
-    obs: jax.Array  # [O] what an agent may see
-    time: jax.Array  # [] int32, control steps since the reset
+    sim: Any  # the simulator's state; privileged: agents read it through a Dynamics alone
+    obs: Array  # [O] what an agent may see; [H, W, C] uint8 of an image environment
+    time: Array  # [] int32, control steps since the reset
 
 
 @struct.dataclass
 class Transition:
-    """One step, recorded before any reset: `next_obs` truly follows `obs`."""
+    """One step, recorded before any reset: `next_obs` is the true successor of `obs`."""
 
-    obs: jax.Array  # [O]
-    action: jax.Array  # [U]
-    next_obs: jax.Array  # [O]
-    reward: jax.Array  # [] the task's, for reports; an imitator never reads it
-    terminal: jax.Array  # [] bool: the task ended here, nothing follows
-    truncated: jax.Array  # [] bool: time ran out, something would have followed
+    obs: Array  # [O]
+    action: Array  # [U]
+    next_obs: Array  # [O]
+    reward: Array  # [] the task's reward, for reports; no imitator reads it
+    terminal: Array  # [] bool: the task ended here; there is no next state
+    truncated: Array  # [] bool: the time limit ended the episode; the task goes on
 
 
 class EnvSpec(NamedTuple):
     """Sizes and units of an environment."""
 
     name: str
-    observation_names: tuple[str, ...]  # one an entry of `obs`, with its unit
+    observation_names: tuple[str, ...]  # a name with its unit for each entry of `obs`
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     episode_length: int  # control steps until truncation
     control_period: float  # seconds
-    terminates: bool = False  # whether episodes can end for good, before their time
+    terminates: bool = False  # whether episodes can end before their time limit
     image: tuple[int, int, int] | None = None  # [H, W, C] of `obs`, uint8; None: it is [O]
     # An action is one of U choices, written as a one-hot vector [U] within bounds 0 and 1.
     discrete: bool = False
 
     @property
     def frame(self) -> tuple[int, int, int] | tuple[()]:
-        """`[H, W, 3]` of one of the pictures that are seen together; (): there are none."""
+        """Shape `[H, W, 3]` of one frame of the stack in `obs`; () without images."""
         return (*self.image[:2], 3) if self.image else ()
 
     @property
     def frames(self) -> int:
-        """How many pictures are seen together; 0: none."""
+        """The number of frames that are stacked in `obs`; 0 without images."""
         return self.image[2] // 3 if self.image else 0
 
     @property
     def observation_size(self) -> int:
+        """O, the number of entries of `obs`; 0 with images."""
         return len(self.observation_names)
 
     @property
     def action_size(self) -> int:
+        """U, the number of entries of an action."""
         return len(self.action_low)
 
     @property
     def action_form(self) -> str:
-        """What an action is, in words, as in "it takes …"."""
+        """What an action is, in words that complete the sentence "it takes …"."""
         if self.discrete:
             return f"one of {self.action_size} choices"
         return f"{self.action_size} continuous number" + "s" * (self.action_size > 1)
 
 
-class Dynamics(NamedTuple):
-    """What a planner or a policy rolls forward: a model, right or wrong, of a task."""
+class InitFn(Protocol):
+    def __call__(self, key: Array, /) -> Params:
+        """Draws new parameters from a key. A fixed model returns ()."""
 
-    init: Callable[[jax.Array], Params]  # (key) -> params
-    start: Callable[[Params, EnvState], Any]  # (params, state) -> z
-    step: Callable[[Params, Any, jax.Array, jax.Array], Any]  # (params, z, [U], key) -> z
-    # (params, z) -> [O], as the task shows it; or [M, O] of M members, over which planners
-    # average their scores
-    observe: Callable[[Params, Any], jax.Array]
-    # (params, obs [O]) -> z, where an observation tells all that the model needs
-    recover: Callable[[Params, jax.Array], Any] | None = None
+
+class StartFn(Protocol):
+    def __call__(self, params: Params, state: EnvState, /) -> Any:
+        """The model's state z for a state of the environment."""
+
+
+class ModelStepFn(Protocol):
+    def __call__(self, params: Params, z: Any, action: Array, key: Array, /) -> Any:
+        """The model's state after one control step under `action` `[U]`."""
+
+
+class ObserveFn(Protocol):
+    def __call__(self, params: Params, z: Any, /) -> Array:
+        """The observation of z: `[O]`, in the units of the environment.
+
+        A model of M members returns `[M, O]`; planners average their scores over M.
+        """
+
+
+class ModelRecoverFn(Protocol):
+    def __call__(self, params: Params, obs: Array, /) -> Any:
+        """The model's state z for an observation `[O]` alone."""
+
+
+class ModelTerminalFn(Protocol):
+    def __call__(self, params: Params, z: Any, action: Array, next_z: Any, /) -> Any:
+        """The probability [] in [0, 1] that the step from z to `next_z` ends the task."""
+
+
+class Dynamics(NamedTuple):
+    """A model of a task, right or wrong, that a planner or a policy rolls forward."""
+
+    init: InitFn
+    start: StartFn
+    step: ModelStepFn
+    observe: ObserveFn
+    recover: ModelRecoverFn | None = None  # None: an observation does not tell z
+    # None: the model knows no ends. No planner reads it yet.
+    terminal: ModelTerminalFn | None = None
 
 
 class Subtasks(NamedTuple):
     """Parts of a task that can be done one by one."""
 
     names: tuple[str, ...]
-    done: Callable[[EnvState], jax.Array]  # (state, however wrapped) -> [K] bool
+    done: Callable[[EnvState], Array]  # (state, wrapped or not) -> [len(names)] bool
+
+
+class ResetFn(Protocol):
+    def __call__(self, key: Array, /) -> EnvState:
+        """Draws the first state of an episode, at time 0."""
+
+
+class StepFn(Protocol):
+    def __call__(self, state: EnvState, action: Array, /) -> tuple[EnvState, Transition]:
+        """The next state and the transition to it. A step never resets by itself.
+
+        Args:
+          state: before the step.
+          action: `[U]`; entries beyond their bounds act as the bounds do.
+        """
+
+
+class CostFn(Protocol):
+    def __call__(self, obs: Array, action: Array, next_obs: Array, /) -> Array:
+        """The cost [] of a step, of `[O]`, `[U]` and `[O]`; lower is better."""
+
+
+class SuccessFn(Protocol):
+    def __call__(self, obs: Array, /) -> Array:
+        """Whether an observation `[O]` shows the task done, [] bool."""
+
+
+class DemonstratorFn(Protocol):
+    def __call__(self, state: EnvState, /) -> Array:
+        """The action `[U]` of a scripted demonstrator."""
+
+
+class RecoverFn(Protocol):
+    def __call__(self, obs: Array, /) -> EnvState:
+        """The state at time 0 that shows the observation `[O]`."""
 
 
 class Environment(NamedTuple):
-    """A task: physics, an end, and what its demonstrator and its planner may use."""
+    """A task: its physics, its ends, and what demonstrators and planners may use."""
 
     spec: EnvSpec
-    reset: Callable[[jax.Array], EnvState]  # (key) -> state
-    step: Callable[[EnvState, jax.Array], tuple[EnvState, Transition]]  # (state, [U])
-    prior: Dynamics | None = (
-        None  # a model of the physics for planners; None: there is none
-    )
-    # Cost of the scripted demonstrator: (obs, action, next_obs) -> []
-    expert_cost: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
-    success: Callable[[jax.Array], jax.Array] | None = None  # (obs [O]) -> [] bool
-    # (state) -> action [U] of a scripted demonstrator, where it is more than a cost
-    demonstrator: Callable[[EnvState], jax.Array] | None = None
-    # (obs [O]) -> state at time 0, where an observation tells all of it
-    recover: Callable[[jax.Array], EnvState] | None = None
+    reset: ResetFn
+    step: StepFn
+    prior: Dynamics | None = None  # a model of the physics for planners
+    expert_cost: CostFn | None = None  # what a planning demonstrator minimises
+    success: SuccessFn | None = None
+    demonstrator: DemonstratorFn | None = None  # for one that no cost describes
+    recover: RecoverFn | None = None  # None: an observation does not tell the state
     subtasks: Subtasks | None = None
+
+
+class ApplyFn(Protocol):
+    def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        """(params, *inputs) -> the output, of one input vector or of many alike."""
 
 
 class Network(NamedTuple):
     """A function with parameters."""
 
-    init: Callable[[jax.Array], Params]  # (key) -> params
-    apply: Callable[..., jax.Array]  # (params, *inputs) -> output
+    init: InitFn
+    apply: ApplyFn
 
 
 class Task(NamedTuple):
@@ -159,8 +230,7 @@ class Task(NamedTuple):
     dynamics: Dynamics | None  # what planners roll forward; None: there is no model
     observed: tuple[int, ...]  # indices of the observation entries that demonstrations hold
     num_envs: int  # E of the loop, by which replays are laid out
-    # (obs [O]) -> state at time 0, where an observation tells all of it
-    recover: Callable[[jax.Array], EnvState] | None
+    recover: RecoverFn | None  # None: an observation does not tell the state
 
     @classmethod
     def of(
@@ -169,15 +239,15 @@ class Task(NamedTuple):
         dynamics: Dynamics | None = None,
         observed: tuple[int, ...] | None = None,
         num_envs: int = 1,
-        recover: Callable[[jax.Array], EnvState] | None = None,
+        recover: RecoverFn | None = None,
     ) -> "Task":
-        """A task; unless told otherwise demonstrations hold every observation entry."""
+        """A task with defaults: demonstrations hold every entry of the observation."""
         if observed is None:
             observed = tuple(range(spec.observation_size))
         return cls(spec, dynamics, observed, num_envs, recover)
 
     def require_dynamics(self, who: str) -> Dynamics:
-        """The model, for a method that cannot do without.
+        """The model, for the method `who` that needs one.
 
         Raises:
           UsageError: there is none.
@@ -195,23 +265,58 @@ class Task(NamedTuple):
 
 @struct.dataclass
 class Plan:
-    """A distribution over the next H actions."""
+    """A Gaussian distribution over the next H actions."""
 
-    mean: jax.Array  # [H, U]
-    std: jax.Array  # [H, U]
+    mean: Array  # [H, U]
+    std: Array  # [H, U]
+
+
+# actions [H, U] -> score [], or [M] by M members; higher is better
+ScoreFn: TypeAlias = Callable[[Array], Array]
+
+
+class PlanFn(Protocol):
+    def __call__(
+        self,
+        score_fn: ScoreFn,
+        plan: Plan,
+        key: Array,
+        temperature: Any,
+        explore: bool,
+        proposals: Array | None = None,
+        /,
+    ) -> tuple[Array, Plan]:
+        """One decision: the action `[U]`, and the plan where the next search starts.
+
+        Args:
+          score_fn: what is maximised.
+          plan: where the search starts.
+          key: consumed.
+          temperature: [] in units of the score; towards 0 the best plan takes all weight.
+          explore: static; whether the action is drawn, or is that of the mean.
+          proposals: `[P, H, U]` plans that compete in every iteration; or None.
+        """
+
+
+class PlanSamplesFn(Protocol):
+    def __call__(
+        self,
+        score_fn: ScoreFn,
+        plan: Plan,
+        key: Array,
+        temperature: Any,
+        proposals: Array | None = None,
+        /,
+    ) -> tuple[Array, Array]:
+        """The plans `[K, H, U]` that a `PlanFn` weighs last, and their weights `[K]`."""
 
 
 class Planner(NamedTuple):
-    """Climbs a score; does not know what is scored.
+    """Maximises a score over actions; it knows neither model nor reward."""
 
-    `plan(score_fn, plan, key, temperature, explore[, proposals]) -> (action [U], plan)`,
-    where `score_fn` maps actions [H, U] to a score [] (higher is better).
-    """
-
-    init: Callable[[], Plan]
-    plan: Callable[..., tuple[jax.Array, Plan]]
-    # (score_fn, plan, key, temperature[, proposals]) -> last plans [K, H, U], weights [K]
-    plan_samples: Callable[..., tuple[jax.Array, jax.Array]]
+    init: Callable[[], Plan]  # () -> the plan of a fresh episode
+    plan: PlanFn
+    plan_samples: PlanSamplesFn
 
 
 # ------------------------------------------------------------------------------- learning
@@ -221,13 +326,13 @@ class Planner(NamedTuple):
 class Demonstrations:
     """Episodes of a demonstrator, padded to one length by repeating their last observation.
 
-    Episode n visits `obs[n, : length[n] + 1]`.
+    The observations of episode n are `obs[n, : length[n] + 1]`.
     """
 
-    obs: jax.Array  # [N, L + 1, O] float32; an entry that was not recorded is 0
-    actions: jax.Array | None  # [N, L, U] float32, or None: observations only
-    length: jax.Array  # [N] int32, transitions of each episode
-    terminal: jax.Array  # [N] bool: the episode ended for good, rather than by time
+    obs: Array  # [N, L + 1, O] float32; an entry that was not recorded is 0
+    actions: Array | None  # [N, L, U] float32; None: observations only
+    length: Array  # [N] int32, transitions of each episode
+    terminal: Array  # [N] bool: the task ended the episode, not the time limit
     # Observation entries that the demonstrations hold; static: it shapes the program.
     observed: tuple[int, ...] = struct.field(pytree_node=False)
 
@@ -241,56 +346,83 @@ class Fit:
 
 
 class Needs(NamedTuple):
-    """What a method needs and what it can do: its module's `NEEDS`.
+    """What a method needs and what it can do: `NEEDS` of its module.
 
     A method whose needs depend on its settings has a function `(config) -> Needs` there.
     """
 
-    demonstrations: bool = True  # it imitates; or else it learns from the task's reward
+    demonstrations: bool = True  # it imitates; else it learns from the task's reward
     actions: bool = False  # demonstrations must hold actions
     full_observations: bool = False  # demonstrations must hold every observation entry
     sequence: int = 1  # steps of the sequences that it samples from demonstrations
-    interacts: bool = True  # it learns from what it does in the environment
-    pixels: bool = False  # it can learn from an environment that shows pictures
+    interacts: bool = True  # it learns from its own steps in the environment
+    pixels: bool = False  # it can learn from images
     discrete: bool = False  # it can act where actions are choices
-    simulator: bool = False  # acting reads the simulator's state, not observations alone
+    simulator: bool = False  # it acts on the simulator's state, not on observations alone
 
 
 class Shows(NamedTuple):
-    """What there is to look at in a trained agent; None: it has no such thing.
+    """What can be looked at in a trained agent; None: it has no such thing.
 
-    Every function takes the parameters that act first.
+    The first argument of every function is the parameters that act.
     """
 
-    # (params, obs [..., O], action [..., U], next_obs [..., O]) -> [...]: the reward that
-    # was recovered
-    reward: Callable[..., jax.Array] | None = None
-    value: Callable[..., jax.Array] | None = None  # (params, obs [..., O]) -> [...]
+    # (params, obs [..., O], action [..., U], next_obs [..., O]) -> recovered reward [...]
+    reward: Callable[..., Array] | None = None
+    value: Callable[..., Array] | None = None  # (params, obs [..., O]) -> [...]
     # (params, carry, state, key) -> (paths [K, H + 1, O], weights [K], mean [H + 1, O]):
-    # the last iteration's plans as the model predicts them, and the plan that is their mean
-    plans: Callable[..., tuple[jax.Array, jax.Array, jax.Array]] | None = None
+    # the plans of the last iteration as the model predicts them, and their mean
+    plans: Callable[..., tuple[Array, Array, Array]] | None = None
     # (params, obs [T, ...], actions [T, U], observed_steps, key) -> four of [T, ...]: what
-    # the world model reads, reconstructs, predicts from the first `observed_steps` and the
-    # actions alone, and imagines under its policy's own actions
-    world_model: Callable[..., tuple[jax.Array, ...]] | None = None
+    # the world model reads; what it reconstructs; what it predicts from the first
+    # `observed_steps` and the actions; what it imagines under its own policy
+    world_model: Callable[..., tuple[Array, ...]] | None = None
+
+
+class ActFn(Protocol):
+    def __call__(
+        self, params: Params, carry: Any, state: EnvState, key: Array, explore: bool, /
+    ) -> tuple[Array, Any]:
+        """One decision: the action `[U]`, in units of the environment, and the next carry.
+
+        Args:
+          params: `State.params`, the part of the agent's State that acts.
+          carry: of this episode: a plan, a belief or ().
+          state: of the environment; `Needs.simulator` if more of it than `obs` is read.
+          key: consumed.
+          explore: static; whether to act as in training, or as in evaluation.
+        """
+
+
+class UpdateFn(Protocol):
+    def __call__(
+        self, state: Any, rollout: Transition, demos: Any, key: Array, round_: Array, /
+    ) -> tuple[Any, Metrics]:
+        """Learns from one rollout: the agent's next State, and metrics [] of the update.
+
+        Args:
+          state: the agent's State; the next one has equal shapes and dtypes.
+          rollout: `[T, E]`, the newest steps.
+          demos: all Demonstrations.
+          key: consumed.
+          round_: [] int32, the number of rounds before this one.
+        """
 
 
 class Agent(NamedTuple):
-    """An algorithm. The loop calls it and does not know which it is."""
+    """An algorithm. The training loop calls it and does not know which one it is."""
 
-    init: Callable[[jax.Array], Any]  # (key) -> State; State.params is the part that acts
-    carry: Callable[[], Any]  # () -> Carry of a fresh episode: a plan, a belief or ()
-    # (params, carry, EnvState, key, explore) -> (action [U], carry)
-    act: Callable[[Params, Any, EnvState, jax.Array, bool], tuple[jax.Array, Any]]
-    # (State, rollout [T, E], demos, key, round []) -> (State, Metrics)
-    update: Callable[..., tuple[Any, Metrics]]
+    init: Callable[[Array], Any]  # (key) -> State; State.params is the part that acts
+    carry: Callable[[], Any]  # () -> the carry of a fresh episode
+    act: ActFn
+    update: UpdateFn
 
 
 @struct.dataclass
 class TrainState:
-    """All that one seed's training is, between two epochs."""
+    """The whole training state of one seed between two epochs."""
 
     agent: Any  # the agent's State
     env: EnvState  # [E]
     carry: Any  # [E]
-    key: jax.Array
+    key: Array

@@ -12,8 +12,8 @@ from planil_jax import config
 from planil_jax.evaluation import compare
 
 CLONING = (
-    "bc:environment=pendulum:pixels=64,agent.eye.tile=8,agent.eye.filters=32,"
-    "run.seeds_by=map"
+    "bc:environment=pendulum:pixels=64,agent.encoder_conv.patch_size=8,"
+    "agent.encoder_conv.filters=32,run.seeds_by=map"
 )
 
 

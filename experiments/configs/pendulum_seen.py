@@ -23,7 +23,7 @@ from planil_jax.training import loop, run
 
 ENVIRONMENT = "pendulum:pixels=48"  # the last three frames
 EYE = conv.Config(filters=16)
-TILES = conv.Config(filters=32, tile=8)
+TILES = conv.Config(filters=32, patch_size=8)
 
 
 def _seeing(agent: Any) -> Any:

@@ -1,4 +1,8 @@
-"""A ring of past steps on the device, `[C, E, …]`, as a record."""
+"""A replay buffer on the device: a ring of the last C steps of E environments, `[C, E, …]`.
+
+The *age* of a step is its index in the order of insertion: 0 is the oldest step, size - 1
+the newest. A *column* is the index of an environment.
+"""
 
 from typing import Any
 
@@ -12,12 +16,18 @@ class Replay:
     """The last C steps of E environments."""
 
     steps: Any  # a pytree of [C, E, ...]
-    cursor: jax.Array  # [] int32, where the next step goes
-    size: jax.Array  # [] int32, steps held, up to C
+    cursor: jax.Array  # [] int32, the row that is written next
+    size: jax.Array  # [] int32, the number of rows that hold steps, at most C
 
 
 def init(step: Any, capacity: int, num_envs: int) -> Replay:
-    """An empty ring for steps of the shapes and dtypes of `step`, one environment's."""
+    """An empty replay buffer.
+
+    Args:
+      step: a pytree with the shapes and dtypes of one step of one environment.
+      capacity: C, steps of each environment.
+      num_envs: E.
+    """
 
     def empty(leaf: jax.Array) -> jax.Array:
         return jnp.zeros((capacity, num_envs, *leaf.shape), leaf.dtype)
@@ -27,10 +37,10 @@ def init(step: Any, capacity: int, num_envs: int) -> Replay:
 
 
 def insert(replay: Replay, rollout: Any) -> Replay:
-    """Writes `rollout` `[T, E, …]` over the oldest steps.
+    """The buffer with a rollout `[T, E, …]` in place of the oldest steps.
 
     Raises:
-      ValueError: the rollout is longer than the ring.
+      ValueError: the rollout is longer than the buffer.
     """
     length = jax.tree.leaves(rollout)[0].shape[0]
     capacity = jax.tree.leaves(replay.steps)[0].shape[0]
@@ -48,11 +58,14 @@ def insert(replay: Replay, rollout: Any) -> Replay:
 def sample(
     replay: Replay, key: jax.Array, batch: int, recency_exponent: float = 1.0
 ) -> Any:
-    """Draws `batch` steps `[B, …]`, with replacement; the ring must not be empty.
+    """Draws steps `[B, …]` with replacement.
 
     Args:
-      age_power: 1 draws uniformly. Above 1 favours the old: the oldest share q of the ring
-        is drawn with probability q^(1 / age_power).
+      replay: must not be empty.
+      key: consumed.
+      batch: B.
+      recency_exponent: p > 0. The oldest share q of the buffer is drawn with probability
+        q^(1 / p): 1 draws uniformly, above 1 favours old steps, below 1 favours new ones.
     """
     row_key, column_key = jax.random.split(key)
     capacity, num_envs = jax.tree.leaves(replay.steps)[0].shape[:2]
@@ -63,24 +76,25 @@ def sample(
 
 
 def sequence_starts(replay: Replay, ended: jax.Array, length: int) -> jax.Array:
-    """Where sequences can start that do not cross the end of an episode.
+    """Counts the steps at which a sequence within one episode can start.
 
-    Made once for many calls of `sample_sequences`; it takes a pass over the ring.
+    It takes one pass over the buffer. Call it once for many calls of `sample_sequences`.
 
     Args:
-      ended: `[C, E]` bool, whether an episode ended with the step.
+      replay: the buffer.
+      ended: `[C, E]` bool, by row: whether an episode ended with the step.
       length: steps of a sequence.
 
     Returns:
-      `[C E]` int32, how many starts there are up to a place, in order of age.
+      `[C E]` int32, the cumulative number of valid starts, in the order of age and column.
     """
     age = jnp.arange(ended.shape[0])[:, None]
-    before = jnp.cumsum(jnp.roll(ended, -_oldest(replay), axis=0), axis=0)  # [C, E]
-    before = jnp.concatenate([jnp.zeros_like(before[:1]), before])[: age.shape[0]]
-    # Ends among all steps but the last: ages a, ..., a + length - 2.
-    within = jnp.roll(before, 1 - length, axis=0) - before
-    free = (age + length <= replay.size) & (within == 0)
-    return jnp.cumsum(free.reshape(-1), dtype=jnp.int32)
+    ends = jnp.cumsum(jnp.roll(ended, -_oldest(replay), axis=0), axis=0)  # [C, E]
+    ends_before = jnp.concatenate([jnp.zeros_like(ends[:1]), ends])[: age.shape[0]]
+    # Ends among all steps of a sequence but its last: ages a, ..., a + length - 2.
+    ends_within = jnp.roll(ends_before, 1 - length, axis=0) - ends_before
+    valid = (age + length <= replay.size) & (ends_within == 0)
+    return jnp.cumsum(valid.reshape(-1), dtype=jnp.int32)
 
 
 def sample_sequences(
@@ -91,10 +105,17 @@ def sample_sequences(
     length: int,
     recency_exponent: float = 1.0,
 ) -> Any:
-    """Draws sequences `[length, B, ...]` of consecutive steps from `starts`, by age as
-    `sample` does.
+    """Draws sequences `[length, B, ...]` of consecutive steps within episodes.
 
-    Where there is none yet, what comes is one sequence, across an end.
+    While there is no valid start, it returns a sequence that crosses the end of an episode.
+
+    Args:
+      replay: must not be empty.
+      starts: from `sequence_starts`, for the same `length`.
+      key: consumed.
+      batch: B.
+      length: steps of a sequence.
+      recency_exponent: as for `sample`.
     """
     age, column = draw_starts(replay, starts, key, batch, recency_exponent)
     return at(replay, age + jnp.arange(length)[:, None], column)
@@ -107,42 +128,44 @@ def draw_starts(
     batch: int,
     recency_exponent: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws ages and columns `[B]` of steps from `starts`, as `sample` does from all."""
+    """Draws ages and columns `[B]` of valid starts; arguments as for `sample_sequences`."""
     count = jnp.maximum(starts[-1], 1)
     if recency_exponent == 1.0:
         index = jax.random.randint(key, (batch,), 0, count)
     else:
         index = _by_age(key, batch, count, recency_exponent)
-    place = jnp.searchsorted(starts, index, side="right")  # [B]
+    flat = jnp.searchsorted(starts, index, side="right")  # [B]
     capacity, num_envs = jax.tree.leaves(replay.steps)[0].shape[:2]
-    place = jnp.minimum(place, capacity * num_envs - 1)
-    return place // num_envs, place % num_envs
+    flat = jnp.minimum(flat, capacity * num_envs - 1)
+    return flat // num_envs, flat % num_envs
 
 
 def at(replay: Replay, age: jax.Array, column: jax.Array) -> Any:
-    """The steps of these ages, 0 the oldest, and columns, `[...]`."""
+    """The steps `[...]` of these ages and columns, `[...]` int32 each."""
     capacity = jax.tree.leaves(replay.steps)[0].shape[0]
     row = (_oldest(replay) + age) % capacity
     return jax.tree.map(lambda ring: ring[row, column], replay.steps)
 
 
-def stacked(
+def stack_frames(
     replay: Replay,
-    pictures: jax.Array,
+    images: jax.Array,
     ended: jax.Array,
     age: jax.Array,
     column: jax.Array,
     frames: int,
 ) -> jax.Array:
-    """The last frames that were seen at some steps, `[..., H, W, 3 frames]`, oldest first.
+    """Observations of stacked frames, `[..., H, W, 3 frames]`, the oldest frame first.
 
-    So each frame is held once. Before an episode its first frame stands, and before the
-    oldest step of the ring that step's.
+    The buffer stores each frame once. The first frame of an episode is repeated in place of
+    earlier ones, and so is the frame of the oldest step.
 
     Args:
-      pictures: of the ring, `[C, E, H, W, 3]`, the newest frame of each step's obs.
-      ended: of the ring, `[C, E]` bool, whether an episode ended with the step.
-      age, column: `[...]` of the steps; age 0 is the oldest.
+      replay: the buffer.
+      images: `[C, E, H, W, 3]`, by row: the newest frame of each step's observation.
+      ended: `[C, E]` bool, by row: whether an episode ended with the step.
+      age, column: `[...]` int32 of the steps.
+      frames: the number of frames in a stack.
     """
     capacity = ended.shape[0]
 
@@ -151,17 +174,24 @@ def stacked(
 
     ages = [age]
     for _ in range(frames - 1):
-        before = ages[0] - 1
-        same = (before >= 0) & ~ended[row(before), column]
-        ages.insert(0, jnp.where(same, before, ages[0]))
-    return jnp.concatenate([pictures[row(at), column] for at in ages], axis=-1)
+        previous = ages[0] - 1
+        same_episode = (previous >= 0) & ~ended[row(previous), column]
+        ages.insert(0, jnp.where(same_episode, previous, ages[0]))
+    return jnp.concatenate([images[row(age), column] for age in ages], axis=-1)
 
 
 def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> Any:
-    """Draws windows `[length, B, ...]` of consecutive steps, uniformly from all of them.
+    """Draws windows `[length, B, ...]` of consecutive steps, uniformly.
 
-    They may cross the end of an episode, and never go from the newest step to the oldest.
-    While fewer than `length` steps are held, what follows the newest is not yet one.
+    A window may cross the end of an episode. It never continues from the newest step to the
+    oldest one. While the buffer holds fewer than `length` steps, windows end in rows that
+    are not yet written.
+
+    Args:
+      replay: must not be empty.
+      key: consumed.
+      batch: B.
+      length: steps of a window, at most C.
     """
     age_key, column_key = jax.random.split(key)
     num_envs = jax.tree.leaves(replay.steps)[0].shape[1]
@@ -174,7 +204,7 @@ def sample_windows(replay: Replay, key: jax.Array, batch: int, length: int) -> A
 def _by_age(
     key: jax.Array, batch: int, count: jax.Array, recency_exponent: float
 ) -> jax.Array:
-    """Places `[batch]` in an order of `count` by age, as `sample` says."""
+    """Random indices `[batch]` below `count`, distributed by age as `sample` says."""
     share = jax.random.uniform(key, (batch,)) ** recency_exponent
     return jnp.minimum((share * count).astype(jnp.int32), count - 1)
 

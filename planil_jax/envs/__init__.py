@@ -1,13 +1,14 @@
-"""Environments, by name: `envs.make("navigation")`; outside packages `register` theirs.
+"""Environments by name: `envs.make("navigation")`; other packages `register` their own.
 
-Names that are strings here are imported when they are first asked for, so that importing
-this package costs no physics engine.
+Where a maker below is a string, its module is imported at the first use. Importing this
+package therefore imports no physics engine.
 """
 
 from planil_jax.envs import course, navigation, pendulum, point_mass, probes
+from planil_jax.envs.checks import check_spec
 from planil_jax.envs.registry import hold, make, names, register
 
-__all__ = ["hold", "make", "names", "register"]
+__all__ = ["check_spec", "hold", "make", "names", "register"]
 
 register("navigation", navigation.make)
 register("pendulum", pendulum.make)

@@ -1,14 +1,17 @@
 """Tasks of Brax and of MuJoCo Playground: "brax/hopper/spring", "playground/CheetahRun".
 
-The libraries' environments are taken as they are, without their wrappers, so that
-observations are never replaced by those of the next episode, an end of the task and an end
-of time stay apart, and time is counted here.
+Observation, reward and end are those of the library. The libraries do not name the entries
+of an observation, so the names are "obs 0", "obs 1", …, without units.
+Action: every entry is in [-1, 1]. A Playground task repeats its action within its step
+(`ctrl_dt / sim_dt`), as its configuration says.
+End: the library's, and truncation after `episode_length` steps.
 
-Both libraries act within [-1, 1] in every task. A Playground task repeats its action within
-its step (`ctrl_dt / sim_dt`), as its own configuration says.
+The libraries' wrappers are not used. So `next_obs` is never the first observation of the
+next episode, termination and truncation stay apart, and time is counted here. An
+observation need not tell the state, so there is no `recover`.
 
-Departures: observations that come as a dictionary are represented by their "state" entry;
-the libraries' metrics are dropped.
+Departures: of an observation that is a dictionary only the entry "state" is used; the
+libraries' metrics are dropped.
 """
 
 import copy
@@ -32,12 +35,12 @@ from planil_jax.envs.mjcf import scale_physics
 Cost: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 BACKENDS = ("generalized", "mjx", "positional", "spring")
 IMPLS = ("jax", "warp")
-DEFAULT_LENGTH = 1000  # control steps, where the library names no other
-_STUBS = ("fast",)  # of Brax's own tests
-# Costs of the scripted demonstrator, where a task's reward says nothing until it is solved:
-# how far the pole's tip is below its highest, in lengths of the pole.
+DEFAULT_LENGTH = 1000  # control steps, if the library has no value
+_STUBS = ("fast",)  # environments for Brax's own tests
+# Costs of the planning demonstrator, for tasks with sparse rewards. PendulumSwingup: the
+# height that the tip lacks, in lengths of the pole.
 _COSTS: dict[str, Cost] = {"PendulumSwingup": lambda obs, action, next_obs: 1 - next_obs[1]}
-# Rewards that lead to a task's own, where that is met too seldom to learn from it alone.
+# Shaped rewards, for tasks whose own reward is too sparse to train an expert.
 _SHAPED: dict[str, Callable[[Any, Any], jax.Array]] = {
     "HopperHop": lambda env, state: _rise_first(env, state),
 }
@@ -49,20 +52,23 @@ _DOWNLOAD = (
 
 def make_brax(
     task: str,
-    episode_length: int = 0,
+    episode_length: int | None = None,
     mass: float = 1.0,
     friction: float = 1.0,
     gravity: float = 1.0,
 ) -> Environment:
-    """A task of Brax, on the back end after its name or on Brax's own choice.
+    """A task of Brax.
 
     Args:
-      task: "hopper" or "hopper/spring"; back ends are BACKENDS.
-      episode_length: control steps; 0 is the library's 1000.
-      mass: factor of all masses and inertias; of masses alone on the spring and positional
-        back ends, which keep to inertias of their own.
+      task: "hopper", or "hopper/spring" for one of BACKENDS; the default is Brax's choice.
+      episode_length: control steps; None: the library's 1000.
+      mass: factor of all masses and inertias. The spring and positional back ends have
+        inertias of their own, so there it is a factor of masses alone.
       friction: factor of all coefficients of friction.
       gravity: factor of gravity.
+
+    Raises:
+      UsageError: there is no such task or back end, or it has no mass to scale.
     """
     from brax import envs as brax_envs
 
@@ -85,12 +91,13 @@ def make_brax(
             mass = _spring_factor(f"brax/{task}", env.sys, mass)
         env.sys = _scaled_system(env.sys, mass, friction, gravity)
     continued = _continued(env, scaled)
-    return _adapt(f"brax/{task}", env, episode_length or DEFAULT_LENGTH, continued)
+    length = DEFAULT_LENGTH if episode_length is None else episode_length
+    return _adapt(f"brax/{task}", env, length, continued)
 
 
 def make_playground(
     task: str,
-    episode_length: int = 0,
+    episode_length: int | None = None,
     impl: str = "jax",
     mass: float = 1.0,
     friction: float = 1.0,
@@ -100,12 +107,16 @@ def make_playground(
     """A task of MuJoCo Playground.
 
     Args:
-      task: as Playground names it: "CheetahRun".
-      episode_length: control steps; 0 is the task's own.
-      impl: which implementation of MJX steps the physics, of IMPLS.
+      task: Playground's name, such as "CheetahRun".
+      episode_length: control steps; None: the task's own.
+      impl: the implementation of MJX, one of IMPLS.
       mass, friction, gravity: factors of all masses and inertias, of all coefficients of
         friction, and of gravity.
-      shaped: pay by _SHAPED, to train an expert that then demonstrates the task itself.
+      shaped: whether the reward is that of _SHAPED, which helps to train an expert.
+
+    Raises:
+      UsageError: Playground or a robot model is not installed, the machine cannot run
+        `impl`, or a name or option is unknown.
     """
     name = f"playground/{task}"
     try:
@@ -121,8 +132,8 @@ def make_playground(
         )
     if shaped and task not in _SHAPED:
         raise UsageError(
-            f"environment {name!r} has no other reward to be shaped by; leave out shaped. "
-            f"Tasks that have: {', '.join(_SHAPED)}."
+            f"environment {name!r} has no shaped reward: leave out shaped. "
+            f"Tasks that have one: {', '.join(_SHAPED)}."
         )
     env, config = _load_playground(name, task, impl)
     if (mass, friction, gravity) != (1.0, 1.0, 1.0):
@@ -130,7 +141,9 @@ def make_playground(
 
         env._mj_model = scale_physics(env.mj_model, mass, friction, gravity)
         env._mjx_model = mjx.put_model(env._mj_model, impl=impl)
-    length = episode_length or config.get("episode_length", DEFAULT_LENGTH)
+    length = config.get("episode_length", DEFAULT_LENGTH)
+    if episode_length is not None:
+        length = episode_length
     reward = (lambda state: _SHAPED[task](env, state)) if shaped else _own_reward
     adapted = _adapt(name, env, int(length), lambda state: state, reward)
     return adapted._replace(expert_cost=_COSTS.get(task))
@@ -141,9 +154,9 @@ def _own_reward(state: Any) -> jax.Array:
 
 
 def _rise_first(env: Any, state: Any) -> jax.Array:
-    """A hopper's in [0, 1]: to rise to 0.7 m pays a fifth, speed up to 2 m/s the rest.
+    """A hopper's reward in [0, 1]: a fifth for a height of 0.7 m, the rest for 2 m/s.
 
-    Its own is 0 below 0.6 m, whatever else is done.
+    The task's own reward is 0 at every height below 0.6 m.
     """
     rise = jnp.clip(env._height(state.data) / 0.7, 0.0, 1.0)
     speed = jnp.clip(env._speed(state.data) / 2.0, 0.0, 1.0)
@@ -151,7 +164,7 @@ def _rise_first(env: Any, state: Any) -> jax.Array:
 
 
 def _scaled_system(system: Any, mass: float, friction: float, gravity: float) -> Any:
-    """Brax's system with other physics: it holds them once for MJX and once for itself."""
+    """Brax's system with scaled physics, both in its fields for MJX and in its own."""
     model = scale_physics(system.mj_model, mass, friction, gravity)
     fields = {
         "body_mass": model.body_mass,
@@ -178,7 +191,7 @@ def _scaled_system(system: Any, mass: float, friction: float, gravity: float) ->
 
 
 def _spring_factor(name: str, system: Any, mass: float) -> float:
-    """The factor f of m for which m^(1 - scale), these back ends' mass, grows by `mass`."""
+    """The factor of m by which m^(1 - scale), the mass that is used, grows by `mass`."""
     exponent = 1.0 - float(system.spring_mass_scale)
     if mass != 1.0 and exponent == 0.0:
         raise UsageError(
@@ -189,34 +202,34 @@ def _spring_factor(name: str, system: Any, mass: float) -> float:
 
 
 def _continued(env: Any, scaled: bool) -> Callable[[Any], Any]:
-    """(a state of the same task, of other physics perhaps) -> the state to step from.
+    """(state of the task, perhaps with other physics) -> the state to step from.
 
-    Brax's states carry masses (spring, positional) or the mass matrix and the contacts'
-    Jacobian (generalized). A model of other physics must not take over those of the
-    environment that it is started from. Only on the generalized back end does this cost
-    anything, so there a model that is not scaled itself keeps the old matrix for one step.
+    Brax's states contain masses (spring, positional) or the mass matrix and the Jacobian of
+    the contacts (generalized). A model with other physics must replace those of the real
+    environment. On the generalized back end this is slow, so there only a scaled model does
+    it; an unscaled model uses the old matrix for one step.
     """
     if env.backend in ("spring", "positional"):
         system = env.sys
         weights = system.link.inertia.mass ** (1.0 - system.spring_mass_scale)
 
-        def weigh(state):
-            now = state.pipeline_state.replace(mass=weights)
-            return state.replace(pipeline_state=now)
+        def replace_masses(state):
+            pipeline_state = state.pipeline_state.replace(mass=weights)
+            return state.replace(pipeline_state=pipeline_state)
 
-        return weigh
+        return replace_masses
     if env.backend == "generalized" and scaled:
 
-        def build(state):
-            now = state.pipeline_state
-            return state.replace(pipeline_state=env.pipeline_init(now.q, now.qd))
+        def recompute(state):
+            old = state.pipeline_state
+            return state.replace(pipeline_state=env.pipeline_init(old.q, old.qd))
 
-        return build
+        return recompute
     return lambda state: state
 
 
 def _load_playground(name: str, task: str, impl: str) -> tuple[Any, Any]:
-    """The library's environment and its configuration, without a download."""
+    """The library's environment and its configuration; it never downloads."""
     from mujoco_playground._src import (
         dm_control_suite,
         locomotion,
@@ -227,7 +240,7 @@ def _load_playground(name: str, task: str, impl: str) -> tuple[Any, Any]:
     suites = (dm_control_suite, locomotion, manipulation)
     suite = next((suite for suite in suites if task in suite.ALL_ENVS), None)
     if suite is None:
-        tasks = [each for suite in suites for each in suite.ALL_ENVS]
+        tasks = [name for suite in suites for name in suite.ALL_ENVS]
         hint = did_you_mean(task, tasks) or (
             " Its tasks are in mujoco_playground.registry.ALL_ENVS."
         )
@@ -237,13 +250,13 @@ def _load_playground(name: str, task: str, impl: str) -> tuple[Any, Any]:
         config.impl = impl
     downloads = suite is not dm_control_suite and not mjx_env.MENAGERIE_PATH.exists()
     try:
-        # Not by `load`, which would first clone the models of all robots.
+        # The library's `load` would first download the models of all robots.
         return suite._envs[task](config=config), config
     except Exception as error:
         if downloads and isinstance(error, ValueError | OSError):
             raise UsageError(
-                f"environment {name!r} needs robot models that Playground downloads and "
-                f"that are not here: once, where there is a network, run: {_DOWNLOAD}"
+                f"environment {name!r} needs robot models, which are not downloaded yet: "
+                f"run once, with a network: {_DOWNLOAD}"
             ) from error
         if impl != "jax":
             raise UsageError(
@@ -260,7 +273,7 @@ def _adapt(
     continued: Callable[[Any], Any],
     reward: Callable[[Any], jax.Array] = _own_reward,
 ) -> Environment:
-    """The library's environment, Brax's or Playground's, as one of ours."""
+    """An environment of Brax or Playground as an `Environment`."""
 
     def reset(key: jax.Array) -> EnvState:
         state = env.reset(jax.random.key_data(key))
@@ -268,17 +281,17 @@ def _adapt(
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         after = env.step(continued(_restore(state)), action)
-        following = _strip(after, state.time + 1)
-        following = replace(following, sim=_as(following.sim, state.sim))
+        next_state = _strip(after, state.time + 1)
+        next_state = replace(next_state, sim=_as(next_state.sim, state.sim))
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=_strong(reward(after), jnp.float32),
             terminal=_strong(after.done, jnp.float32) > 0.5,
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     size = jax.eval_shape(reset, jax.random.key(0)).obs.shape[0]
     spec = EnvSpec(
@@ -288,13 +301,13 @@ def _adapt(
         action_high=(1.0,) * env.action_size,
         episode_length=episode_length,
         control_period=round(float(env.dt), 7),  # Brax holds it as a float32
-        terminates=True,  # the libraries do not tell which of their tasks do
+        terminates=True,  # the libraries do not say which of their tasks terminate
     )
     return Environment(spec, reset, step)
 
 
 def _strip(state: Any, time: jax.Array) -> EnvState:
-    """What a step needs of a library's state; a plain observation is held once."""
+    """The parts of a library's state that a step needs, without the observation twice."""
     named = isinstance(state.obs, dict)
     obs = state.obs["state"] if named else state.obs
     sim = state.replace(
@@ -305,7 +318,7 @@ def _strip(state: Any, time: jax.Array) -> EnvState:
 
 
 def _restore(state: EnvState) -> Any:
-    """The library's own state, in new dictionaries: the libraries write into theirs."""
+    """The library's state, in new dictionaries, because the libraries modify theirs."""
     sim = jax.tree.map(lambda leaf: leaf, state.sim)
     zero = jnp.zeros((), jnp.float32)
     obs = state.obs if sim.obs is None else sim.obs
@@ -313,9 +326,10 @@ def _restore(state: EnvState) -> Any:
 
 
 def _as(tree: Any, like: Any) -> Any:
-    """The tree in the types of another, so that a state can be carried round a loop."""
+    """The tree in the dtypes of another, so that `lax.scan` can carry it."""
     return jax.tree.map(lambda leaf, other: _strong(leaf, other.dtype), tree, like)
 
 
 def _strong(leaf: Any, dtype: Any) -> jax.Array:
+    """The leaf as an array of this dtype that is not weakly typed."""
     return jax.lax.convert_element_type(jnp.asarray(leaf), dtype)

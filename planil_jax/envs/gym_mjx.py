@@ -1,14 +1,23 @@
 """Gymnasium's locomotion tasks on MJX: "gym/Hopper", "gym/Walker2d", "gym/HalfCheetah",
 "gym/Ant".
 
-Observation, reward, end, reset and frame skip are those of Gymnasium's version 5, and the
-robots are read from Gymnasium's own files, so that demonstrations made there hold here:
+The task is to move along x as fast as possible.
 
-    reward = Δx / Δt + healthy - control cost ‖u‖² - contact cost Σ clip(force, ±1)²
+Observation: joint positions (m, rad) without the place on the ground, then velocities (m/s,
+rad/s), which Hopper and Walker2d clip to ±10; of Ant, then contact torques (N m) and forces
+(N) on each body, clipped to ±1. `spec.observation_names` lists the entries.
+Action: one control in [-1, 1] for each motor, applied for the frame skip of the task.
+Reward: Δx / Δt + healthy - control cost ‖u‖² - contact cost Σ clip(force, ±1)².
+End: Hopper, Walker2d and Ant end where the torso leaves its healthy range. All episodes are
+truncated after 1000 steps.
 
-The physics state is what MuJoCo's own is: positions, velocities and where the solver left
-off. An observation tells all of it but the place on the ground, which changes nothing; the
-prior is the task's own physics, and starts from an observation with that place at 0.
+All of this is as in Gymnasium's version 5, and the robots are read from Gymnasium's own
+files. Demonstrations that were made there are therefore valid here.
+
+The physics state is positions, velocities and the solver's warm start. An observation tells
+positions and velocities, up to the clip, except the place on the ground (x; of Ant x and
+y). Nothing depends on that place, so `recover` sets it to 0. The prior is the task's own
+physics.
 
 Source: Gymnasium's documentation and definitions of Hopper-v5, Walker2d-v5, HalfCheetah-v5
 and Ant-v5 (Towers et al. 2024, arXiv 2407.17032); MuJoCo, Todorov et al. 2012.
@@ -54,14 +63,14 @@ class Task(NamedTuple):
     frame_skip: int  # physics steps a control step
     control_cost: float
     healthy_reward: float = 0.0  # paid while healthy; 0: the task has no such notion
-    z_range: tuple[float, float] = (-_INF, _INF)  # metres, of a healthy torso
-    angle_range: tuple[float, float] = (-_INF, _INF)  # radians, of a healthy torso
-    state_range: tuple[float, float] = (-_INF, _INF)  # of all else in a healthy state
-    reset_noise: float = 0.1  # of positions: uniform within; of velocities
-    normal_noise: bool = False  # whether velocities start normal or uniform
-    max_speed: float = _INF  # what an observation shows of any velocity
+    z_range: tuple[float, float] = (-_INF, _INF)  # height of a healthy torso, metres
+    angle_range: tuple[float, float] = (-_INF, _INF)  # pitch of a healthy torso, radians
+    state_range: tuple[float, float] = (-_INF, _INF)  # all other entries, where healthy
+    reset_noise: float = 0.1  # half width of positions, scale of velocities, at a reset
+    normal_noise: bool = False  # whether velocities at a reset are normal, else uniform
+    max_speed: float = _INF  # velocities in an observation are clipped to ± this
     contact_cost: float = 0.0
-    hidden: int = 1  # first positions that the observation leaves out
+    hidden: int = 1  # the first positions, which the observation leaves out
     free: bool = False  # whether the torso is a free body
 
 
@@ -130,9 +139,12 @@ def make(
       episode_length: control steps.
       mass, friction, gravity: factors of all masses and inertias, of all coefficients of
         friction, and of gravity.
-      reset_noise: factor of the task's own.
-      contact_forces: of Ant: whether its observation ends with the forces of contact on
+      reset_noise: factor of the task's reset noise.
+      contact_forces: of Ant only: whether its observation ends with the contact forces on
         each body, as in version 5 (105 entries), or leaves them out (27).
+
+    Raises:
+      UsageError: there is no such task, or Gymnasium's files are not installed.
     """
     if task not in TASKS:
         raise UsageError(
@@ -163,12 +175,15 @@ def make(
         forces = body.forces.ravel() if shows_forces else jnp.zeros((0,), jnp.float32)
         return jnp.concatenate([body.qpos[numbers.hidden :], velocities, forces])
 
-    def recover(obs: jax.Array) -> Body:
-        """The body that an observation tells, at the origin of the ground."""
-        seen = model.nq - numbers.hidden
-        qpos, qvel = obs[:seen], obs[seen : seen + model.nv]
-        unseen = jnp.zeros((numbers.hidden,), jnp.float32)
-        return replace(blank, qpos=jnp.concatenate([unseen, qpos]), qvel=qvel)
+    def body_of(obs: jax.Array) -> Body:
+        """The body that shows `obs`, at the origin of the ground."""
+        size = model.nq - numbers.hidden
+        qpos, qvel = obs[:size], obs[size : size + model.nv]
+        origin = jnp.zeros((numbers.hidden,), jnp.float32)
+        return replace(blank, qpos=jnp.concatenate([origin, qpos]), qvel=qvel)
+
+    def recover(obs: jax.Array) -> EnvState:
+        return EnvState(sim=body_of(obs), obs=obs, time=jnp.zeros((), jnp.int32))
 
     def reset(key: jax.Array) -> EnvState:
         position_key, velocity_key = jax.random.split(key)
@@ -182,7 +197,7 @@ def make(
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         body = advance(state.sim, action)
-        following = EnvState(sim=body, obs=observe(body), time=state.time + 1)
+        next_state = EnvState(sim=body, obs=observe(body), time=state.time + 1)
         healthy = _healthy(body, numbers)
         speed = (body.qpos[0] - state.sim.qpos[0]) / period
         reward = speed + numbers.healthy_reward * healthy
@@ -191,21 +206,21 @@ def make(
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=reward.astype(jnp.float32),
             terminal=~healthy if numbers.healthy_reward else jnp.zeros((), bool),
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     physics = Dynamics(
         init=lambda key: (),
         start=lambda params, state: state.sim,
         step=lambda params, body, action, key: advance(body, action),
         observe=lambda params, body: observe(body),
-        recover=lambda params, obs: recover(obs),
+        recover=lambda params, obs: body_of(obs),
     )
-    return Environment(spec, reset, step, prior=physics)
+    return Environment(spec, reset, step, prior=physics, recover=recover)
 
 
 def _physics(model: mujoco.MjModel, numbers: Task) -> Callable[[Body, jax.Array], Body]:
@@ -228,33 +243,34 @@ def _physics(model: mujoco.MjModel, numbers: Task) -> Callable[[Body, jax.Array]
         )[0]
         forces = body.forces
         if numbers.contact_cost > 0:
-            felt = mjx.rne_postconstraint(mjx_model, data)._impl.cfrc_ext[1:]
-            forces = jnp.clip(felt, -1.0, 1.0)
+            contact = mjx.rne_postconstraint(mjx_model, data)._impl.cfrc_ext[1:]
+            forces = jnp.clip(contact, -1.0, 1.0)
         return Body(data.qpos, data.qvel, data.qacc_warmstart, forces)
 
     return advance
 
 
 def _healthy(body: Body, numbers: Task) -> jax.Array:
-    """Whether an episode goes on; true where the task has no notion of it."""
+    """Whether the robot is healthy; always true for a task without that notion."""
     qpos, qvel = body.qpos, body.qvel
     if numbers.free:
         low, high = numbers.z_range
         finite = jnp.isfinite(qpos).all() & jnp.isfinite(qvel).all()
         return finite & (low <= qpos[2]) & (qpos[2] <= high)
-    rest = jnp.concatenate([qpos[2:], qvel])
+    others = jnp.concatenate([qpos[2:], qvel])
     inside = [
         (low < value) & (value < high)
         for value, (low, high) in (
             (qpos[1], numbers.z_range),
             (qpos[2], numbers.angle_range),
-            (rest, numbers.state_range),
+            (others, numbers.state_range),
         )
     ]
     return inside[0] & inside[1] & inside[2].all()
 
 
 def _at_rest(model: mujoco.MjModel, numbers: Task) -> Body:
+    """The robot in its initial pose, without velocity."""
     bodies = model.nbody - 1 if numbers.contact_cost > 0 else 0
     return Body(
         qpos=jnp.asarray(model.qpos0, jnp.float32),
@@ -278,7 +294,7 @@ def _load(task: str, file: str) -> mujoco.MjModel:
 
 
 def _names(model: mujoco.MjModel, numbers: Task, shows_forces: bool) -> tuple[str, ...]:
-    """One name an entry of the observation, with its unit."""
+    """A name with its unit for each entry of the observation."""
     qpos, qvel = [], []
     for joint in range(model.njnt):
         name = model.joint(joint).name

@@ -1,15 +1,21 @@
-"""A kitchen of our own: an arm opens a microwave and a cabinet, and turns on a light.
+"""A kitchen: an arm opens a microwave and a cabinet, and turns on a light.
 
-A seven-joint arm with the proportions of a Franka Panda stands before three appliances with
-a joint each. Its hand is a finger that points down and hooks behind their handles; only
-finger and handles touch. Actions are the velocities of the arm's joints, as shares of
-1 rad/s; observed are the joints of arm and appliances. With `pixels` there is the picture
-alone. The reward of a step is how many appliances have been moved as far as is wanted.
+A seven-joint arm with the proportions of a Franka Panda stands in front of three appliances
+with one joint each. Its hand is a finger that points down and hooks behind their handles.
+Only finger and handles collide.
 
-    x away from the arm, y to its left, z up, metres; the appliances' fronts lie at x = 0.62
+Observation: angles of the arm's 7 joints (rad), microwave door (rad), cabinet door (m) and
+light switch (rad). Velocities and servo targets are not observed, so there is no `recover`.
+Action: velocities of the 7 joints in [-1, 1] rad/s, held for 0.1 s.
+Reward: the number of appliances that are done, 0 to 3: door open by 0.6 rad, cabinet by
+0.15 m, switch turned by 0.3 rad. Each is a subtask; success is all three.
+End: by time alone, after 130 steps.
 
-Its demonstrator drives the finger along waypoints, which inverse kinematics turned into
-joint angles beforehand.
+    x away from the arm, y to its left, z up, metres; the fronts of the appliances at x =
+    0.62
+
+The demonstrator leads the finger along waypoints. Inverse kinematics turns them into joint
+angles once, when the environment is made.
 
 Source: the task class of Franka Kitchen, Gupta et al. 2019, arXiv 1910.11956; the arm's
 lengths and limits after the maker's Denavit-Hartenberg table.
@@ -31,7 +37,8 @@ from planil_jax.envs.wrappers import innermost
 
 PERIOD = 0.1  # seconds
 LENGTH = 130  # control steps
-# Of each joint of the arm: a and d in metres, α in radians (Craig), and the angle's range.
+# Denavit-Hartenberg parameters (Craig) of each joint: a and d in metres, α in radians; and
+# the range of its angle.
 _ARM = (
     (0.0, 0.333, 0.0, (-2.89, 2.89)),
     (0.0, 0.0, -math.pi / 2, (-1.76, 1.76)),
@@ -41,9 +48,9 @@ _ARM = (
     (0.0, 0.0, math.pi / 2, (-0.01, 3.75)),
     (0.088, 0.0, math.pi / 2, (-2.89, 2.89)),
 )
-_READY = (0.0, -0.9, 0.0, -2.5, 0.0, 1.6, 0.785)  # radians
-_FINGER = (0.10, 0.22)  # metres along the last joint's axis, from and to
-# Each appliance's joint, and how far it has to be moved: [rad], [m], [rad].
+_READY = (0.0, -0.9, 0.0, -2.5, 0.0, 1.6, 0.785)  # joint angles at a reset, radians
+_FINGER = (0.10, 0.22)  # both ends of the finger on the axis of the last joint, metres
+# The appliances, and how far each has to be moved: [rad], [m], [rad].
 APPLIANCES = ("microwave", "cabinet", "light")
 WANTED = (0.6, 0.15, 0.3)
 NAMES = (
@@ -52,9 +59,9 @@ NAMES = (
     "cabinet [m]",
     "light [rad]",
 )
-_HINGE = (0.62, -0.45)  # x and y of the microwave's
-_BAR = (-0.06, 0.31)  # and of its handle, from there
-_LIGHT = -0.35  # radians at which it hangs when it is off
+_HINGE = (0.62, -0.45)  # x and y of the microwave's hinge, metres
+_BAR = (-0.06, 0.31)  # x and y of its handle relative to the hinge, metres
+_LIGHT = -0.35  # angle of the switch when the light is off, radians
 
 
 def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
@@ -62,13 +69,13 @@ def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
 
     Args:
       episode_length: control steps of 0.1 s.
-      wobble: radians by which joints of the arm are off its pose at a reset, at most.
+      wobble: half width of the uniform noise on the arm's joints at a reset, radians.
     """
     arm = len(_ARM)
 
     def reset(key: jax.Array, data: mjx.Data) -> mjx.Data:
-        off = jax.random.uniform(key, (arm,), minval=-wobble, maxval=wobble)
-        joints = jnp.asarray(_READY) + off
+        noise = jax.random.uniform(key, (arm,), minval=-wobble, maxval=wobble)
+        joints = jnp.asarray(_READY) + noise
         qpos = jnp.concatenate([joints, jnp.array([0.0, 0.0, _LIGHT])])
         return data.replace(qpos=qpos, act=joints)
 
@@ -79,8 +86,8 @@ def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
         NAMES,
         control_period=PERIOD,
         reset=reset,
-        reward=lambda data, action, following: jnp.sum(solved(following.qpos)).astype(
-            jnp.float32
+        reward=lambda data, action, next_data: jnp.sum(
+            solved(next_data.qpos), dtype=jnp.float32
         ),
         episode_length=episode_length,
         success=lambda obs: jnp.all(solved(obs)),
@@ -92,7 +99,7 @@ def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
 
 
 def solved(obs: jax.Array) -> jax.Array:
-    """Which appliances have been moved as far as is wanted, `[3]` bool, of obs `[10]`."""
+    """Which appliances are done, `[..., 3]` bool, of observations `[..., 10]`."""
     moved = obs[..., -3:] - jnp.array([0.0, 0.0, _LIGHT])
     return moved >= jnp.asarray(WANTED)
 
@@ -100,8 +107,9 @@ def solved(obs: jax.Array) -> jax.Array:
 def _demonstrate(path: np.ndarray, state: EnvState) -> jax.Array:
     """The action `[7]` that follows a path of joint angles `[T + 1, 7]` in time."""
     angles = jnp.asarray(path, jnp.float32)
-    ahead = angles[jnp.minimum(state.time + 1, len(path) - 1)]
-    return jnp.clip((ahead - state.sim.act) / PERIOD, -1.0, 1.0)  # what servos aim at
+    next_angles = angles[jnp.minimum(state.time + 1, len(path) - 1)]
+    # `act` is the position that the servos are at.
+    return jnp.clip((next_angles - state.sim.act) / PERIOD, -1.0, 1.0)
 
 
 # ------------------------------------------------------------------------- demonstrations
@@ -109,9 +117,9 @@ def _demonstrate(path: np.ndarray, state: EnvState) -> jax.Array:
 
 @functools.cache
 def demonstration() -> np.ndarray:
-    """Joint angles `[T + 1, 7]` along the waypoints, a control step apart.
+    """Joint angles `[T + 1, 7]` along the waypoints, one row a control step.
 
-    Where a joint would turn at more than 0.8 rad/s it takes longer.
+    The path is slowed down where a joint would turn faster than 0.8 rad/s.
     """
     angles = _angles(_path())
     turns = np.abs(np.diff(angles, axis=0)).max(axis=1) / (0.8 * PERIOD)
@@ -121,7 +129,7 @@ def demonstration() -> np.ndarray:
 
 
 def _path() -> np.ndarray:
-    """Where the fingertip is led, `[T + 1, 3]` metres, at 0.3 m/s or less."""
+    """The path of the fingertip, `[T + 1, 3]` metres, at no more than 0.3 m/s."""
     x, y = _HINGE
     points = [
         (0.28, 0.0, 0.45),
@@ -146,25 +154,25 @@ def _path() -> np.ndarray:
 
 
 def _angles(path: np.ndarray) -> np.ndarray:
-    """Joint angles that bring the fingertip along `[T, 3]`, the finger pointing down.
+    """Joint angles `[T, 7]` of a path of the fingertip `[T, 3]`; the finger points down.
 
-    Damped least squares from step to step, with what is left over drawn to the pose at the
-    beginning.
+    Inverse kinematics by damped least squares from row to row. The null space is used to
+    stay near the initial pose.
     """
     kitchen = model()
     data, tip = mujoco.MjData(kitchen), kitchen.site("tip").id
-    place, turn = np.zeros((3, kitchen.nv)), np.zeros((3, kitchen.nv))
+    translation, rotation = np.zeros((3, kitchen.nv)), np.zeros((3, kitchen.nv))
     joints, found = np.array(_READY), []
-    low, high = np.array([each[3] for each in _ARM]).T
+    low, high = np.array([limits for *_, limits in _ARM]).T
     for point in path:
         for _ in range(50):
             data.qpos[:7] = joints
             mujoco.mj_kinematics(kitchen, data)
             mujoco.mj_comPos(kitchen, data)
-            mujoco.mj_jacSite(kitchen, data, place, turn, tip)
+            mujoco.mj_jacSite(kitchen, data, translation, rotation, tip)
             down = np.cross(data.site_xmat[tip].reshape(3, 3)[:, 2], [0.0, 0.0, -1.0])
             error = np.concatenate([point - data.site_xpos[tip], 0.3 * down[:2]])
-            jacobian = np.concatenate([place[:, :7], 0.3 * turn[:2, :7]])
+            jacobian = np.concatenate([translation[:, :7], 0.3 * rotation[:2, :7]])
             damped = jacobian @ jacobian.T + 1e-3 * np.eye(5)
             inverse = jacobian.T @ np.linalg.inv(damped)
             rest = 0.02 * (np.array(_READY) - joints)
@@ -179,11 +187,12 @@ def _angles(path: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def model() -> mujoco.MjModel:
-    """The kitchen as MuJoCo has it, to simulate or to draw."""
+    """The MuJoCo model of the kitchen."""
     return mjcf.load(_xml())
 
 
 def _xml() -> str:
+    """The MJCF text of the kitchen."""
     links, closing, actuators = [], [], []
     for n, (a, d, alpha, (low, high)) in enumerate(_ARM):
         x, y, z = a, -math.sin(alpha) * d, math.cos(alpha) * d

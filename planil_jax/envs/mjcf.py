@@ -3,10 +3,10 @@
     data' = MuJoCo(data, action), repeated until the control period is over
     obs = observe(data'),  reward(data, action, data'),  terminal(data')
 
-The action is what the model's actuators take, within their `ctrlrange`. Every function is
-given a whole `mjx.Data`, with positions, velocities, sensors and forces all of that one
-moment; what no function reads is not computed. From step to step only the simulator's own
-state is carried.
+An action holds one control per actuator, within its `ctrlrange`. Every function receives a
+whole `mjx.Data` with positions, velocities, sensors and forces of the same moment. XLA
+computes only the fields that a function reads. From step to step the environment carries
+the fields of `Physics` and nothing else.
 
     model = mjcf.load("arm.xml")
     tip = model.site("tip").id
@@ -29,6 +29,7 @@ from flax import struct
 from mujoco import mjx
 
 from planil_jax.base import Dynamics, Environment, EnvSpec, EnvState, Transition, UsageError
+from planil_jax.envs.checks import check_spec
 
 
 @struct.dataclass
@@ -39,9 +40,9 @@ class Physics:
     qvel: jax.Array  # [nv] velocities
     act: jax.Array  # [na] states of the actuators
     ctrl: jax.Array  # [nu] the last action
-    mocap_pos: jax.Array  # [nmocap, 3] bodies that are placed, not simulated
+    mocap_pos: jax.Array  # [nmocap, 3] bodies that the user places, metres
     mocap_quat: jax.Array  # [nmocap, 4]
-    qacc_warmstart: jax.Array  # [nv] where the solver begins
+    qacc_warmstart: jax.Array  # [nv] accelerations from which the solver starts
 
 
 _CARRIED = tuple(Physics.__dataclass_fields__)
@@ -50,7 +51,7 @@ _CARRIED = tuple(Physics.__dataclass_fields__)
 def load(
     xml: str, mass: float = 1.0, friction: float = 1.0, gravity: float = 1.0
 ) -> mujoco.MjModel:
-    """Compiles an MJCF model; scale factors make a robot that differs from its model.
+    """Compiles an MJCF model, with scaled masses, friction or gravity if asked for.
 
     Args:
       xml: path of a file that ends in ".xml", or the MJCF text itself.
@@ -74,10 +75,10 @@ def load(
 def scale_physics(
     model: mujoco.MjModel, mass: float = 1.0, friction: float = 1.0, gravity: float = 1.0
 ) -> mujoco.MjModel:
-    """A copy of a model with other physics, and the constants that follow from them.
+    """A copy of a model with scaled physics; constants derived from masses are updated.
 
     Args:
-      model: stays as it is.
+      model: is not changed.
       mass: factor of all masses and inertias.
       friction: factor of all coefficients of friction between geoms.
       gravity: factor of gravity.
@@ -107,6 +108,7 @@ def make(
     prior: Dynamics | None = None,
     expert_cost: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
     success: Callable[[jax.Array], jax.Array] | None = None,
+    recover: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None = None,
     mass: float = 1.0,
     friction: float = 1.0,
     gravity: float = 1.0,
@@ -115,24 +117,29 @@ def make(
 
     Args:
       name: of the environment, in messages and files.
-      xml: path of a file that ends in ".xml", MJCF text, or a model of `load`, which is
+      xml: path of a file that ends in ".xml", MJCF text, or a model from `load`, which is
         copied.
       observe: (data) -> `[O]`, what an agent may see.
-      observation_names: one an entry of the observation, with its unit.
-      control_period: seconds that an action is held; a multiple of the model's timestep.
-      reset: (key, data) -> data with `qpos`, `qvel` and whatever else is carried (see
-        `Physics`) replaced. It is given the model's first keyframe, or else its initial
-        pose; without it every episode starts there.
-      reward: (data, action `[U]` within its bounds, next_data) -> []; 0 without it.
-      terminal: (next_data) -> [] bool, the task is over; never without it.
-      episode_length: control steps until truncation.
+      observation_names: a name with its unit for each entry of the observation.
+      control_period: seconds for which an action is held; a multiple of the model's
+        timestep.
+      reset: (key, data) -> data with `qpos`, `qvel` or other fields of `Physics` replaced.
+        Its argument is the model at its first keyframe, or in its initial pose if it has
+        none. None: every episode starts there.
+      reward: (data, action `[U]` within its bounds, next_data) -> []. None: it is 0.
+      terminal: (next_data) -> [] bool, whether the task is over. None: it never is.
+      episode_length: control steps until truncation, at least 1.
       prior, expert_cost, success: as in `base.Environment`.
-      mass, friction, gravity: scale factors, as for `load`; of an MJCF file or text alone.
+      recover: (obs `[O]`) -> (qpos `[nq]`, qvel `[nv]`), where an observation tells both.
+        With it a planner can start from an observation alone. The other fields of
+        `Physics` are those of the first keyframe or the initial pose.
+      mass, friction, gravity: scale factors, as for `load`; only for an MJCF file or text.
 
     Raises:
-      UsageError: the model is missing, faulty or more than MJX can simulate, the control
-        period is no multiple of its timestep, an actuator has no `ctrlrange`, or a function
-        returns something else than is stated here.
+      UsageError: the model is missing, faulty or more than MJX can simulate; the control
+        period is not a multiple of its timestep; an actuator has no `ctrlrange`; the
+        specification fails `envs.check_spec`; or a function returns something else than
+        is stated here.
     """
     if isinstance(xml, str):
         model = load(xml, mass, friction, gravity)
@@ -143,36 +150,43 @@ def make(
             f"environment {name!r}: give mass, friction and gravity to mjcf.load, which "
             "made the model."
         )
-    substeps = _substeps(name, control_period, model.opt.timestep)
     low, high = _action_bounds(name, model)
     spec = EnvSpec(
         name=name,
-        observation_names=tuple(observation_names),
+        observation_names=_names(observation_names),
         action_low=low,
         action_high=high,
         episode_length=episode_length,
         control_period=control_period,
         terminates=terminal is not None,
     )
+    check_spec(spec, [f"actuator {actuator}" for actuator in _actuators(model)])
+    substeps = _substeps(name, control_period, model.opt.timestep)
     model_mjx = _put(name, model)
     blank = mjx.make_data(model_mjx)
     home = _home(model, blank)
 
-    def whole(physics: Physics, time: jax.Array) -> mjx.Data:
-        """All of the data that follows from what is carried."""
+    def forward(physics: Physics, time: jax.Array) -> mjx.Data:
+        """The whole data, computed from what is carried."""
         data = _restore(blank, physics)
         data = data.replace(time=control_period * time.astype(jnp.float32))
         data = mjx.forward(model_mjx, data)
         return mjx.sensor_acc(model_mjx, data)  # forward omits it without constraints
 
-    def settle(physics: Physics, time: jax.Array) -> tuple[EnvState, mjx.Data]:
-        data = whole(physics, time)
+    def make_state(physics: Physics, time: jax.Array) -> tuple[EnvState, mjx.Data]:
+        data = forward(physics, time)
         obs = jnp.asarray(observe(data), jnp.float32)
         return EnvState(sim=physics, obs=obs, time=time), data
 
     def start(key: jax.Array) -> EnvState:
         data = home if reset is None else reset(key, home)
-        return settle(_carried(data), jnp.zeros((), jnp.int32))[0]
+        return make_state(_carried(data), jnp.zeros((), jnp.int32))[0]
+
+    def recover_state(obs: jax.Array) -> EnvState:
+        assert recover is not None
+        qpos, qvel = (jnp.asarray(part, jnp.float32) for part in recover(obs))
+        physics = _carried(home.replace(qpos=qpos, qvel=qvel))
+        return make_state(physics, jnp.zeros((), jnp.int32))[0]
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         ctrl = jnp.clip(jnp.asarray(action, jnp.float32), jnp.array(low), jnp.array(high))
@@ -182,21 +196,23 @@ def make(
 
         physics = state.sim.replace(ctrl=ctrl)
         physics = jax.lax.scan(substep, physics, length=substeps)[0]
-        following, data = settle(physics, state.time + 1)
-        rewarded = jnp.zeros((), jnp.float32)
+        next_state, next_data = make_state(physics, state.time + 1)
+        step_reward = jnp.zeros((), jnp.float32)
         if reward is not None:
-            before = whole(state.sim, state.time)
-            rewarded = jnp.asarray(reward(before, ctrl, data), jnp.float32)
-        ended = jnp.zeros((), bool) if terminal is None else jnp.asarray(terminal(data))
+            data = forward(state.sim, state.time)
+            step_reward = jnp.asarray(reward(data, ctrl, next_data), jnp.float32)
+        ended = jnp.zeros((), bool)
+        if terminal is not None:
+            ended = jnp.asarray(terminal(next_data))
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
-            reward=rewarded,
+            next_obs=next_state.obs,
+            reward=step_reward,
             terminal=ended,
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     data = jax.eval_shape(lambda: mjx.forward(model_mjx, home))
     obs = jax.ShapeDtypeStruct((spec.observation_size,), np.float32)
@@ -207,19 +223,30 @@ def make(
     _check_scalar(name, "terminal", bool, terminal, data)
     _check_scalar(name, "expert_cost", float, expert_cost, obs, act, obs)
     _check_scalar(name, "success", bool, success, obs)
-    return Environment(spec, start, step, prior, expert_cost, success)
+    _check_recover(name, recover, obs, home)
+    return Environment(
+        spec,
+        start,
+        step,
+        prior,
+        expert_cost,
+        success,
+        recover=recover and recover_state,
+    )
 
 
 def _carried(data: mjx.Data) -> Physics:
+    """The fields of the data that are carried from step to step."""
     return Physics(**{field: getattr(data, field) for field in _CARRIED})
 
 
 def _restore(blank: mjx.Data, physics: Physics) -> mjx.Data:
+    """Data with the carried fields; the others are blank."""
     return blank.replace(**{field: getattr(physics, field) for field in _CARRIED})
 
 
 def _home(model: mujoco.MjModel, blank: mjx.Data) -> mjx.Data:
-    """Data at the first keyframe, or else at the model's initial pose."""
+    """Data at the first keyframe, or in the initial pose of a model without keyframes."""
     data = mujoco.MjData(model)
     if model.nkey:
         mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -228,6 +255,7 @@ def _home(model: mujoco.MjModel, blank: mjx.Data) -> mjx.Data:
 
 
 def _compile(xml: str) -> mujoco.MjModel:
+    """The model of an MJCF file or text; its faults become a UsageError."""
     is_file = xml.endswith(".xml")
     if not is_file and "<" not in xml:
         raise UsageError(
@@ -237,7 +265,7 @@ def _compile(xml: str) -> mujoco.MjModel:
     where = xml if is_file else "the MJCF text"
     try:
         if is_file:
-            with open(xml, "rb"):  # MuJoCo's own message for an absent file says less
+            with open(xml, "rb"):  # names the cause; MuJoCo's message does not
                 pass
             return mujoco.MjModel.from_xml_path(xml)
         return mujoco.MjModel.from_xml_string(xml)
@@ -248,12 +276,23 @@ def _compile(xml: str) -> mujoco.MjModel:
         raise UsageError(f"MuJoCo cannot compile {where}: {reason}.") from None
 
 
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple; a single text stays a text, which `check_spec` refuses."""
+    return names if isinstance(names, str) else tuple(names)  # type: ignore[return-value]
+
+
+def _actuators(model: mujoco.MjModel) -> list[str]:
+    """Names of the actuators, or their numbers where they have none."""
+    return [model.actuator(i).name or f"number {i}" for i in range(model.nu)]
+
+
 def _substeps(name: str, period: float, timestep: float) -> int:
+    """How many timesteps of the model make a control period."""
     count = round(period / timestep)
     if count < 1 or abs(count * timestep - period) > 1e-6 * period:
         raise UsageError(
-            f"environment {name!r}: a control_period of {period:g} s is no multiple of the "
-            f"model's timestep, {timestep:g} s; change either."
+            f"environment {name!r}: a control_period of {period:g} s is not a multiple of "
+            f"the model's timestep, {timestep:g} s; change one of them."
         )
     return count
 
@@ -261,13 +300,11 @@ def _substeps(name: str, period: float, timestep: float) -> int:
 def _action_bounds(
     name: str, model: mujoco.MjModel
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The lower and upper ends of every actuator's `ctrlrange`."""
     if model.nu == 0:
         raise UsageError(f"environment {name!r}: its MJCF has no actuators; add one.")
-    unbounded = [
-        model.actuator(i).name or f"number {i}"
-        for i in range(model.nu)
-        if not model.actuator_ctrllimited[i]
-    ]
+    limited = zip(_actuators(model), model.actuator_ctrllimited, strict=True)
+    unbounded = [actuator for actuator, is_limited in limited if not is_limited]
     if unbounded:
         raise UsageError(
             f"environment {name!r}: actuators need a ctrlrange in the MJCF, and there is "
@@ -281,25 +318,25 @@ def _put(name: str, model: mujoco.MjModel) -> mjx.Model:
     """The model for MJX.
 
     Raises:
-      UsageError: it uses what MJX lacks; the message names it.
+      UsageError: it uses a feature that MJX lacks; the message names the feature.
     """
     try:
         placed = mjx.put_model(model, impl="jax")
         jax.eval_shape(lambda: mjx.step(placed, mjx.make_data(placed)))
     except NotImplementedError as error:
-        lacking = re.sub(
+        feature = re.sub(
             r"<?(mjt\w+)\.(mj\w+)(: \d+>)?",
             lambda match: _named(model, match[1], match[2]),
             str(error),
         )
         raise UsageError(
             f"environment {name!r}: its MJCF uses what MJX cannot simulate: "
-            f"{lacking.rstrip('.')}; replace it in the MJCF."
+            f"{feature.rstrip('.')}; replace it in the MJCF."
         ) from None
     return placed
 
 
-# Enumeration -> the arrays of a model that hold its values, and what they belong to.
+# Enumeration -> the array of a model that holds its values, and the kind of its elements.
 _USERS = {
     "mjtGeom": ("geom_type", mujoco.mjtObj.mjOBJ_GEOM),
     "mjtSensor": ("sensor_type", mujoco.mjtObj.mjOBJ_SENSOR),
@@ -312,7 +349,7 @@ _USERS = {
 
 
 def _named(model: mujoco.MjModel, enumeration: str, member: str) -> str:
-    """Words for mjtSensor.mjSENS_USER and who uses it: "sensor user (of gps)"."""
+    """Words for a feature and its users: mjSENS_USER is "sensor user (of gps)"."""
     words = f"{enumeration.removeprefix('mjt')} {member.partition('_')[2]}".lower()
     if enumeration not in _USERS:
         return words
@@ -326,32 +363,45 @@ def _named(model: mujoco.MjModel, enumeration: str, member: str) -> str:
 def _check_reset(name: str, reset: Callable | None, home: mjx.Data) -> None:
     if reset is None:
         return
-    told = jax.eval_shape(reset, jax.random.key(0), home)
-    if not isinstance(told, mjx.Data):
+    data = jax.eval_shape(reset, jax.random.key(0), home)
+    if not isinstance(data, mjx.Data):
         raise UsageError(
-            f"environment {name!r}: reset must return the data that it is given, with qpos "
-            f"and qvel replaced, not {_described(told)}."
+            f"environment {name!r}: reset must return its data with qpos and qvel "
+            f"replaced, not {_described(data)}."
         )
     for field in _CARRIED:
-        wanted, got = getattr(home, field), getattr(told, field)
-        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        before, after = getattr(home, field), getattr(data, field)
+        if after.shape != before.shape or after.dtype != before.dtype:
             raise UsageError(
-                f"environment {name!r}: reset must leave {field} "
-                f"{_described(wanted)}, and returned {_described(got)}."
+                f"environment {name!r}: reset must return {field} as "
+                f"{_described(before)}, not {_described(after)}."
             )
 
 
 def _check_observe(
     name: str, observe: Callable, data: mjx.Data, names: tuple[str, ...]
 ) -> None:
-    told = jax.eval_shape(observe, data)
-    shape = getattr(told, "shape", None)
+    obs = jax.eval_shape(observe, data)
+    shape = getattr(obs, "shape", None)
     if shape is not None and len(shape) == 1 and shape != (len(names),):
         raise UsageError(
             f"environment {name!r}: observe returned {shape[0]} entries and there are "
             f"{len(names)} observation_names; give each entry a name."
         )
-    _require(name, "observe", told, (len(names),), float)
+    _require(name, "observe", obs, (len(names),), float)
+
+
+def _check_recover(name: str, recover: Callable | None, obs: Any, home: mjx.Data) -> None:
+    if recover is None:
+        return
+    parts = jax.eval_shape(recover, obs)
+    if not isinstance(parts, (tuple, list)) or len(parts) != 2:
+        raise UsageError(
+            f"environment {name!r}: recover must return the pair (qpos, qvel), not "
+            f"{_described(parts)}."
+        )
+    _require(name, "recover", parts[0], home.qpos.shape, float, "qpos as ")
+    _require(name, "recover", parts[1], home.qvel.shape, float, "qvel as ")
 
 
 def _check_scalar(
@@ -361,18 +411,21 @@ def _check_scalar(
         _require(name, role, jax.eval_shape(function, *arguments), (), kind)
 
 
-def _require(name: str, role: str, told: Any, shape: tuple[int, ...], kind: type) -> None:
-    """Holds what a function returned against what it should: a shape, numbers or a bool."""
+def _require(
+    name: str, role: str, value: Any, shape: tuple[int, ...], kind: type, part: str = ""
+) -> None:
+    """Refuses a function whose value has another shape, or is no number or no bool."""
     wanted = jax.ShapeDtypeStruct(shape, np.bool_ if kind is bool else np.float32)
-    fits = isinstance(told, jax.ShapeDtypeStruct) and told.shape == shape
-    if not fits or (told.dtype == np.bool_) != (kind is bool):
+    fits = isinstance(value, jax.ShapeDtypeStruct) and value.shape == shape
+    if not fits or (value.dtype == np.bool_) != (kind is bool):
         raise UsageError(
-            f"environment {name!r}: {role} must return {_described(wanted)}, not "
-            f"{_described(told)}."
+            f"environment {name!r}: {role} must return {part}{_described(wanted)}, not "
+            f"{_described(value)}."
         )
 
 
-def _described(told: Any) -> str:
-    if hasattr(told, "shape"):
-        return f"an array of shape {told.shape} and type {told.dtype}"
-    return f"a {type(told).__name__}"
+def _described(value: Any) -> str:
+    """Words for an array's shape and type, or for the type of another value."""
+    if hasattr(value, "shape"):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    return f"a {type(value).__name__}"

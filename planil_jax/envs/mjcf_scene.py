@@ -1,14 +1,13 @@
 """What a MuJoCo model looks like: its geoms as solids, its cameras, colours and lights.
 
-Seen are the geoms of groups 0 to 2 that are not wholly transparent, as MuJoCo's own viewer
-shows them, from a camera of the model; of a model without cameras, from where that viewer
-first stands. A colour is that of the geom, or of its material, times the mean of a texture;
-a plane's texture is read as tiles, two by two.
+The image shows the geoms of groups 0 to 2 that are not fully transparent, like MuJoCo's
+viewer. The camera is one of the model, or the viewer's initial camera if the model has
+none. A colour is that of the geom or of its material, times the mean of its texture. The
+texture of a plane is taken as 2 × 2 tiles.
 
-Departures: sites, tendons and skins are not seen, meshes and height fields are refused.
-Lights shine the way they do in the model's first pose; a lamp that has a place shines half
-as bright, but everywhere, since where it would be is not told. What departs in how things
-look is told in `raycast`.
+Departures: sites, tendons and skins are not shown; meshes and height fields are refused.
+Lights keep the direction of the initial pose. A light with a position shines everywhere, at
+half its brightness. `raycast` lists the departures of the rendering.
 """
 
 import math
@@ -41,16 +40,19 @@ _UNSET = (0.5, 0.5, 0.5, 1.0)  # a geom's colour that lets its material's throug
 def of_model(
     model: mujoco.MjModel, camera: str = "", height: int = 64, width: int = 64
 ) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]:
-    """What draws a model: (geom_xpos, geom_xmat, cam_xpos, cam_xmat) -> uint8 `[H, W, 3]`.
-
-    The arguments are those of an `mjx.Data` or an `MjData` of the model.
+    """A function that draws a model.
 
     Args:
-      camera: a camera's name; "": the first one.
+      model: the model.
+      camera: name of a camera; "": the first one.
       height, width: pixels.
 
+    Returns:
+      (geom_xpos, geom_xmat, cam_xpos, cam_xmat) -> uint8 `[H, W, 3]`; the arguments are
+      fields of an `mjx.Data` or an `MjData` of the model.
+
     Raises:
-      UsageError: there is no such camera, or there is something that cannot be drawn.
+      UsageError: there is no such camera, or the model has geoms that cannot be drawn.
     """
     ids, which = shown(model), camera_index(model, camera)
     draw = raycast.make(solids(model), look(model, camera, height, width))
@@ -59,17 +61,20 @@ def of_model(
         geom_xpos: jax.Array, geom_xmat: jax.Array, cam_xpos: jax.Array, cam_xmat: jax.Array
     ) -> jax.Array:
         poses = _poses(geom_xpos, geom_xmat, ids)
-        seen_from = _free(model) if which < 0 else _poses(cam_xpos, cam_xmat, which)
-        return draw(poses, seen_from)
+        camera_pose = _free(model) if which < 0 else _poses(cam_xpos, cam_xmat, which)
+        return draw(poses, camera_pose)
 
     return draw_model
 
 
 def of_positions(model: mujoco.MjModel, view: View) -> Callable[..., jax.Array]:
-    """What draws a model in a position: (qpos[, mocap_pos, mocap_quat]) -> the picture.
+    """A function that draws a model: (qpos[, mocap_pos, mocap_quat]) -> uint8 `[H, W, 3]`.
 
-    Places follow from positions here, by MJX, because those that a simulator leaves in its
-    data are of the moment before its last step.
+    MJX computes the poses of the geoms from the positions. Those in a simulator's data
+    belong to the time before its last step.
+
+    Raises:
+      UsageError: as for `of_model`.
     """
     draw = of_model(model, view.camera, view.height, view.width)
     placed = mjx.put_model(model, impl="jax")
@@ -86,10 +91,10 @@ def of_positions(model: mujoco.MjModel, view: View) -> Callable[..., jax.Array]:
 
 
 def shown(model: mujoco.MjModel) -> np.ndarray:
-    """Indices of the geoms that are seen.
+    """Indices of the geoms that are shown.
 
     Raises:
-      UsageError: there are none, or some of a kind that the ray caster lacks.
+      UsageError: there are none, or the ray caster lacks the kind of some.
     """
     ids = [
         i
@@ -101,9 +106,9 @@ def shown(model: mujoco.MjModel) -> np.ndarray:
             "the MuJoCo model shows nothing: give it geoms in groups 0 to 2 that are not "
             "transparent."
         )
-    strange = [i for i in ids if model.geom_type[i] not in _KINDS]
-    if strange:
-        named = [model.geom(i).name or f"number {i}" for i in strange]
+    unknown = [i for i in ids if model.geom_type[i] not in _KINDS]
+    if unknown:
+        named = [model.geom(i).name or f"number {i}" for i in unknown]
         raise UsageError(
             f"pictures show {', '.join(raycast.KINDS)} and no other kind of geom: move "
             f"{', '.join(named)} to group 3 and draw primitives in their place."
@@ -112,17 +117,21 @@ def shown(model: mujoco.MjModel) -> np.ndarray:
 
 
 def solids(model: mujoco.MjModel) -> tuple[Solid, ...]:
-    """The geoms that are seen, in the order of `shown`."""
+    """The geoms that are shown, in the order of `shown`."""
     return tuple(_solid(model, int(i)) for i in shown(model))
 
 
 def look(model: mujoco.MjModel, camera: str, height: int, width: int) -> Config:
-    """The camera's opening, the model's lights and its sky."""
+    """The field of view of the camera, the lights and the sky of the model.
+
+    Raises:
+      UsageError: as for `camera_index`.
+    """
     which = camera_index(model, camera)
     lamp = model.vis.headlight
     active = np.flatnonzero(model.light_active)
-    placeless = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    strength = np.where(placeless, 1.0, 0.5)[:, None] * model.light_diffuse
+    directional = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    strength = np.where(directional, 1.0, 0.5)[:, None] * model.light_diffuse
     ambient = [model.light_ambient[i] for i in active]
     head = np.zeros(3)
     if lamp.active:
@@ -146,7 +155,7 @@ def look(model: mujoco.MjModel, camera: str, height: int, width: int) -> Config:
 
 
 class ScenePose(NamedTuple):
-    """A MuJoCo model, and how it stands in a state of an environment."""
+    """A MuJoCo model, and its positions in a state of an environment."""
 
     model: mujoco.MjModel
     # (the innermost sim) -> qpos[, mocap_pos, mocap_quat]
@@ -154,7 +163,7 @@ class ScenePose(NamedTuple):
 
 
 class OfModel(NamedTuple):
-    """A scene that is a MuJoCo model: (name, view) -> what draws a sim."""
+    """The scene of a MuJoCo model: (name, view) -> a function that draws a sim."""
 
     stand: Callable[[str], ScenePose]  # (name of the environment)
 
@@ -165,7 +174,7 @@ class OfModel(NamedTuple):
 
 
 def of_mjcf(model: mujoco.MjModel) -> OfModel:
-    """The scene of an environment that `mjcf.make` made of the model.
+    """The scene of an environment that `mjcf.make` made from the model.
 
     scenes.register("arm", mjcf_scene.of_mjcf(model))
     """
@@ -205,23 +214,27 @@ def _placed(data: Any) -> tuple[jax.Array, ...]:
     return data.qpos, data.mocap_pos, data.mocap_quat
 
 
-gym = OfModel(_gym)  # "gym/Hopper" and its like
+gym = OfModel(_gym)  # for "gym/*"
 kitchen = OfModel(_kitchen)
-brax = OfModel(_brax)  # "brax/hopper/spring" and its like
-playground = OfModel(_playground)  # "playground/CheetahRun" and its like
+brax = OfModel(_brax)  # for "brax/*"
+playground = OfModel(_playground)  # for "playground/*"
 
 
-# ----------------------------------------------------------------------- what a model says
+# ------------------------------------------------------------------- contents of the model
 
 
 def _poses(places: jax.Array, axes: jax.Array, which: Any) -> Pose:
-    """Of some geoms or of one camera; MuJoCo's matrices are flat, MJX's are square."""
+    """Poses of some geoms or of a camera. MuJoCo's matrices are flat, MJX's are square."""
     square = jnp.reshape(axes, (-1, 3, 3))
     return jnp.asarray(places)[which], square[which]
 
 
 def camera_index(model: mujoco.MjModel, name: str) -> int:
-    """The index of a camera; -1: the model has none, and none is named."""
+    """The index of a camera by its name; "" is the first one, or -1 if there is none.
+
+    Raises:
+      UsageError: there is no camera of that name, or it is orthographic.
+    """
     names = [model.camera(i).name for i in range(model.ncam)]
     if not name:
         which = 0 if names else -1
@@ -232,7 +245,7 @@ def camera_index(model: mujoco.MjModel, name: str) -> int:
             f"the MuJoCo model has no camera {name!r}.{did_you_mean(name, names)} It has: "
             f"{', '.join(filter(None, names)) or 'none with a name'}; add one to its MJCF."
         )
-    # MuJoCo has renamed the field; 0 is perspective in both.
+    # MuJoCo renamed the field; 0 means perspective in both.
     field = "cam_projection" if hasattr(model, "cam_projection") else "cam_orthographic"
     if which >= 0 and getattr(model, field)[which]:
         raise UsageError(
@@ -242,20 +255,26 @@ def camera_index(model: mujoco.MjModel, name: str) -> int:
 
 
 def _free(model: mujoco.MjModel) -> Pose:
-    """Where MuJoCo's viewer stands before it is moved."""
-    turn = math.radians(model.vis.global_.azimuth)
-    rise = math.radians(model.vis.global_.elevation)
+    """The initial pose of the camera of MuJoCo's viewer."""
+    azimuth = math.radians(model.vis.global_.azimuth)
+    elevation = math.radians(model.vis.global_.elevation)
+    horizontal = math.cos(elevation)
     forward = np.array(
-        [math.cos(rise) * math.cos(turn), math.cos(rise) * math.sin(turn), math.sin(rise)]
+        [
+            horizontal * math.cos(azimuth),
+            horizontal * math.sin(azimuth),
+            math.sin(elevation),
+        ]
     )
     centre = model.stat.center
     return raycast.look_at(centre - 1.5 * model.stat.extent * forward, centre)
 
 
 def _solid(model: mujoco.MjModel, i: int) -> Solid:
+    """A geom as a solid."""
     kind = _KINDS[int(model.geom_type[i])]
     rgb = np.array(_rgba(model, i)[:3])
-    size = tuple(float(each) for each in model.geom_size[i])
+    size = tuple(map(float, model.geom_size[i]))
     material = model.geom_matid[i]
     image = None if material < 0 else _image(model, _texture(model, material))
     if image is None:
@@ -266,9 +285,9 @@ def _solid(model: mujoco.MjModel, i: int) -> Solid:
     even = image[:rows, :columns].mean(axis=(0, 1))
     odd = image[:rows, columns:].mean(axis=(0, 1))
     repeat = model.mat_texrepeat[material]
-    # The whole texture, two tiles wide, is repeated in two units, or in the whole plane.
-    spread = np.ones(2) if model.mat_texuniform[material] else np.array(size[:2])
-    tile = np.where(spread > 0, spread, 1.0) / repeat
+    # The texture is two tiles wide. It covers two metres, or the whole plane.
+    half = np.ones(2) if model.mat_texuniform[material] else np.array(size[:2])
+    tile = np.where(half > 0, half, 1.0) / repeat
     return Solid(
         kind=kind,
         size=(*size[:2], 0.0),
@@ -279,21 +298,21 @@ def _solid(model: mujoco.MjModel, i: int) -> Solid:
 
 
 def _rgba(model: mujoco.MjModel, i: int) -> tuple[float, ...]:
-    """A geom's colour, or its material's where it has none of its own."""
-    own = tuple(float(each) for each in model.geom_rgba[i])
+    """The colour of a geom, or of its material if the geom has none."""
+    rgba = tuple(map(float, model.geom_rgba[i]))
     material = model.geom_matid[i]
-    if material >= 0 and own == _UNSET:
-        return tuple(float(each) for each in model.mat_rgba[material])
-    return own
+    if material >= 0 and rgba == _UNSET:
+        return tuple(map(float, model.mat_rgba[material]))
+    return rgba
 
 
 def _texture(model: mujoco.MjModel, material: int) -> int:
-    """The index of a material's texture; -1: it has none."""
+    """The index of the texture of a material; -1: it has none."""
     return int(model.mat_texid[material][mujoco.mjtTextureRole.mjTEXROLE_RGB])
 
 
 def _image(model: mujoco.MjModel, texture: int) -> np.ndarray | None:
-    """A texture `[H, W, 3]` in [0, 1]; a cube's faces lie under each other."""
+    """A texture `[H, W, 3]` in [0, 1]; the faces of a cube are stacked vertically."""
     if texture < 0 or model.tex_nchannel[texture] < 3:
         return None
     shape = [
@@ -305,7 +324,7 @@ def _image(model: mujoco.MjModel, texture: int) -> np.ndarray | None:
 
 
 def _sky(model: mujoco.MjModel) -> tuple[Colour, Colour]:
-    """Colours straight above and straight below; black without a sky."""
+    """Colours straight up and straight down; black without a sky."""
     skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     image = _image(model, int(skies[0])) if len(skies) else None
     if image is None:
@@ -314,11 +333,11 @@ def _sky(model: mujoco.MjModel) -> tuple[Colour, Colour]:
     faces = image.reshape(-1, side, side, 3)
     up, down = (faces[2], faces[3]) if len(faces) == 6 else (faces[0], faces[0])
     middle = slice(side * 3 // 8, side * 5 // 8)
-    # The median, since skies may have stars.
+    # The median ignores stars.
     high, low = (np.median(face[middle, middle], axis=(0, 1)) for face in (up, down))
     return _colour(high), _colour(low)
 
 
 def _colour(rgb: np.ndarray) -> Colour:
-    red, green, blue = (float(each) for each in rgb)
+    red, green, blue = map(float, rgb)
     return red, green, blue

@@ -1,6 +1,13 @@
-"""The vehicle of MPAIL: drive a small car to a goal, planning with a wrong model of it.
+"""Drive a small car to a goal 14 m away, with a planner whose model of the car is wrong.
 
-The *real* car (wheelbase L, control period dt, integrated in substeps):
+Observation: position x, y (m); cosine and sine of the heading; forward and sideways speed
+(m/s); yaw rate (rad/s).
+Action: throttle in [0, 1]; steer in [-1, 1], positive to the left; both held for 0.1 s.
+Reward: √200 - distance to the goal (10, 10) in metres, after the step.
+Success: within 1.5 m of the goal.
+End: by time alone, after 100 steps.
+
+The *real* car (wheelbase L, integrated in 5 substeps of a control period):
 
     v̇ = (3 throttle - v) / τ_v             drive lag
     δ̇ = (0.488 steer - δ) / τ_δ            steering lag
@@ -8,17 +15,16 @@ The *real* car (wheelbase L, control period dt, integrated in substeps):
     v̇_y = (-k_s v ω - v_y) / τ_y            the tail drifts outwards
     ẋ = v cos ψ - v_y sin ψ,  ẏ = v sin ψ + v_y cos ψ,  ψ̇ = ω
 
-The planner's *prior* is a kinematic bicycle that is deliberately wrong: steering gain 0.4
-instead of 0.488, no lag and no slip:
+The planner's *prior* is a kinematic bicycle that is wrong on purpose. Its steering gain is
+0.4 instead of 0.488, and it has no lag and no slip:
 
     v = 3 throttle,  ω = v tan(0.4 steer) / L
     ψ' = ψ + ω dt,   (x, y)' = (x, y) + v (cos ψ', sin ψ') dt
 
-Observation: position (m), cosine and sine of the heading, body velocity (m/s), yaw rate
-(rad/s).
-Reward: √200 - distance to the goal. Episodes end by time alone.
+An observation tells all but the steering angle. `recover` computes that from the yaw rate;
+below 0.1 m/s this is inexact.
 
-States are records of scalars, not stacked vectors: under `vmap` each variable becomes one
+A state is a pytree of scalars, not one vector. Under `vmap` each variable becomes one
 contiguous array, which is two to three times faster on a CPU.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
@@ -78,15 +84,18 @@ def make(
     """The navigation task.
 
     Args:
-      start: "box" resets in 1 × 1 m round the origin, heading along x within ±0.5 rad;
-        "field" resets anywhere on the field at any heading.
-      field: side of the out-of-distribution field, metres, centred on the origin.
+      start: "box" starts in 1 × 1 m about the origin, heading along x within ±0.5 rad;
+        "field" starts anywhere on the field, at any heading.
+      field: side of the square field about the origin, metres.
       episode_length: control steps of 0.1 s.
       steering_gain: radians of front wheel at full steer.
-      drive_lag, steering_lag: time constants, seconds.
-      understeer: seconds² / metre², how yaw rate falls with speed.
-      slip: seconds, sideways speed per unit of lateral acceleration.
-      box: side of the box that "box" starts in, metres; its half bounds headings, radians.
+      drive_lag, steering_lag: time constants, seconds; 0 means no lag.
+      understeer: k_u, decrease of the yaw rate with speed, seconds² / metre².
+      slip: k_s, sideways speed per lateral acceleration, seconds.
+      box: side of the box of "box" starts, metres; half of it, in radians, bounds headings.
+
+    Raises:
+      UsageError: start is neither "box" nor "field".
     """
     check_start(start)
     spec = EnvSpec(
@@ -108,16 +117,16 @@ def make(
         car = state.sim
         for _ in range(_SUBSTEPS):
             car = _drive(car, throttle, steer, PERIOD / _SUBSTEPS)
-        following = _state(car, state.time + 1)
+        next_state = _state(car, state.time + 1)
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
-            reward=math.hypot(*GOAL) - distance_to_goal(following.obs),
+            next_obs=next_state.obs,
+            reward=math.hypot(*GOAL) - distance_to_goal(next_state.obs),
             terminal=jnp.zeros((), bool),
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     def _drive(car: Car, throttle: jax.Array, steer: jax.Array, dt: float) -> Car:
         speed = _lag(car.speed, MAX_SPEED * throttle, drive_lag, dt)
@@ -137,8 +146,8 @@ def make(
         )
 
     def recover(obs: jax.Array) -> EnvState:
-        """The steering that is not seen is that which makes the yaw rate."""
-        car = _seen(obs)
+        """The steering angle, which is not observed, follows from the yaw rate."""
+        car = _car(obs)
         slip = WHEELBASE * (1 + understeer * car.speed**2)
         steering = jnp.arctan(car.yaw_rate * slip / jnp.maximum(car.speed, 0.1))
         steering = jnp.clip(steering, -steering_gain, steering_gain)
@@ -151,7 +160,11 @@ def make(
 
 
 def check_start(start: str) -> None:
-    """Refuses an unknown `start`, by a UsageError."""
+    """Checks the name of a start distribution.
+
+    Raises:
+      UsageError: it is neither "box" nor "field".
+    """
     if start not in ("box", "field"):
         raise UsageError(f"navigation starts in a 'box' or on a 'field', not {start!r}.")
 
@@ -159,7 +172,12 @@ def check_start(start: str) -> None:
 def start_pose(
     key: jax.Array, start: str, field: float, box: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where an episode starts: x, y (metres) and heading (radians), [] each."""
+    """Draws the first pose of an episode: x, y (metres) and heading (radians), [] each.
+
+    Args:
+      key: consumed.
+      start, field, box: as for `make`.
+    """
     position_key, heading_key = jax.random.split(key)
     side, turn = (box, box / 2) if start == "box" else (field, math.pi)
     x, y = jax.random.uniform(position_key, (2,), jnp.float32, -side / 2, side / 2)
@@ -168,7 +186,11 @@ def start_pose(
 
 
 def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
-    """The planner's model: a kinematic bicycle, no lag, no slip, and a wrong gain."""
+    """The planner's model: a kinematic bicycle without lag and slip.
+
+    Args:
+      steering_gain: radians of front wheel at full steer; 0.4 is wrong on purpose.
+    """
 
     def step(params, car: Car, action: jax.Array, key: jax.Array) -> Car:
         del params, key
@@ -188,34 +210,34 @@ def kinematic_prior(steering_gain: float = 0.4) -> Dynamics:
 
     return Dynamics(
         init=lambda key: (),
-        start=lambda params, state: _seen(state.obs),
+        start=lambda params, state: _car(state.obs),
         step=step,
         observe=lambda params, car: _observe(car),
-        recover=lambda params, obs: _seen(obs),
+        recover=lambda params, obs: _car(obs),
     )
 
 
 def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-    """Cost of the scripted demonstrator: ‖position - goal‖ + 10 |v - 2|.
+    """Cost [] of the scripted demonstrator: ‖position - goal‖ + 10 |v - 2|, after the step.
 
-    It cannot stop, so it drives to the goal and then circles it.
+    The demonstrator cannot stop. It drives to the goal at 2 m/s and then circles it.
     """
     del obs, action
     return distance_to_goal(next_obs) + 10.0 * jnp.abs(next_obs[4] - 2.0)
 
 
 def distance_to_goal(obs: jax.Array) -> jax.Array:
-    """Metres from the goal, of one observation `[O]`."""
+    """Distance [] to the goal in metres, of one observation `[7]`."""
     return jnp.sqrt((obs[0] - GOAL[0]) ** 2 + (obs[1] - GOAL[1]) ** 2 + 1e-12)
 
 
 def success(obs: jax.Array) -> jax.Array:
-    """Whether the car is within 1.5 m of the goal."""
+    """Whether the car of an observation `[7]` is within 1.5 m of the goal, [] bool."""
     return distance_to_goal(obs) < SUCCESS_RADIUS
 
 
 def _lag(value: jax.Array, target: jax.Array, constant: float, dt: float) -> jax.Array:
-    """First-order lag, exact over dt for a constant target; a constant of 0 s is no lag."""
+    """A first-order lag, exact for a constant target; time constants and dt in seconds."""
     keep = math.exp(-dt / constant) if constant > 0 else 0.0
     return keep * value + (1 - keep) * target
 
@@ -234,8 +256,8 @@ def _observe(car: Car) -> jax.Array:
     )
 
 
-def _seen(obs: jax.Array) -> Car:
-    """The car as an observation tells it; the steering angle is not seen."""
+def _car(obs: jax.Array) -> Car:
+    """The car of an observation; its steering angle is not observed and set to 0."""
     x, y, cos, sin, speed, drift, yaw_rate = obs
     return Car(
         x=x,

@@ -1,13 +1,15 @@
 """The navigation task with a car that has wheels, springs and tyres, on MJX.
 
-The car of `car.xml`: a free chassis on four sprung wheels, all four driven through
-differentials, the front two steered; 3.5 kg, wheelbase 0.325 m. Throttle and steer set
-targets that the motor and the servo follow by first-order lags; the motor's torque and the
-tyres' friction limit what comes of them. The position that is observed is that of the
-middle of the rear axle, where the kinematic bicycle has its own.
+Observation, action, reward, success, end, demonstrator and the planner's wrong prior are
+those of `navigation`. The same key gives the same start.
 
-Start, goal, reward, observation, expert's cost and the planner's (wrong) prior are those of
-`navigation`, and the same key gives the same start.
+The car of `car.xml` is a free chassis on four sprung wheels: 3.5 kg, wheelbase 0.325 m. All
+wheels are driven through differentials, and the front wheels are steered. Throttle and
+steer set targets, which motor and servo follow by first-order lags. The torque of the motor
+and the friction of the tyres limit the motion. The observed position is the middle of the
+rear axle, as that of the kinematic bicycle.
+
+An observation does not tell wheels and springs, so there is no `recover`.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
 Departures: masses, springs, lags and friction are ours; wheels meet the ground as spheres.
@@ -39,14 +41,17 @@ def make(
     """The navigation task on MJX.
 
     Args:
-      start: "box" resets in 1 × 1 m round the origin, heading along x within ±0.5 rad;
-        "field" resets anywhere on the field at any heading.
-      field: side of the out-of-distribution field, metres, centred on the origin.
+      start: "box" starts in 1 × 1 m about the origin, heading along x within ±0.5 rad;
+        "field" starts anywhere on the field, at any heading.
+      field: side of the square field about the origin, metres.
       episode_length: control steps of 0.1 s.
       steering_gain: radians of front wheel at full steer.
-      drive_lag, steering_lag: time constants of what motor and servo aim at, seconds.
-      mass, friction: scale factors of the whole car and of its tyres.
-      box: side of the box that "box" starts in, metres; its half bounds headings, radians.
+      drive_lag, steering_lag: time constants of the targets of motor and servo, seconds.
+      mass, friction: factors of the mass of the car and of the friction of its tyres.
+      box: side of the box of "box" starts, metres; half of it, in radians, bounds headings.
+
+    Raises:
+      UsageError: an option is out of range; the message names it.
     """
     navigation.check_start(start)
 
@@ -86,7 +91,11 @@ def model(
     mass: float = 1.0,
     friction: float = 1.0,
 ) -> mujoco.MjModel:
-    """The car as MuJoCo has it, to simulate or to draw; arguments as for `make`."""
+    """The MuJoCo model of the car; arguments as for `make`.
+
+    Raises:
+      UsageError: a lag is negative, or a factor is out of range.
+    """
     if min(drive_lag, steering_lag) < 0:
         raise UsageError("navigation_mjx has lags of 0 s or more, not less.")
     text = (
@@ -101,7 +110,7 @@ def model(
 
 
 def observe(data: mjx.Data) -> jax.Array:
-    """The observation `[7]` of `navigation`; the chassis has its frame on the rear axle."""
+    """The observation `[7]` of `navigation`, of the chassis frame on the rear axle."""
     w, x, y, z = data.qpos[3:7]
     forward = jnp.stack(
         [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]

@@ -1,11 +1,14 @@
-"""Swing a pendulum up and hold it there, with too little torque to lift it directly.
+"""Swing a pendulum up and keep it upright, with too little torque to lift it directly.
 
-    θ̈ = 3 g / (2 l) sin θ + 3 / (m l²) u,   |u| <= 2 N m,  |θ̇| <= 8 rad/s
+    θ̈ = 3 g / (2 l) sin θ + 3 / (m l²) u,   θ = 0 upright,   m = 1 kg,   l = 1 m
 
-θ is 0 upright. Observation: cos θ, sin θ, θ̇. Reward: -(θ² + 0.1 θ̇² + 0.001 u²), with θ
-within [-π, π].
+Observation: cos θ; sin θ; angular velocity θ̇ (rad/s, within ±8).
+Action: torque u in [-2, 2] N m, held for 0.05 s.
+Reward: -(θ² + 0.1 θ̇² + 0.001 u²) of the state before the step, θ in [-π, π].
+End: by time alone, after 200 steps.
 
-Source: the constants and reward of the classic gym task; semi-implicit Euler at 20 Hz.
+Source: constants and reward of Gymnasium's Pendulum-v1 (Towers et al. 2024, arXiv
+2407.17032); semi-implicit Euler steps at 20 Hz.
 """
 
 import math
@@ -24,14 +27,18 @@ PERIOD = 0.05  # seconds
 
 @struct.dataclass
 class Pendulum:
-    """Scalars [] each."""
+    """The state; scalars [] each."""
 
     angle: jax.Array  # radians, 0 upright
     speed: jax.Array  # radians a second
 
 
 def make(episode_length: int = 200) -> Environment:
-    """The swing-up task; resets at any angle and up to 1 rad/s."""
+    """The swing-up task. Episodes start at any angle, with up to 1 rad/s.
+
+    Args:
+      episode_length: control steps of 0.05 s.
+    """
     spec = EnvSpec(
         name="pendulum",
         observation_names=("cos angle", "sin angle", "speed [rad/s]"),
@@ -54,28 +61,28 @@ def make(episode_length: int = 200) -> Environment:
         cost = wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2
         acceleration = 1.5 * GRAVITY * jnp.sin(angle) + 3.0 * torque
         speed = jnp.clip(speed + acceleration * PERIOD, -MAX_SPEED, MAX_SPEED)
-        following = _state(Pendulum(angle + speed * PERIOD, speed), state.time + 1)
+        next_state = _state(Pendulum(angle + speed * PERIOD, speed), state.time + 1)
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=-cost,
             terminal=jnp.zeros((), bool),
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     return Environment(spec, reset, step, expert_cost=expert_cost, recover=recover)
 
 
 def recover(obs: jax.Array) -> EnvState:
-    """The state that shows as `obs` `[3]`, its angle within [-π, π]."""
+    """The state at time 0 that shows `obs` `[3]`, with its angle in [-π, π]."""
     angle = jnp.arctan2(obs[1], obs[0])
     return EnvState(Pendulum(angle, obs[2]), obs, jnp.zeros((), jnp.int32))
 
 
 def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-    """The task's own cost, of the observation `[3]` that an action led to."""
+    """The cost [] of the task, of the observation `[3]` after the action `[1]`."""
     del obs
     angle = jnp.arctan2(next_obs[1], next_obs[0])
     return angle**2 + 0.1 * next_obs[2] ** 2 + 0.001 * action[0] ** 2

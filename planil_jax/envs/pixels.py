@@ -1,16 +1,16 @@
-"""Environments that are seen: the observation is a picture, or a stack of the last ones.
+"""Image observations: a stack of the last frames in place of the vector.
 
-    obs = the last k frames [size, size, 3 k] uint8, the oldest first; k times the first one
-    at a reset
+Observation: the last k frames, `[size, size, 3 k]` uint8, the oldest first. At a reset, k
+times the first frame. Action, reward, end and inner state are those of the environment.
 
-Physics, rewards, ends and the state within are those of the environment. Pictures are drawn
-inside the compiled loop, on whatever device it runs, of what `scenes` says is there.
+Images are rendered inside the compiled loop, on any device, by the ray caster. `scenes`
+says what each environment looks like.
 
     envs.make("pendulum:pixels=64")
     envs.make("playground/CheetahRun:action_repeat=2,pixels=64,frames=3,camera=back")
 
-Source: stacks of three frames as Yarats et al. 2021, DrQ-v2, arXiv 2107.09645, and TD-MPC2,
-arXiv 2310.16828, have them.
+Source: stacks of three frames as in Yarats et al. 2021, DrQ-v2, arXiv 2107.09645, and in
+Hansen et al. 2024, TD-MPC2, arXiv 2310.16828.
 """
 
 from dataclasses import replace
@@ -31,20 +31,24 @@ def wrap(
     frames: int = 3,
     camera: str = "",
 ) -> Environment:
-    """The environment, seen: `obs` is uint8 `[size, size, 3 frames]`.
+    """The environment with images: `obs` is uint8 `[size, size, 3 frames]`.
 
-    `spec.image` tells that shape, and there are no `observation_names`. The environment's
-    own state, with what it would have shown, is `state.sim.inner`. Prior, expert's cost and
-    success are None in what comes of it: they are about what is no longer told.
+    `spec.image` is that shape, and `observation_names` is empty. `state.sim.inner` is the
+    state with the vector observation. Prior, expert cost and success are functions of that
+    vector, so they become None.
 
-    Wrap last what is wrapped several times: then a repeated action is drawn once.
+    Apply this wrapper last: then a repeated action renders one image.
 
     Args:
-      env: any environment that shows numbers.
+      env: any environment with vector observations.
       size: pixels along a side.
       scene: what it looks like; None: what `scenes` has for its name.
-      frames: the last ones that are shown together, the newest in the last three channels.
-      camera: the name of one of the scene's; "": the first.
+      frames: the number of stacked frames, the newest in the last three channels.
+      camera: name of a camera of the scene; "": the first one.
+
+    Raises:
+      UsageError: an option is out of range, the environment shows images already, or it
+        has no scene or camera of that name.
     """
     for option, value in (("pixels", size), ("frames", frames)):
         if int(value) != value or value < 1:
@@ -53,7 +57,7 @@ def wrap(
                 f">= 1, not {value!r}."
             )
     if env.spec.image is not None:
-        raise UsageError(f"environment {env.spec.name!r} shows pictures already.")
+        raise UsageError(f"environment {env.spec.name!r} shows images already.")
     view = scenes.View(height=size, width=size, camera=camera)
     draw = (scene or scenes.find(env.spec.name))(env.spec.name, view)
 
@@ -63,11 +67,11 @@ def wrap(
         return EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        inner, told = env.step(state.sim.inner, action)
+        inner, transition = env.step(state.sim.inner, action)
         frame = draw(innermost(inner).sim)
         obs = jnp.concatenate([state.obs[..., 3:], frame], axis=-1)
-        following = EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
-        return following, replace(told, obs=state.obs, next_obs=obs)
+        next_state = EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
+        return next_state, replace(transition, obs=state.obs, next_obs=obs)
 
     image = (size, size, 3 * frames)
     spec = env.spec._replace(observation_names=(), image=image)

@@ -1,9 +1,13 @@
-"""A point pushed about a plane: compiles in a second, and its best controller is known.
+"""Push a point in a plane to the origin: fast to compile, and its best controller is known.
 
-    v' = v + dt u,   p' = p + dt v',   |u| <= 1 m/s²
+    v' = v + dt u,   p' = p + dt v',   dt = 0.1 s
 
-Observation: position and velocity. Reward: -(‖p‖² + 0.1 ‖u‖²), so the best controller is
-linear (LQR) while the bound on u is not met.
+Observation: position p = (x, y) in metres; velocity v in m/s.
+Action: acceleration u = (u_x, u_y), each in [-1, 1] m/s².
+Reward: -(‖p‖² + 0.1 ‖u‖²), p before the step.
+End: by time alone, after 50 steps.
+
+While the bound of u is not reached, the best controller is linear (LQR).
 """
 
 import jax
@@ -17,7 +21,7 @@ PERIOD = 0.1  # seconds
 
 @struct.dataclass
 class Point:
-    """Scalars [] each."""
+    """The state; scalars [] each."""
 
     x: jax.Array  # metres
     y: jax.Array  # metres
@@ -26,11 +30,11 @@ class Point:
 
 
 def make(episode_length: int = 50, action_bound: float = 1.0) -> Environment:
-    """The regulation task; resets within 1 m of the origin in each direction, at rest.
+    """The regulation task. Episodes start at rest, with x and y in [-1, 1] m.
 
     Args:
       episode_length: control steps of 0.1 s.
-      action_bound: metres a second², of each entry.
+      action_bound: largest acceleration in each direction, metres a second².
     """
     spec = EnvSpec(
         name="point_mass",
@@ -52,27 +56,27 @@ def make(episode_length: int = 50, action_bound: float = 1.0) -> Environment:
         cost = point.x**2 + point.y**2 + 0.1 * (ux**2 + uy**2)
         vx, vy = point.vx + PERIOD * ux, point.vy + PERIOD * uy
         moved = Point(point.x + PERIOD * vx, point.y + PERIOD * vy, vx, vy)
-        following = _state(moved, state.time + 1)
+        next_state = _state(moved, state.time + 1)
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=-cost,
             terminal=jnp.zeros((), bool),
-            truncated=following.time >= episode_length,
+            truncated=next_state.time >= episode_length,
         )
-        return following, transition
+        return next_state, transition
 
     return Environment(spec, reset, step, expert_cost=expert_cost, recover=recover)
 
 
 def recover(obs: jax.Array) -> EnvState:
-    """The state that shows as `obs` `[4]`."""
+    """The state at time 0 that shows `obs` `[4]`."""
     return EnvState(Point(*obs), obs, jnp.zeros((), jnp.int32))
 
 
 def expert_cost(obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-    """The task's own cost of the state `[4]` arrived at and the action `[2]`."""
+    """The cost [] of the task, of the observation `[4]` after the action `[2]`."""
     del obs
     return jnp.sum(next_obs[:2] ** 2) + 0.1 * jnp.sum(action**2)
 

@@ -1,23 +1,22 @@
-"""Six kinds of solids: where a ray enters them, and which way their surface faces.
+"""Six kinds of solids: where a ray enters them, and the normals of their surfaces.
 
-A ray is p(t) = o + t d in the frame of the solid, d of any length. It sees a solid where it
-enters it:
+A ray is p(t) = o + t d in the frame of the solid, with d of any length. It enters a
 
-    plane      t = -o_z / d_z, from above alone, within the half lengths
-    ellipsoid  the lesser root of |S⁻¹ p(t)| = 1; a sphere has S = r I
-    box        the last of three slabs that is entered, if before the first that is left
-    cylinder   the same of a slab in z and of x² + y² <= r²
-    capsule    the lesser root of x² + y² = r² where |z| <= h, else the sphere of that end
+    plane      at t = -o_z / d_z, from above only, within the half lengths
+    ellipsoid  at the smaller root of |S⁻¹ p(t)| = 1; a sphere has S = r I
+    box        where it enters the last of three slabs, if it has left none of them before
+    cylinder   likewise, of a slab in z and the tube x² + y² <= r²
+    capsule    at the smaller root of x² + y² = r² where |z| <= h, else at the sphere of an
+    end
 
-Kinds, sizes and frames are MuJoCo's. Sizes in metres: of a sphere the radius; of a capsule
-and a cylinder the radius and half the length along z; of an ellipsoid and a box three half
-lengths; of a plane two, inf for one without end.
+Kinds, sizes and frames are those of MuJoCo. Sizes are in metres. A sphere has its radius; a
+capsule and a cylinder have the radius and half the length along z; an ellipsoid and a box
+have three half lengths; a plane has two half lengths, inf for an infinite plane.
 
-Everything is written for one ray and one solid, of scalars: under `vmap` each component is
-one contiguous array.
+Every function takes one ray and one solid as scalars. Under `vmap` each component is one
+contiguous array.
 
-Source: textbook quadratics and the slab method of Kay and Kajiya 1986, Ray Tracing Complex
-Scenes.
+Source: Kay & Kajiya 1986, Ray Tracing Complex Scenes (slabs); textbook quadratics.
 """
 
 import functools
@@ -33,9 +32,11 @@ TINY = 1e-12
 
 
 class Kind(NamedTuple):
+    """The functions of one kind of solid."""
+
     # (o, d, size) -> whether the line meets the solid [] bool, and the t where it enters []
     enter: Callable[[Vector, Vector, Vector], tuple[jax.Array, jax.Array]]
-    # (point of the surface, size) -> outwards, of any length
+    # (point of the surface, size) -> outward normal, of any length
     normal: Callable[[Vector, Vector], Vector]
 
 
@@ -58,7 +59,7 @@ def _enter_sphere(start: Vector, along: Vector, size: Vector):
 
 def _enter_capsule(start: Vector, along: Vector, size: Vector):
     a, b, c = _tube(start, along, size[0])
-    hit, side = _lesser_root(a, b, c)  # a ray that misses the tube misses its ends as well
+    hit, side = _lesser_root(a, b, c)  # a ray that misses the tube misses both ends too
     z = start[2] + side * along[2]
     below_end = start[2] - jnp.clip(z, -size[1], size[1])
     a, b, c = a + along[2] ** 2, b + below_end * along[2], c + below_end**2
@@ -83,23 +84,23 @@ def _enter_box(start: Vector, along: Vector, size: Vector):
 
 
 def _tube(start: Vector, along: Vector, radius: jax.Array):
-    """a t² + 2 b t + c = 0 where the ray meets x² + y² = r²."""
+    """Coefficients a, b, c of a t² + 2 b t + c = 0, where the ray meets x² + y² = r²."""
     a = jnp.maximum(along[0] ** 2 + along[1] ** 2, TINY)
     b = start[0] * along[0] + start[1] * along[1]
     return a, b, start[0] ** 2 + start[1] ** 2 - radius**2
 
 
 def _lesser_root(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a t² + 2 b t + c = 0 has a real root, and the lesser."""
+    """Whether a t² + 2 b t + c = 0 has a real root, and the smaller root."""
     square = b * b - a * c
     return square >= 0, (-b - jnp.sqrt(jnp.maximum(square, 0.0))) / a
 
 
 def _slab(start: jax.Array, along: jax.Array, half: jax.Array):
-    """Where the ray enters -h <= z <= h, and where it leaves it."""
+    """The t at which the ray enters -h <= z <= h, and the t at which it leaves."""
     along = jnp.where(jnp.abs(along) < TINY, TINY, along)
-    middle, reach = -start / along, half / jnp.abs(along)
-    return middle - reach, middle + reach
+    middle, extent = -start / along, half / jnp.abs(along)
+    return middle - extent, middle + extent
 
 
 def _normal_plane(point: Vector, size: Vector) -> Vector:
@@ -127,11 +128,11 @@ def _normal_cylinder(point: Vector, size: Vector) -> Vector:
 
 
 def _normal_box(point: Vector, size: Vector) -> Vector:
-    beyond = [jnp.abs(place) - half for place, half in zip(point, size, strict=True)]
+    beyond = [jnp.abs(entry) - half for entry, half in zip(point, size, strict=True)]
     furthest = functools.reduce(jnp.maximum, beyond)
     x, y, z = (
-        jnp.where(distance == furthest, jnp.sign(place), 0.0)
-        for distance, place in zip(beyond, point, strict=True)
+        jnp.where(distance == furthest, jnp.sign(entry), 0.0)
+        for distance, entry in zip(beyond, point, strict=True)
     )
     return x, y, z
 
@@ -146,7 +147,7 @@ def further(start: Vector, along: Vector, t: jax.Array) -> Vector:
 
 
 def divide(one: Vector, other: Vector) -> Vector:
-    """One component by the other."""
+    """The quotient, component by component."""
     x, y, z = (a / b for a, b in zip(one, other, strict=True))
     return x, y, z
 
@@ -157,7 +158,7 @@ def dot(one: Vector, other: Vector) -> jax.Array:
 
 
 def unit(vector: Vector) -> Vector:
-    """The vector of length 1 in the same direction; 0 of 0."""
+    """The vector of length 1 in the same direction; zero stays zero."""
     scale = jax.lax.rsqrt(dot(vector, vector) + TINY)
     return vector[0] * scale, vector[1] * scale, vector[2] * scale
 

@@ -1,10 +1,12 @@
-"""One-idea environments whose values are known without computing them.
+"""Probe environments, whose values are known in closed form. Their action has no effect.
 
-one_step:  the observation is a coin in {-1, 1}; the episode ends at once and pays the coin.
-           V(obs) = obs, whatever is done.
-countdown: the observation is the number of steps left; every step pays 1 and the last one
-           is terminal. V(n) = (1 - γ^n) / (1 - γ). With `endless=True` the same countdown
-           is cut by time instead, so that a value must look past its end.
+one_step:  The observation is a coin in {-1, 1}. The reward is the coin, and the episode
+           ends after one step. V(obs) = obs.
+countdown: The observation is the number of steps left. Every step has reward 1, and the
+           last one is terminal: V(n) = (1 - γ^n) / (1 - γ). With `endless=True` the last
+           one is truncated instead, so V must not be 0 after it.
+
+Action: one number in [-1, 1], for 1 s.
 """
 
 import dataclasses
@@ -16,29 +18,34 @@ from planil_jax.base import Environment, EnvSpec, EnvState, Transition
 
 
 def one_step() -> Environment:
-    """A coin that pays its face; ends after one step."""
+    """The reward is the observed coin; the episode ends after one step."""
 
     def reset(key: jax.Array) -> EnvState:
         coin = jax.random.rademacher(key, (1,), jnp.float32)
         return EnvState(sim=(), obs=coin, time=jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        following = dataclasses.replace(state, time=state.time + 1)
+        next_state = dataclasses.replace(state, time=state.time + 1)
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=state.obs[0],
             terminal=jnp.ones((), bool),
             truncated=jnp.zeros((), bool),
         )
-        return following, transition
+        return next_state, transition
 
     return Environment(_spec("probe/one_step", "coin", 1), reset, step)
 
 
 def countdown(length: int = 5, endless: bool = False) -> Environment:
-    """`length` steps that pay 1 each; the end is terminal, or by time if `endless`."""
+    """Steps with reward 1 each.
+
+    Args:
+      length: steps of an episode.
+      endless: whether the last step is truncated; else it is terminal.
+    """
 
     def reset(key: jax.Array) -> EnvState:
         del key
@@ -46,17 +53,17 @@ def countdown(length: int = 5, endless: bool = False) -> Environment:
         return EnvState(sim=(), obs=left, time=jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        following = dataclasses.replace(state, obs=state.obs - 1.0, time=state.time + 1)
-        ended = following.time >= length
+        next_state = dataclasses.replace(state, obs=state.obs - 1.0, time=state.time + 1)
+        ended = next_state.time >= length
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=jnp.ones((), jnp.float32),
             terminal=ended & (not endless),
             truncated=ended & endless,
         )
-        return following, transition
+        return next_state, transition
 
     return Environment(_spec("probe/countdown", "steps left", length), reset, step)
 

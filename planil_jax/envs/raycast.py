@@ -1,19 +1,18 @@
-"""An analytic ray caster: pictures of simple solids inside `jit` and `vmap`, on any device.
+"""An analytic ray caster: images of simple solids inside `jit` and `vmap`, on any device.
 
-A ray through the point (x, y) of a pinhole camera's picture, in the frame of a solid:
+The ray through the point (x, y) of a pinhole camera's image, in the frame of a solid:
 
     p(t) = o + t d,   o = Rᵀ (eye - centre),   d = Rᵀ C (x, y, -1)
 
-t is the depth before the camera, and the solid that is entered at the least t is seen, in
-its colour times the light on it. n is its normal, e points back to the camera's plane and
-l_i to a light:
+t is the depth in front of the camera. A pixel shows the solid that its ray enters at the
+smallest t. Its colour is the solid's colour times the light on it. n is the normal, e
+points back to the plane of the camera, and l_i points to a light:
 
     ambient + head max(0, n·e) + Σ_i light_i max(0, n·l_i)
 
-o is first moved along the ray to where it is nearest to the centre, since in float32 a thin
-solid far away would lose its edge. There is no tree and no list to sort: every ray is held
-against every solid, some tens of operations each, which suits tens of solids and the small
-pictures that agents see.
+First o is moved along the ray to the point nearest to the centre. Otherwise, in float32, a
+thin solid far away would lose its edge. Every ray is tested against every solid, at some
+tens of operations each. That suits tens of solids and small images.
 
 Source: the moved origin is that of Haines, Günther and Akenine-Möller 2019, Precision
 Improvements for Ray/Sphere Intersection, in Ray Tracing Gems. Cameras are MuJoCo's.
@@ -43,43 +42,45 @@ _NAMES = tuple(KINDS)
 
 @dataclass(frozen=True, kw_only=True)
 class Solid:
-    """A thing to be seen. Where it is and how it is turned is told at the call."""
+    """A solid. Its pose is an argument of the function that draws it."""
 
-    kind: str = "sphere"  # of KINDS
-    size: tuple[float, ...] = (0.1,)  # metres, as KINDS says; of a plane 0: without end
-    rgb: Colour = (0.5, 0.5, 0.5)
-    odd_rgb: Colour = (0.5, 0.5, 0.5)  # of every other tile of a plane
-    # Metres, sides of a plane's tiles. The first one lies in the corner of -x and +y, or
-    # begins in the middle of a plane without end. 0: no tiles.
+    kind: str = "sphere"  # one of KINDS
+    size: tuple[float, ...] = (0.1,)  # metres, see primitives.py; 0 for an infinite plane
+    rgb: Colour = (0.5, 0.5, 0.5)  # colour
+    odd_rgb: Colour = (0.5, 0.5, 0.5)  # colour of every other tile of a plane
+    # Sides of the tiles of a plane, metres; 0: no tiles. The first tile is in the corner of
+    # -x and +y, or starts at the origin of an infinite plane.
     tile: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Camera and lights."""
+
     height: int = 64  # pixels
     width: int = 64  # pixels
-    fovy: float = 45.0  # degrees between the lower and the upper edge of the picture
-    near: float = 0.01  # metres of depth before which nothing is seen
-    ambient: Colour = (0.4, 0.4, 0.4)
-    head: Colour = (0.4, 0.4, 0.4)  # of the light that comes from the camera
-    # Other lights: where in the world each shines to, and its colour.
+    fovy: float = 45.0  # vertical field of view, degrees
+    near: float = 0.01  # smallest depth that is visible, metres
+    ambient: Colour = (0.4, 0.4, 0.4)  # colour of the ambient light
+    head: Colour = (0.4, 0.4, 0.4)  # colour of the light at the camera
+    # Other lights: the direction in the world in which each shines, and its colour.
     lights: tuple[tuple[Colour, Colour], ...] = (((0.4, 0.6, -1.0), (0.4, 0.4, 0.4)),)
-    zenith: Colour = (0.36, 0.55, 0.73)  # the sky straight above; it is linear in height
-    nadir: Colour = (0.04, 0.05, 0.07)  # straight below
+    zenith: Colour = (0.36, 0.55, 0.73)  # colour of the sky straight up
+    nadir: Colour = (0.04, 0.05, 0.07)  # colour straight down; between them it is linear
 
 
 @struct.dataclass
 class RayHit:
-    """What pixels see."""
+    """Where the rays of the pixels end."""
 
-    solid: jax.Array  # [H, W] int32, its index; -1: the sky
+    solid: jax.Array  # [H, W] int32, index of the solid; -1: the sky
     depth: jax.Array  # [H, W] metres along the camera's axis; inf: the sky
-    normal: jax.Array  # [H, W, 3] outwards in the frame of the solid; of the sky: anything
+    normal: jax.Array  # [H, W, 3] outward, in the frame of the solid; undefined for the sky
 
 
 @struct.dataclass
 class _Placed:
-    """A solid as the camera finds it; directions are in the solid's frame."""
+    """A solid with its pose relative to the camera; directions are in the solid's frame."""
 
     eye: jax.Array  # [3] the camera, metres
     axes: jax.Array  # [3, 3] columns: the camera's right, up and back
@@ -91,9 +92,15 @@ class _Placed:
 
 
 def make(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], jax.Array]:
-    """What draws: (poses `[G]` of the solids, pose of the camera) -> uint8 `[H, W, 3]`.
+    """A function that draws the solids.
 
-    The camera looks along its -z, and its y is up in the picture.
+    Args:
+      solids: G of them.
+      config: camera and lights.
+
+    Returns:
+      (poses `[G]` of the solids, pose of the camera) -> image `[H, W, 3]` uint8. The camera
+      looks along its -z, and its y points up in the image.
     """
     kinds, see = {solid.kind for solid in solids}, _seeing(solids, config)
 
@@ -113,7 +120,7 @@ def make(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], jax.
 
 
 def cast(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], RayHit]:
-    """What measures: as `make`, but what is seen where, and not how it looks."""
+    """A function like that of `make`, which returns the hits of the rays, not colours."""
     kinds, see = {solid.kind for solid in solids}, _seeing(solids, config)
 
     def pixel(ray: Ray, index: jax.Array, depth: jax.Array, solid: _Placed) -> RayHit:
@@ -125,7 +132,7 @@ def cast(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], RayH
 
 
 def look_at(eye: Sequence[float], target: Sequence[float]) -> Pose:
-    """The pose of a camera at `eye` that looks at `target`, metres; z is up."""
+    """The pose of a camera at `eye` that looks at `target`, both in metres; z is up."""
     back = np.subtract(eye, target)
     back = back / np.linalg.norm(back)
     right = np.cross((0.0, 0.0, 1.0), back)
@@ -137,10 +144,10 @@ def look_at(eye: Sequence[float], target: Sequence[float]) -> Pose:
 
 
 def _seeing(solids: Sequence[Solid], config: Config) -> Callable:
-    """(pixel, poses, camera) -> `[H, W, ...]` of what `pixel` makes of each pixel.
+    """(pixel, poses, camera) -> the values `[H, W, ...]` of `pixel` for all rays.
 
-    `pixel` is given a ray, the index of the solid that is nearest on it (-1: none), its
-    depth, and the solid itself; where there is none, some depth and some solid.
+    `pixel` takes a ray, the index of the nearest solid on it (-1: none), its depth, and the
+    solid. If there is none, depth and solid are arbitrary.
     """
     rays, place = _rays(config), _placing(solids, config)
     members = {
@@ -153,19 +160,19 @@ def _seeing(solids: Sequence[Solid], config: Config) -> Callable:
         nearest = jnp.full_like(rays[0], -1, jnp.int32), jnp.full_like(rays[0], jnp.inf)
         for kind in sorted(members):  # a fixed handful
             indices = jnp.asarray(members[kind], jnp.int32)
-            some = jax.tree.map(lambda leaf, indices=indices: leaf[indices], placed)
+            of_kind = jax.tree.map(lambda leaf, indices=indices: leaf[indices], placed)
             nearer = functools.partial(_nearer, kind, config.near, rays)
-            nearest, _ = jax.lax.scan(nearer, nearest, (indices, some))
+            nearest, _ = jax.lax.scan(nearer, nearest, (indices, of_kind))
 
-        def finish(seen):
-            ray, index, depth = seen
+        def finish(hit):
+            ray, index, depth = hit
             solid = jax.tree.map(lambda leaf: leaf[jnp.maximum(index, 0)], placed)
             return pixel(ray, index, jnp.where(index < 0, 1.0, depth), solid)
 
-        # In a loop of four turns: else XLA on a CPU would fuse all of this into what comes
-        # after it, for each colour anew and without vector instructions, 6 times slower.
-        turn = max(config.height * config.width // 4, 1)
-        pixels = jax.lax.map(finish, (rays, *nearest), batch_size=turn)  # [P, ...]
+        # A loop of four batches. Otherwise XLA on a CPU fuses this into later operations,
+        # repeats it for each colour without vector instructions, and is 6 times slower.
+        batch = max(config.height * config.width // 4, 1)
+        pixels = jax.lax.map(finish, (rays, *nearest), batch_size=batch)  # [P, ...]
         size = config.height, config.width
         return jax.tree.map(lambda leaf: leaf.reshape(*size, *leaf.shape[1:]), pixels)
 
@@ -173,7 +180,7 @@ def _seeing(solids: Sequence[Solid], config: Config) -> Callable:
 
 
 def _placing(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], _Placed]:
-    """(poses, camera) -> solids `[G]` as the camera finds them."""
+    """(poses, camera) -> solids `[G]` relative to the camera."""
     size = np.array([(*solid.size, 0.0, 0.0, 0.0)[:3] for solid in solids], np.float32)
     flat = np.array([[solid.kind == "plane"] for solid in solids])
     size = np.where(flat & (size == 0), np.inf, size)
@@ -186,7 +193,7 @@ def _placing(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], 
 
     def place(poses: Pose, camera: Pose) -> _Placed:
         centre, axes = poses
-        # A GPU's default precision of products, TF32, would move edges by pixels.
+        # In TF32, the default precision on a GPU, edges would be off by pixels.
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         return _Placed(
             eye=product("gji,gj->gi", axes, camera[0] - centre),
@@ -202,7 +209,7 @@ def _placing(solids: Sequence[Solid], config: Config) -> Callable[[Pose, Pose], 
 
 
 def _rays(config: Config) -> Ray:
-    """Through the middles of all pixels, `[P]` each, row by row from the upper left."""
+    """Rays through the centres of all pixels, `[P]`, row by row from the upper left."""
     half = math.tan(math.radians(config.fovy) / 2)
     x = (np.arange(config.width) + 0.5) * 2 / config.height - config.width / config.height
     y = 1 - (np.arange(config.height) + 0.5) * 2 / config.height
@@ -210,13 +217,13 @@ def _rays(config: Config) -> Ray:
     return jnp.asarray(x.ravel(), jnp.float32), jnp.asarray(y.ravel(), jnp.float32)
 
 
-# ------------------------------------------------------------------------- what is nearest
+# -------------------------------------------------------------------------- nearest solid
 
 
 def _nearer(kind: str, near: float, rays: Ray, nearest: tuple, one: tuple):
-    """Holds one solid against the nearest so far, index and depth `[P]`; a step of a scan.
+    """A step of a scan over solids: updates index and depth `[P]` of the nearest solid.
 
-    All solids at once, `[G, P]`, would not fit into a processor's cache.
+    Arrays for all solids at once, `[G, P]`, would not fit into the cache of a CPU.
     """
     index, solid = one
     depth = jax.vmap(functools.partial(_depth, kind, near, solid))(rays)
@@ -226,7 +233,7 @@ def _nearer(kind: str, near: float, rays: Ray, nearest: tuple, one: tuple):
 
 
 def _depth(kind: str, near: float, solid: _Placed, ray: Ray) -> jax.Array:
-    """The depth at which one ray sees one solid, [] metres; inf: it does not."""
+    """The depth [] at which a ray enters a solid, metres; inf: it does not."""
     start, along = _components(solid.eye), _along(solid, ray)
     middle = jnp.zeros_like(ray[0])
     if kind != "plane":
@@ -237,13 +244,13 @@ def _depth(kind: str, near: float, solid: _Placed, ray: Ray) -> jax.Array:
     return jnp.where(hit & (depth > near), depth, jnp.inf)
 
 
-# --------------------------------------------------------------------------- how it looks
+# --------------------------------------------------------------------------------- colour
 
 
 def _colour(
     solid: _Placed, kinds: set[str], ray: Ray, depth: jax.Array, config: Config
 ) -> Vector:
-    """The colour of a solid at some depth on a ray."""
+    """The colour of a solid at a depth on a ray."""
     point = _point(solid, ray, depth)
     normal = _normal(solid, kinds, point)
     rgb = _components(solid.rgb[0])
@@ -251,29 +258,29 @@ def _colour(
         odd = _oddness(solid, ray, point, config)
         rgb = further(rgb, _components(solid.rgb[1] - solid.rgb[0]), odd)
     light = _components(jnp.asarray(config.ambient, jnp.float32))
-    ways = [solid.axes[:, 2], *solid.lights]
+    directions = [solid.axes[:, 2], *solid.lights]
     lamps = [config.head, *(lamp for _, lamp in config.lights)]
-    for way, lamp in zip(ways, lamps, strict=True):
-        falling = jnp.maximum(dot(normal, _components(way)), 0.0)
-        light = further(light, _components(jnp.asarray(lamp, jnp.float32)), falling)
+    for direction, lamp in zip(directions, lamps, strict=True):
+        cosine = jnp.maximum(dot(normal, _components(direction)), 0.0)
+        light = further(light, _components(jnp.asarray(lamp, jnp.float32)), cosine)
     return light[0] * rgb[0], light[1] * rgb[1], light[2] * rgb[2]
 
 
 def _oddness(solid: _Placed, ray: Ray, point: Vector, config: Config) -> jax.Array:
-    """0 on even tiles, 1 on odd ones, their mean where tiles are smaller than pixels."""
+    """0 on even tiles, 1 on odd tiles, and 1/2 where tiles are smaller than pixels."""
     corner = jnp.where(jnp.isinf(solid.size), 0.0, solid.size)
     x = (corner[0] + point[0]) / solid.tile[0]
     y = (corner[1] - point[1]) / solid.tile[1]
     odd = (jnp.floor(x) + jnp.floor(y)) % 2
-    # How far the point runs when the ray turns by one unit: height over d_z².
-    run = jnp.abs(solid.eye[2]) / jnp.maximum(_along(solid, ray)[2] ** 2, TINY)
+    # Movement of the point when the ray turns by one unit: height over d_z².
+    rate = jnp.abs(solid.eye[2]) / jnp.maximum(_along(solid, ray)[2] ** 2, TINY)
     pixel = 2 * math.tan(math.radians(config.fovy) / 2) / config.height
-    width = run * pixel / jnp.minimum(solid.tile[0], solid.tile[1])  # of a pixel, in tiles
+    width = rate * pixel / jnp.minimum(solid.tile[0], solid.tile[1])  # of a pixel, in tiles
     return 0.5 + (odd - 0.5) * jnp.clip(1.5 - width, 0.0, 1.0)
 
 
 def _sky(ray: Ray, axes: jax.Array, config: Config) -> Vector:
-    """The colour of the sky, linear in the sine of the height."""
+    """The colour of the sky, linear in the sine of the elevation."""
     x, y = ray
     sine = (axes[2, 0] * x + axes[2, 1] * y - axes[2, 2]) / jnp.sqrt(x * x + y * y + 1)
     nadir, zenith = (jnp.asarray(c, jnp.float32) for c in (config.nadir, config.zenith))
@@ -281,23 +288,23 @@ def _sky(ray: Ray, axes: jax.Array, config: Config) -> Vector:
 
 
 def _normal(solid: _Placed, kinds: set[str], point: Vector) -> Vector:
-    """The normal at a point of the surface, of length 1, in the solid's frame."""
+    """The unit normal at a point of the surface, in the solid's frame."""
     size = _components(solid.size)
     x, y, z = point
     for kind in sorted(kinds):
-        other = unit(KINDS[kind].normal(point, size))
-        chosen = solid.kind == _NAMES.index(kind)
-        x, y, z = (jnp.where(chosen, a, b) for a, b in zip(other, (x, y, z), strict=True))
+        normal = unit(KINDS[kind].normal(point, size))
+        is_kind = solid.kind == _NAMES.index(kind)
+        x, y, z = (jnp.where(is_kind, a, b) for a, b in zip(normal, (x, y, z), strict=True))
     return x, y, z
 
 
 def _point(solid: _Placed, ray: Ray, depth: jax.Array) -> Vector:
-    """Where a ray is at a depth, in the solid's frame."""
+    """The point of a ray at a depth, in the solid's frame."""
     return further(_components(solid.eye), _along(solid, ray), depth)
 
 
 def _along(solid: _Placed, ray: Ray) -> Vector:
-    """The direction of a ray in the solid's frame, of which 1 is a depth of 1 metre."""
+    """The direction of a ray in the solid's frame, scaled to a depth of 1 metre."""
     x, y = ray
     one, two, three = (row[0] * x + row[1] * y - row[2] for row in solid.axes)
     return one, two, three

@@ -1,24 +1,31 @@
-"""`make(name, **options)` and the table behind it, open to packages outside this one.
+"""`make(name, **options)` and the table of makers, which other packages can extend.
 
-A name may carry options, so that one string says which task it is:
+A name may carry options, so that one string specifies a task:
 "navigation:steering_gain=0.45,start=field". A name that ends in "/*" stands for a family:
-"brax/*" makes "brax/hopper" by calling its function with "hopper" first.
+for "brax/hopper" the maker of "brax/*" is called with "hopper" as its first argument.
 
 Every environment also takes the options of WRAPPERS, in its name or as keywords:
-"navigation:action_repeat=2,observation_noise=0.05,observe=0+1+4+5". Whatever their order
-there, the wrapper named first in WRAPPERS lies innermost: actions are repeated, entries
-chosen, actions delayed, the hand trembles, a few choices take the place of a continuous
-action, the chosen entries become noisy, and last a picture takes the place of all entries.
-An environment that has an option of such a name itself keeps it for itself.
 
-A wrapper may have details, keyword arguments of its own, which are options as well but say
-something only beside it: "pendulum:pixels=64,frames=2".
+    action_repeat      control steps for which one action is applied; default 1
+    observe            indices of the observation entries to keep, as in "0+1+4"
+    action_delay       control steps until an action takes effect; default 0
+    tremble            probability of a random action in place of the chosen one; default 0
+    choices            number of discrete actions in place of a continuous one
+    observation_noise  standard deviation of Gaussian noise on every entry; default 0
+    pixels             side of the image that replaces the observation, in pixels
+
+The order in the name does not matter: the wrapper that is first in this list is innermost.
+If an environment has an option of the same name, the environment takes it.
+
+A wrapper may have keyword arguments. They are options too, and need the wrapper's own
+option beside them: "pendulum:pixels=64,frames=2".
 """
 
 import ast
 import functools
 import importlib
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +33,12 @@ import jax
 
 from planil_jax.base import Environment, UsageError, did_you_mean
 from planil_jax.envs import pixels, wrappers
+from planil_jax.envs.checks import check_spec
 
 Maker = Callable[..., Environment]
-# Option of every environment -> its wrapper and the value that stands for "no wrapper".
-# A model of an environment can be told what its wrappers are as long as those are the
-# first here, so what a model would rather not know comes last.
+# Option of every environment -> its wrapper and the value that means "no wrapper".
+# A model may have the environment's first wrappers and lack the last ones. So wrappers that
+# a model is often made without come last.
 WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "action_repeat": (wrappers.action_repeat, 1),
     "observe": (lambda env, observed: wrappers.mask(env, _entries(env, observed)), ""),
@@ -40,7 +48,7 @@ WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "observation_noise": (wrappers.observation_noise, 0.0),
     "pixels": (pixels.wrap, 0),
 }
-_OF_ENTRIES = ("observe", "observation_noise")  # which a picture has not
+_OF_ENTRIES = ("observe", "observation_noise")  # wrappers that images do not allow
 _MAKERS: dict[str, Maker | str] = {}
 
 
@@ -48,13 +56,13 @@ def register(name: str, make_fn: Maker | str) -> None:
     """Adds an environment, or a family of them, under a name of your choice.
 
     Args:
-      name: what `--config.environment` will say; without ":", "," and "=".
-      make_fn: builds the environment from keyword options, all of them with defaults; of a
-        family, from the rest of the name and options. As a string "package.module:function"
-        it is imported when it is first used.
+      name: the name for `make`; without ":", "," and "=".
+      make_fn: builds the environment from keyword options, all of them with defaults. The
+        maker of a family takes the rest of the name as its first argument. A string
+        "package.module:function" is imported at the first use.
 
     Raises:
-      ValueError: the name is taken by another function, or cannot be a name.
+      ValueError: the name belongs to another function, or contains ":", "," or "=".
     """
     if any(mark in name for mark in ":,="):
         raise ValueError(f"{name!r} cannot name an environment: ':,=' mark options")
@@ -83,44 +91,53 @@ def make(name: str, **options: Any) -> Environment:
 
     Args:
       name: a registered name, with options or without.
-      options: of the environment or of WRAPPERS; they go before those in the name.
+      options: of the environment or of WRAPPERS. They override those in the name.
 
     Raises:
-      UsageError: the name or an option is unknown; the message lists what there is.
+      UsageError: the name or an option is unknown, and the message lists the known ones;
+        or an option has a wrong value, or the specification fails `check_spec`.
     """
     name, _, text = name.partition(":")
     registered = _find(name)
     make_fn = _load(_MAKERS[registered])
-    parameters = dict(inspect.signature(make_fn).parameters)
+    parameters = dict(inspect.signature(make_fn, eval_str=True).parameters)
     task: tuple[str, ...] = ()
     if registered.endswith("/*"):
         task = (name.removeprefix(registered[:-1]),)
         parameters.pop(next(iter(parameters)))
     written = dict(_split(name, item) for item in text.split(",") if item)
-    open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    offered = {o: d for o, d in _offered().items() if o not in parameters}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    shared = {o: p for o, p in _shared_options().items() if o not in parameters}
     for option in written | options:
-        if option not in parameters and option not in offered and not open_ended:
+        if option not in parameters and option not in shared and not takes_any:
             raise UsageError(
                 f"environment {name!r} has no option {option!r}."
-                f"{did_you_mean(option, [*parameters, *offered])} It has: "
+                f"{did_you_mean(option, [*parameters, *shared])} It has: "
                 f"{', '.join(parameters) or 'none'}; and as every environment: "
-                f"{', '.join(offered)}."
+                f"{', '.join(shared)}."
             )
-    defaults = offered | {option: each.default for option, each in parameters.items()}
-    given = {
-        option: _value(name, option, value, defaults.get(option))
-        for option, value in written.items()
+    known = shared | parameters
+    values = {
+        option: _value(name, option, text, known.get(option))
+        for option, text in written.items()
     } | options
-    env = make_fn(*task, **{o: v for o, v in given.items() if o not in offered})
-    return _wrapped(name, _precise(env), {o: v for o, v in given.items() if o in offered})
+    env = make_fn(*task, **{o: v for o, v in values.items() if o not in shared})
+    if not isinstance(env, Environment):
+        raise UsageError(
+            f"environment {name!r}: its function must return an Environment, not a "
+            f"{type(env).__name__}."
+        )
+    check_spec(env.spec)
+    return _wrap(name, _precise(env), {o: v for o, v in values.items() if o in shared})
 
 
 def _precise(env: Environment) -> Environment:
-    """Its physics in products of whole float32 numbers, of which a GPU by itself keeps ten
-    bits; networks are not concerned."""
+    """The environment with physics whose matrix products keep all digits of float32.
 
-    def whole(function: Callable) -> Callable:
+    A GPU by default rounds the factors to ten bits. Networks are not affected.
+    """
+
+    def in_float32(function: Callable) -> Callable:
         @functools.wraps(function)
         def precise(*args: Any) -> Any:
             with jax.default_matmul_precision("highest"):
@@ -128,59 +145,69 @@ def _precise(env: Environment) -> Environment:
 
         return precise
 
-    prior = env.prior and env.prior._replace(step=whole(env.prior.step))
-    return env._replace(reset=whole(env.reset), step=whole(env.step), prior=prior)
+    prior = env.prior and env.prior._replace(step=in_float32(env.prior.step))
+    return env._replace(
+        reset=in_float32(env.reset),
+        step=in_float32(env.step),
+        prior=prior,
+        recover=env.recover and in_float32(env.recover),
+    )
 
 
-def _wrapped(name: str, env: Environment, given: dict[str, Any]) -> Environment:
-    """The environment within the wrappers that are asked for."""
-    chosen = {o: v for o, v in given.items() if o in WRAPPERS and v != WRAPPERS[o][1]}
-    blind = [option for option in _OF_ENTRIES if option in chosen]
-    if "pixels" in chosen and blind:
+def _wrap(name: str, env: Environment, values: dict[str, Any]) -> Environment:
+    """The environment in the wrappers that these options ask for."""
+    chosen = {o: v for o, v in values.items() if o in WRAPPERS and v != WRAPPERS[o][1]}
+    of_entries = [option for option in _OF_ENTRIES if option in chosen]
+    if "pixels" in chosen and of_entries:
         raise UsageError(
-            f"environment {name!r}: option {blind[0]} is about entries of an observation, "
-            "which a picture has not: leave out either it or pixels."
+            f"environment {name!r}: option {of_entries[0]} needs an observation with "
+            "entries, and an image has none: leave out that option or pixels."
         )
-    for option, (wrap, _) in WRAPPERS.items():
-        details = {detail: given[detail] for detail in _details(wrap) if detail in given}
+    for option, (wrapper, _) in WRAPPERS.items():
+        details = {d: values[d] for d in _details(wrapper) if d in values}
         if option in chosen:
-            env = wrap(env, chosen[option], **details)
+            env = wrapper(env, chosen[option], **details)
         elif details:
             raise UsageError(
-                f"environment {name!r}: option {next(iter(details))} says something only "
-                f"beside option {option}."
+                f"environment {name!r}: option {next(iter(details))} needs option {option} "
+                "beside it."
             )
     return env
 
 
-def _offered() -> dict[str, Any]:
-    """Options of every environment, and what they are unless they are given."""
-    offered = {option: nothing for option, (_, nothing) in WRAPPERS.items()}
-    for wrap, _ in WRAPPERS.values():
-        offered |= _details(wrap)
-    return offered
-
-
-def _details(wrap: Callable[..., Environment]) -> dict[str, Any]:
-    """The keyword arguments of a wrapper and their defaults."""
-    parameters = inspect.signature(wrap).parameters.values()
-    return {
-        each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY
+def _shared_options() -> dict[str, inspect.Parameter]:
+    """The options of every environment."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    shared = {
+        option: inspect.Parameter(option, keyword, default=absent)
+        for option, (_, absent) in WRAPPERS.items()
     }
+    for wrapper, _ in WRAPPERS.values():
+        shared |= _details(wrapper)
+    return shared
+
+
+def _details(wrapper: Callable[..., Environment]) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of a wrapper."""
+    parameters = inspect.signature(wrapper, eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def _same(one: Maker | str, other: Maker | str) -> bool:
-    """Whether two makers are one; a file that is run twice defines its own anew."""
-    places = [
+    """Whether two makers are the same: equal, or defined on the same line of a file.
+
+    A file that is run twice defines its function twice.
+    """
+    origins = [
         (code.co_filename, code.co_firstlineno, code.co_name)
         for code in (getattr(maker, "__code__", None) for maker in (one, other))
         if code
     ]
-    return one == other or (len(places) == 2 and places[0] == places[1])
+    return one == other or (len(origins) == 2 and origins[0] == origins[1])
 
 
 def _find(name: str) -> str:
-    """The registered name, or the family, that makes `name`."""
+    """The registered name or family whose maker makes `name`."""
     if name in _MAKERS and not name.endswith("/*"):
         return name
     parts = name.split("/")
@@ -193,6 +220,7 @@ def _find(name: str) -> str:
 
 
 def _load(make_fn: Maker | str) -> Maker:
+    """The maker itself; a string is imported."""
     if not isinstance(make_fn, str):
         return make_fn
     module, _, function = make_fn.partition(":")
@@ -200,6 +228,7 @@ def _load(make_fn: Maker | str) -> Maker:
 
 
 def _split(name: str, item: str) -> tuple[str, str]:
+    """Option and value of "option=value"."""
     option, equals, value = item.partition("=")
     if not equals:
         raise UsageError(
@@ -209,7 +238,7 @@ def _split(name: str, item: str) -> tuple[str, str]:
 
 
 def _entries(env: Environment, observed: Any) -> tuple[int, ...]:
-    """The indices in "0+1+4", or those given as a sequence."""
+    """The indices that the text "0+1+4" lists; a sequence of indices stays as it is."""
     if not isinstance(observed, str):
         return tuple(observed)
     try:
@@ -221,15 +250,21 @@ def _entries(env: Environment, observed: Any) -> tuple[int, ...]:
         ) from None
 
 
-def _value(name: str, option: str, text: str, default: Any) -> Any:
-    """The text as the type of the option's default."""
-    if isinstance(default, str):
+def _value(name: str, option: str, text: str, parameter: inspect.Parameter | None) -> Any:
+    """The text as the type of the option's default, or of its annotation `T | None`."""
+    default = parameter.default if parameter else None
+    if default is None and text.lower() == "none":
+        return None
+    wanted = type(default)
+    if default is None:
+        hints = set(typing.get_args(parameter.annotation)) if parameter else set()
+        wanted = next(iter(hints - {type(None)}), type(None))
+    if wanted is str:
         return text
     try:
-        value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
+        value = ast.literal_eval(text.capitalize() if wanted is bool else text)
     except (ValueError, SyntaxError):
-        value = None
-    wanted = float if isinstance(default, float) else type(default)
+        value = text
     if wanted is float and type(value) is int:
         value = float(value)
     if wanted is not type(None) and type(value) is not wanted:

@@ -1,18 +1,18 @@
-"""Environments made of an environment: slower, less seen, noisier, later or shakier ones.
+"""Wrappers: action repeat, masked observations, action delay, random-action noise, discrete
+actions and observation noise.
 
-Each is a pure function Environment -> Environment. The wrapped environment's state holds
-the inner one's whole `EnvState` and what the wrapper itself must remember:
+A wrapper is a pure function Environment -> Environment. The state of the wrapped
+environment holds the inner environment's whole `EnvState` and the wrapper's own memory:
 
-    EnvState(sim=Wrapped(inner=EnvState(...), kept=key, queue or ()), obs, time)
+    EnvState(sim=Wrapped(inner=EnvState(...), memory=key, queue or ()), obs, time)
 
-so that the innermost state is found by following `sim.inner`. A disturbance draws from a
-key of its own, folded out of the reset key, so that it does not move the starts: a seed
-begins at the same place with it and without it.
+`innermost` follows `sim.inner` to the state within all wrappers. A random wrapper folds its
+own key out of the reset key. So an episode starts in the same state with and without it.
 
-What becomes of the planner's prior: it starts from the inner state, as the agent sees it.
-It takes a repeated action as such, and knows nothing of delays and trembling hands; a model
-that knows them is the wrapped environment's own physics. A demonstrator, too, acts on what
-is seen and knows nothing of them.
+The prior of a wrapped environment starts from the inner state, with the observation that
+the agent sees. It repeats actions, but it does not know of delays and random actions. For a
+model that knows them use the wrapped environment itself (`models.simulator`). A
+demonstrator acts on the observation that the agent sees, and does not know of them either.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,33 +32,36 @@ from planil_jax.base import (
     UsageError,
 )
 
-_NOISE, _TREMBLE = 0x6E6F6973, 0x7472656D  # what is folded into the reset key
+_NOISE, _TREMBLE = 0x6E6F6973, 0x7472656D  # folded into the reset key
 
 
 @struct.dataclass
 class Wrapped:
     """The `sim` of a wrapped environment's state."""
 
-    inner: EnvState  # of the environment within
-    kept: Any  # what the wrapper remembers
+    inner: EnvState  # the state of the inner environment
+    memory: Any  # the wrapper's own state: a key, a queue of actions, or ()
 
 
 def innermost(state: EnvState) -> EnvState:
-    """The state of the environment within all wrappers."""
+    """The state of the unwrapped environment."""
     while isinstance(state.sim, Wrapped):
         state = state.sim.inner
     return state
 
 
 def action_repeat(env: Environment, count: int) -> Environment:
-    """One control step is `count` steps of the environment under one action.
+    """One control step is `count` steps of the environment under the same action.
 
-    Rewards add up. Where the episode ends within a step, the rest of it does not happen.
-    The prior repeats its step as well.
+    The reward is the sum of theirs. If the episode ends in one of them, the following ones
+    are skipped. The prior repeats its step too.
 
     Args:
       env: any environment.
       count: steps, >= 1.
+
+    Raises:
+      UsageError: count is not a whole number >= 1.
     """
     _require(env, "action_repeat", count, int(count) == count >= 1, "a whole number >= 1")
     length = -(-env.spec.episode_length // count)
@@ -67,22 +70,22 @@ def action_repeat(env: Environment, count: int) -> Environment:
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         def once(carry, _):
-            now, told = carry
-            following, transition = env.step(now, action)
-            ended = told.terminal | told.truncated
-            reward = told.reward + transition.reward
-            transition = replace(transition, obs=told.obs, reward=reward)
-            return _where(ended, carry, (following, transition)), None
+            inner, total = carry
+            next_inner, transition = env.step(inner, action)
+            ended = total.terminal | total.truncated
+            reward = total.reward + transition.reward
+            transition = replace(transition, obs=total.obs, reward=reward)
+            return _where(ended, carry, (next_inner, transition)), None
 
-        # From nothing, so that the step, dear to compile, is there once.
-        told = jax.eval_shape(env.step, state.sim.inner, action)[1]
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), told)
-        start = state.sim.inner, replace(nothing, obs=state.obs)
-        (inner, told), _ = jax.lax.scan(once, start, None, count)
-        return _state(inner, (), inner.obs, state.time + 1), told
+        # Starting from zeros, the program holds the step once. It is slow to compile.
+        shapes = jax.eval_shape(env.step, state.sim.inner, action)[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        start = state.sim.inner, replace(zeros, obs=state.obs)
+        (inner, transition), _ = jax.lax.scan(once, start, None, count)
+        return _state(inner, (), inner.obs, state.time + 1), transition
 
-    reset = _resetting(env, lambda key: ())
-    wrapped = _within(env, _inner)._replace(spec=spec, reset=reset, step=step)
+    reset = _wrapped_reset(env, lambda key: ())
+    wrapped = _with_inner(env, _inner)._replace(spec=spec, reset=reset, step=step)
     if wrapped.prior is None:
         return wrapped
     repeated = _repeated(wrapped.prior.step, count)
@@ -90,23 +93,25 @@ def action_repeat(env: Environment, count: int) -> Environment:
 
 
 def mask(env: Environment, observed: Iterable[int]) -> Environment:
-    """Only these entries of the observation remain.
+    """An environment that shows only some entries of the observation.
 
-    `success` and `expert_cost` are None in what comes of it, unless all entries remain in
-    their order: both are functions of a whole observation, which is no longer told. The
-    prior starts from the whole inner state, seen entries as they are seen, and shows the
-    remaining entries alone; it cannot start from an observation.
+    `success` and `expert_cost` are functions of the whole observation. Unless all entries
+    remain in their order, they become None, and the prior cannot start from an observation.
+    The prior starts from the whole inner state, and its observations are masked too.
 
     Args:
       env: any environment.
-      entries: their indices in the environment's own observation, in the order wanted.
+      observed: indices of the entries, in the order wanted.
+
+    Raises:
+      UsageError: the indices are not different entries of the observation.
     """
     chosen = tuple(observed)
     size = env.spec.observation_size
     whole = chosen == tuple(range(size))
     valid = chosen and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(size))
-    told = "+".join(str(entry) for entry in chosen)
-    _require(env, "observe", told, valid, f"different entries of 0 to {size - 1}")
+    text = "+".join(str(entry) for entry in chosen)
+    _require(env, "observe", text, valid, f"different entries of 0 to {size - 1}")
     index = jnp.asarray(chosen, jnp.int32)
     names = tuple(env.spec.observation_names[entry] for entry in chosen)
 
@@ -115,20 +120,21 @@ def mask(env: Environment, observed: Iterable[int]) -> Environment:
         return _state(inner, (), inner.obs[index], inner.time)
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        inner, told = env.step(state.sim.inner, action)
-        obs = inner.obs[index]
-        told = replace(told, obs=told.obs[index], next_obs=told.next_obs[index])
-        return _state(inner, (), obs, inner.time), told
+        inner, transition = env.step(state.sim.inner, action)
+        masked = replace(
+            transition, obs=transition.obs[index], next_obs=transition.next_obs[index]
+        )
+        return _state(inner, (), inner.obs[index], inner.time), masked
 
-    def as_seen(state: EnvState) -> EnvState:
+    def as_observed(state: EnvState) -> EnvState:
         inner = state.sim.inner
         return replace(inner, obs=inner.obs.at[index].set(state.obs))
 
-    prior = env.prior and _starting(env.prior, as_seen)
+    prior = env.prior and _started(env.prior, as_observed)
     if prior is not None:
-        show = prior.observe
+        observe = prior.observe
         prior = prior._replace(
-            observe=lambda params, z: show(params, z)[index],
+            observe=lambda params, z: observe(params, z)[index],
             recover=prior.recover if whole else None,
         )
     return Environment(
@@ -143,10 +149,17 @@ def mask(env: Environment, observed: Iterable[int]) -> Environment:
 
 
 def action_delay(env: Environment, steps: int) -> Environment:
-    """An action acts `steps` control steps after it is chosen.
+    """An action takes effect `steps` control steps after it is chosen.
 
-    Until the first one arrives the action is 0, or the bound that is nearest to it. The
-    transition records the action that was chosen.
+    Before that, the action is 0, or the bound nearest to 0. A transition records the chosen
+    action.
+
+    Args:
+      env: any environment.
+      steps: control steps, >= 0.
+
+    Raises:
+      UsageError: steps is not a whole number >= 0.
     """
     _require(env, "action_delay", steps, int(steps) == steps >= 0, "a whole number >= 0")
     low, high = _bounds(env)
@@ -157,49 +170,57 @@ def action_delay(env: Environment, steps: int) -> Environment:
         return jnp.broadcast_to(idle, (steps, *idle.shape))  # [steps, U]
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        queue = jnp.concatenate([state.sim.kept, action[None].astype(jnp.float32)])
-        inner, told = env.step(state.sim.inner, queue[0].astype(action.dtype))
-        return _state(inner, queue[1:], inner.obs, inner.time), replace(told, action=action)
+        queue = jnp.concatenate([state.sim.memory, action[None].astype(jnp.float32)])
+        inner, transition = env.step(state.sim.inner, queue[0].astype(action.dtype))
+        next_state = _state(inner, queue[1:], inner.obs, inner.time)
+        return next_state, replace(transition, action=action)
 
-    return _within(env, _inner)._replace(reset=_resetting(env, empty), step=step)
+    return _with_inner(env, _inner)._replace(reset=_wrapped_reset(env, empty), step=step)
 
 
 def tremble(env: Environment, probability: float) -> Environment:
-    """A trembling hand: now and then a random action within the bounds is done instead.
+    """Random-action noise: at random steps a uniform action replaces the chosen one.
 
-    The transition records the action that was chosen, not the one that was done: an agent
-    knows its intention, and an imitator must not be told the accident.
+    A transition records the chosen action, not the random one. An agent knows only what it
+    chose.
 
     Args:
-      env: any environment with finite action bounds.
+      env: any environment.
       probability: of a random action at each step, in [0, 1].
+
+    Raises:
+      UsageError: the probability is not in [0, 1].
     """
     _require(env, "tremble", probability, 0.0 <= probability <= 1.0, "in [0, 1]")
     low, high = _bounds(env)
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        key, whether_key, which_key = jax.random.split(state.sim.kept, 3)
-        random = jax.random.uniform(which_key, action.shape, action.dtype, low, high)
-        slips = jax.random.bernoulli(whether_key, probability)
-        inner, told = env.step(state.sim.inner, jnp.where(slips, random, action))
-        return _state(inner, key, inner.obs, inner.time), replace(told, action=action)
+        key, replace_key, action_key = jax.random.split(state.sim.memory, 3)
+        random = jax.random.uniform(action_key, action.shape, action.dtype, low, high)
+        is_random = jax.random.bernoulli(replace_key, probability)
+        inner, transition = env.step(state.sim.inner, jnp.where(is_random, random, action))
+        next_state = _state(inner, key, inner.obs, inner.time)
+        return next_state, replace(transition, action=action)
 
-    reset = _resetting(env, lambda key: jax.random.fold_in(key, _TREMBLE))
-    return _within(env, _inner)._replace(reset=reset, step=step)
+    reset = _wrapped_reset(env, lambda key: jax.random.fold_in(key, _TREMBLE))
+    return _with_inner(env, _inner)._replace(reset=reset, step=step)
 
 
 def choices(env: Environment, count: int) -> Environment:
-    """A discrete environment, whose actions are evenly spaced ones of another.
+    """Discrete actions: evenly spaced values of a continuous action.
 
-        action of the environment = Σ_i a_i level_i,   a the one-hot of the choice
+        action of the environment = Σ_i a_i level_i,   a: the one-hot choice
 
-    What is given need not be one-hot: its largest entry is the choice, and the transition
-    records its one-hot. The slope is that of the sum above, as if the choice were what was
-    given: physics stay differentiable. A state is one of the environment, unwrapped.
+    An action need not be one-hot: its largest entry is the choice, and the transition
+    records the one-hot choice. The gradient is that of the sum above with respect to a, so
+    physics stay differentiable. States are those of the environment, without a wrapper.
 
     Args:
-      env: its actions are one bounded number.
-      count: choices, >= 2; the first is the lower bound and the last the upper one.
+      env: its action is one continuous number.
+      count: choices, >= 2; the first is the lower bound and the last is the upper bound.
+
+    Raises:
+      UsageError: count is not a whole number >= 2, or the action is not one number.
     """
     _require(env, "choices", count, int(count) == count >= 2, "a whole number >= 2, or 0")
     if env.spec.discrete or env.spec.action_size != 1:
@@ -210,33 +231,37 @@ def choices(env: Environment, count: int) -> Environment:
     levels, choose = choice_levels(env.spec, count), nearest(env.spec, count)
     prior, cost, demonstrator = env.prior, env.expert_cost, env.demonstrator
 
-    def chosen(action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The one-hot `[count]`, and what it is in the environment, `[1]`."""
+    def convert(action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The one-hot choice `[count]`, and the action of the environment `[1]`."""
         one_hot = jax.nn.one_hot(jnp.argmax(action), count, dtype=jnp.float32)
-        sloped = one_hot + (action - jax.lax.stop_gradient(action))
-        return one_hot, (sloped @ levels)[None]
+        straight_through = one_hot + (action - jax.lax.stop_gradient(action))
+        return one_hot, (straight_through @ levels)[None]
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        one_hot, inner = chosen(action)
-        following, told = env.step(state, inner)
-        return following, replace(told, action=one_hot)
+        one_hot, continuous = convert(action)
+        next_state, transition = env.step(state, continuous)
+        return next_state, replace(transition, action=one_hot)
 
-    def predict(params, z, action: jax.Array, key: jax.Array):
-        assert prior is not None
-        return prior.step(params, z, chosen(action)[1], key)
+    def convert_prior(prior: Dynamics) -> Dynamics:
+        terminal = prior.terminal
+        return prior._replace(
+            step=lambda params, z, a, key: prior.step(params, z, convert(a)[1], key),
+            terminal=terminal
+            and (lambda params, z, a, next_z: terminal(params, z, convert(a)[1], next_z)),
+        )
 
     low, high = (0.0,) * count, (1.0,) * count
     return env._replace(
         spec=env.spec._replace(action_low=low, action_high=high, discrete=True),
         step=step,
-        prior=prior and prior._replace(step=predict),
-        expert_cost=cost and (lambda obs, a, then: cost(obs, chosen(a)[1], then)),
+        prior=prior and convert_prior(prior),
+        expert_cost=cost and (lambda obs, a, next_obs: cost(obs, convert(a)[1], next_obs)),
         demonstrator=demonstrator and (lambda state: choose(demonstrator(state))),
     )
 
 
 def nearest(spec: EnvSpec, count: int) -> Callable[[jax.Array], jax.Array]:
-    """The one-hot `[count]` of the choice nearest to an action `[1]` of this spec."""
+    """(action `[1]` of the spec) -> the one-hot choice `[count]` nearest to it."""
     levels = choice_levels(spec, count)
 
     def choose(action: jax.Array) -> jax.Array:
@@ -247,52 +272,55 @@ def nearest(spec: EnvSpec, count: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def choice_levels(spec: EnvSpec, count: int) -> jax.Array:
-    """Evenly spaced actions between the bounds of one number, `[count]`."""
+    """Evenly spaced actions from the lower bound to the upper bound, `[count]`."""
     return jnp.linspace(spec.action_low[0], spec.action_high[0], count, dtype=jnp.float32)
 
 
 def observation_noise(env: Environment, std: float) -> Environment:
-    """Gaussian noise of this standard deviation on every entry of the observation.
+    """Gaussian noise on every entry of the observation.
 
-    Drawn once a state: a transition's `next_obs` is the very observation that the agent
-    acts on next. Reward and end are of the true state. The prior starts from the noisy
-    observation, as the agent does; the environment's own physics start from the truth.
+    The noise is drawn once for each state, so the agent acts on the `next_obs` of the last
+    transition. Reward and end are those of the true state. The prior starts from the noisy
+    observation. A model made by `models.simulator` starts from the true state.
 
     Args:
       env: any environment.
-      std: in the units of each entry, >= 0.
+      std: standard deviation, in the units of each entry, >= 0.
+
+    Raises:
+      UsageError: std is negative.
     """
     _require(env, "observation_noise", std, std >= 0, ">= 0")
 
-    def shown(inner: EnvState, key: jax.Array) -> EnvState:
+    def add_noise(inner: EnvState, key: jax.Array) -> EnvState:
         key, noise_key = jax.random.split(key)
         noise = std * jax.random.normal(noise_key, inner.obs.shape, inner.obs.dtype)
         return _state(inner, key, inner.obs + noise, inner.time)
 
     def reset(key: jax.Array) -> EnvState:
-        return shown(env.reset(key), jax.random.fold_in(key, _NOISE))
+        return add_noise(env.reset(key), jax.random.fold_in(key, _NOISE))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        inner, told = env.step(state.sim.inner, action)
-        following = shown(inner, state.sim.kept)
-        return following, replace(told, obs=state.obs, next_obs=following.obs)
+        inner, transition = env.step(state.sim.inner, action)
+        next_state = add_noise(inner, state.sim.memory)
+        return next_state, replace(transition, obs=state.obs, next_obs=next_state.obs)
 
-    def as_seen(state: EnvState) -> EnvState:
+    def as_observed(state: EnvState) -> EnvState:
         return replace(state.sim.inner, obs=state.obs)
 
-    return _within(env, as_seen)._replace(reset=reset, step=step)
+    return _with_inner(env, as_observed)._replace(reset=reset, step=step)
 
 
-def _state(inner: EnvState, kept: Any, obs: jax.Array, time: jax.Array) -> EnvState:
-    return EnvState(sim=Wrapped(inner, kept), obs=obs, time=time)
+def _state(inner: EnvState, memory: Any, obs: jax.Array, time: jax.Array) -> EnvState:
+    return EnvState(sim=Wrapped(inner, memory), obs=obs, time=time)
 
 
-def _resetting(env: Environment, keep: Callable[[jax.Array], Any]):
-    """A reset that shows the inner observation and keeps `keep(key)`."""
+def _wrapped_reset(env: Environment, init_memory: Callable[[jax.Array], Any]):
+    """A reset that shows the inner observation; the wrapper's memory is made of the key."""
 
     def reset(key: jax.Array) -> EnvState:
         inner = env.reset(key)
-        return _state(inner, keep(key), inner.obs, inner.time)
+        return _state(inner, init_memory(key), inner.obs, inner.time)
 
     return reset
 
@@ -301,25 +329,27 @@ def _inner(state: EnvState) -> EnvState:
     return state.sim.inner
 
 
-def _within(env: Environment, unwrap: Callable[[EnvState], EnvState]) -> Environment:
-    """The environment whose prior and demonstrator look into a wrapped state.
+def _with_inner(env: Environment, unwrap: Callable[[EnvState], EnvState]) -> Environment:
+    """The environment with prior and demonstrator that unwrap the states they are given.
 
-    An observation alone does not tell what a wrapper remembers.
+    It cannot recover a state, because an observation does not tell the wrapper's memory.
     """
     prior, demonstrator = env.prior, env.demonstrator
     return env._replace(
-        prior=prior and _starting(prior, unwrap),
+        prior=prior and _started(prior, unwrap),
         demonstrator=demonstrator and (lambda state: demonstrator(unwrap(state))),
         recover=None,
     )
 
 
-def _starting(prior: Dynamics, unwrap: Callable[[EnvState], EnvState]) -> Dynamics:
-    """The prior, started from what `unwrap` finds within a wrapped state."""
+def _started(prior: Dynamics, unwrap: Callable[[EnvState], EnvState]) -> Dynamics:
+    """The prior with a `start` that unwraps the state."""
     return prior._replace(start=lambda params, state: prior.start(params, unwrap(state)))
 
 
 def _repeated(step: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The step of a model, taken `count` times under one action."""
+
     def repeated(params, z, action: jax.Array, key: jax.Array):
         keys = jax.random.split(key, count)
         return jax.lax.scan(lambda z, k: (step(params, z, action, k), None), z, keys)[0]

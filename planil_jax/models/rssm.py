@@ -141,7 +141,7 @@ def make(config: Config, observation: int | tuple[int, int, int], action_size: i
         posterior=rssm.make_posterior(sizes, encoded_size),
         decoder=decoder,
         sizes=sizes,
-        tile=None if isinstance(observation, int) else config.pictures.tile or 1,
+        tile=None if isinstance(observation, int) else config.pictures.patch_size or 1,
     )
     return Rssm(
         init=functools.partial(_init, networks),
@@ -302,7 +302,7 @@ def _error(
     decoded = networks.decoder.apply(params["decoder"], features)
     if networks.tile is not None:
         # Tile by tile: the compiler then need not assemble the picture from its tiles.
-        obs = tiles.patchify(conv.unit(obs), networks.tile)
+        obs = tiles.patchify(conv.centre_pixels(obs), networks.tile)
         decoded = tiles.patchify(decoded, networks.tile)
     return 0.5 * jnp.sum((decoded - obs) ** 2, range(features.ndim - 1, obs.ndim))
 

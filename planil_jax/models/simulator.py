@@ -1,16 +1,17 @@
-"""Physics as a planner's model: the environment's own, those of another, or of many.
+"""A simulator as a planner's model: of the environment itself, or of similar ones.
 
-`make(env)` is a perfect model. `make(other)` is a wrong one, where `other` is the same task
-with other parameters, `envs.make(name, mass=1.3)`: it starts from the state of the real
-environment, whose structure it shares. `members` holds several at once.
+`make(env)` is a perfect model of `env`. `make(other)` is a wrong model of it, where `other`
+is the same task with other parameters, such as `envs.make(name, mass=1.3)`. The model
+starts from the state of the real environment, because both states have the same structure.
+`members` combines several models.
 
-A state of another kind, such as that of the same car on another engine, is read off its
-observation, where the model can start from one.
+The real environment may have another engine, so that its states differ in structure. Then
+the model starts from the observation, if it has `recover`.
 
-A real environment may be wrapped more than the model is. The model then starts from the
-layer within that is a state of its own, and what lies around it (noise, delays, a trembling
-hand) is what the model does not know. The perfect model of an environment that trembles or
-is noisy foresees its very accidents, since their keys are a part of the state.
+The real environment may have more wrappers than the model. Then the model starts from the
+inner state that has its structure, and does not know the outer wrappers (noise, delays,
+random actions). A perfect model of an environment with noise or random actions predicts
+their very samples, because their random keys are part of the state.
 """
 
 from collections.abc import Sequence
@@ -23,14 +24,18 @@ from planil_jax.base import Dynamics, Environment, EnvState, UsageError
 
 
 def make(env: Environment) -> Dynamics:
-    """A model that steps `env`: perfect of `env` itself, wrong of its like.
+    """A model that steps `env`.
 
-    Its `z` is an `EnvState` of `env`. It starts from an observation where that tells all.
+    Its state z is an `EnvState` of `env`. It can start from an observation if `env` has
+    `recover`.
+
+    Raises:
+      UsageError: at `start`, if a state of the real environment contains no state of `env`.
     """
     recover = env.recover
     return Dynamics(
         init=lambda key: (),
-        start=lambda params, state: _layer(env, state),
+        start=lambda params, state: _find_state(env, state),
         step=lambda params, state, action, key: env.step(state, action)[0],
         observe=lambda params, state: state.obs,
         recover=None if recover is None else lambda params, obs: recover(obs),
@@ -38,27 +43,31 @@ def make(env: Environment) -> Dynamics:
 
 
 def members(models: Sequence[Environment]) -> Dynamics:
-    """M models that are rolled side by side under the same actions.
+    """An ensemble of M models that take the same actions.
 
-    `start` gives each member the same state; every leaf of `z` has a leading axis `[M]`,
-    and `observe` shows `[M, O]`. A planner scores each member as if alone and averages
-    the scores over that axis, so that a plan must do well under all of them: domain
-    randomisation within a plan. Each member is a program of its own; a handful is meant.
+    `start` gives every member the same state. Every leaf of z has a leading axis `[M]`, and
+    `observe` returns `[M, O]`. A planner averages the scores of the members, so a plan must
+    do well under all of them: this is domain randomisation within a plan. The members are
+    compiled one by one, so M should be small.
 
     Args:
-      models: one task with M different sets of parameters, wrapped alike, M >= 1.
+      models: M >= 1 environments of one task, with the same wrappers and different
+        parameters.
+
+    Raises:
+      UsageError: there is no model.
     """
     if not models:
-        raise UsageError("a model of many members needs at least one.")
+        raise UsageError("an ensemble of models needs at least one member.")
     parts = [make(model) for model in models]
 
     def step(params, z, action: jax.Array, key: jax.Array):
         keys = jax.random.split(key, len(parts))
-        each = [jax.tree.map(lambda leaf, i=i: leaf[i], z) for i in range(len(parts))]
+        states = [jax.tree.map(lambda leaf, i=i: leaf[i], z) for i in range(len(parts))]
         return _stack(
             [
-                part.step(params, z_i, action, key_i)
-                for part, z_i, key_i in zip(parts, each, keys, strict=True)
+                part.step(params, state, action, member_key)
+                for part, state, member_key in zip(parts, states, keys, strict=True)
             ]
         )
 
@@ -71,38 +80,38 @@ def members(models: Sequence[Environment]) -> Dynamics:
 
 
 def prior_or_physics(env: Environment) -> Dynamics:
-    """The environment's prior model where it has one, else its own physics."""
+    """The prior of the environment if it has one, else a perfect model of it."""
     return env.prior or make(env)
 
 
-def _layer(env: Environment, state: EnvState) -> EnvState:
-    """The layer of a state, wrapped or bare, that is a state of `env`."""
-    own = jax.eval_shape(env.reset, jax.random.key(0))
-    if env.recover is None and not (_wrapped(own) or _wrapped(state)):
+def _find_state(env: Environment, state: EnvState) -> EnvState:
+    """The state, or the state within its wrappers, that has the structure of `env`'s.
+
+    Raises:
+      UsageError: there is none, and `env` cannot recover it from the observation.
+    """
+    template = jax.eval_shape(env.reset, jax.random.key(0))
+    if env.recover is None and not (_is_wrapped(template) or _is_wrapped(state)):
         return state
-    layer = state
-    while not _alike(layer, own):
-        if not _wrapped(layer):
+    inner = state
+    while _structure(inner) != _structure(template):
+        if not _is_wrapped(inner):
             if env.recover is not None:
                 return env.recover(state.obs)
             raise UsageError(
-                f"a model of {env.spec.name!r} cannot start here: it may have fewer "
-                "wrappers than the environment, but no others, from the innermost outwards."
+                f"a model of {env.spec.name!r} cannot start here: its wrappers must be the "
+                "first of the environment's wrappers, counted from the innermost."
             )
-        layer = layer.sim.inner
-    return layer
+        inner = inner.sim.inner
+    return inner
 
 
-def _wrapped(state: EnvState) -> bool:
+def _is_wrapped(state: EnvState) -> bool:
     return isinstance(getattr(state.sim, "inner", None), EnvState)
 
 
-def _alike(state: EnvState, own: EnvState) -> bool:
-    shape, own_shape = (
-        ([leaf.shape for leaf in jax.tree.leaves(each)], jax.tree.structure(each))
-        for each in (state, own)
-    )
-    return shape == own_shape
+def _structure(state: EnvState) -> Any:
+    return [leaf.shape for leaf in jax.tree.leaves(state)], jax.tree.structure(state)
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Parameters that follow gradients, and targets that follow parameters."""
+"""Optimisers over `Fit` states, a learning-rate schedule, and averaged parameters."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from planil_jax.base import Fit, Params
 
 
 class Optimizer(NamedTuple):
-    """An optimiser over `Fit` records."""
+    """An optimiser over `Fit` states."""
 
-    init: Callable[[Params], Fit]
+    init: Callable[[Params], Fit]  # (params) -> fit
     step: Callable[[Fit, Params], Fit]  # (fit, gradients) -> fit
 
 
 def make(tx: optax.GradientTransformation) -> Optimizer:
-    """Wraps an optax transformation."""
+    """An optimiser by an optax transformation, such as `optax.adam(1e-3)`."""
 
     def step(fit: Fit, gradients: Params) -> Fit:
         updates, opt_state = tx.update(gradients, fit.opt_state, fit.params)
@@ -27,15 +27,31 @@ def make(tx: optax.GradientTransformation) -> Optimizer:
 
 
 def exponential_decay(
-    rate: float, steps: int | None, hold: int = 0
+    learning_rate: float, half_life: int | None, hold: int = 0
 ) -> optax.ScalarOrSchedule:
-    """A learning rate that stays for `hold` gradient steps, and from then on halves every
-    so many; None or 0: it stays."""
-    if not steps:
-        return rate
-    return optax.exponential_decay(rate, steps, 0.5, transition_begin=hold)
+    """A learning rate that halves again and again.
+
+        α_n = α_0 2^(-max(0, n - hold) / half_life)   at gradient step n
+
+    Args:
+      learning_rate: α_0.
+      half_life: gradient steps in which it halves; None or 0: it stays constant.
+      hold: gradient steps before the decay begins.
+    """
+    if not half_life:
+        return learning_rate
+    return optax.exponential_decay(learning_rate, half_life, 0.5, transition_begin=hold)
 
 
 def polyak(target: Params, online: Params, rate: float | jax.Array) -> Params:
-    """target + rate (online - target): exponentially averaged parameters."""
+    """Exponentially averaged parameters: target + rate (online - target).
+
+    Polyak & Juditsky 1992 average; Lillicrap et al. 2015, arXiv 1509.02971, average like
+    this, with rate τ.
+
+    Args:
+      target: the average so far.
+      online: the newest parameters, of the same structure.
+      rate: share of `online` in the new average, [0, 1].
+    """
     return jax.tree.map(lambda t, o: t + rate * (o - t), target, online)

@@ -314,10 +314,10 @@ def make_policy(
         if plan_steps:
             raw = raw.reshape(*raw.shape[:-1], plan_steps, 2 * action_size)
         mean, raw_std = jnp.split(raw, 2, axis=-1)
-        return heads.TanhNormal(mean, heads.spread(spread, raw_std))
+        return heads.TanhNormal(mean, heads.bounded_std(spread, raw_std))
 
     bounds = (-1.0,) * action_size, (1.0,) * action_size
-    return heads.squashing(network.init, apply, *bounds)
+    return heads.tanh_normal(network.init, apply, *bounds)
 
 
 def _network(module: _Normed, sizes: tuple[int, ...]) -> Network:

@@ -1,6 +1,8 @@
-"""Running means and variances of what a network reads.
+"""Running means and variances, by which the inputs of networks are normalised.
 
-    count, mean, M2 of the union of two sets from those of each, M2 = Σ (x - mean)²
+    n = n_a + n_b,   δ = mean_b - mean_a,   w = n_b / n
+    mean = mean_a + w δ
+    var  = var_a + w (var_b - var_a) + w (1 - w) δ²
 
 Source: Chan, Golub & LeVeque 1979, Updating Formulae and a Pairwise Algorithm.
 """
@@ -9,20 +11,21 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-_FLOOR = 1e-6  # of a variance: an entry that never changed is not blown up
-_FARTHEST = 10.0  # deviations beyond which an entry is cut off
+_MIN_VARIANCE = 1e-6  # keeps an entry that never changed finite
+_CLIP = 10.0  # standard deviations
 
 
 @struct.dataclass
 class Moments:
-    """Of vectors [F] seen so far; fresh ones change nothing that is normalised."""
+    """Mean and variance of the vectors so far; at first 0 and 1, which change nothing."""
 
-    count: jax.Array  # []
+    count: jax.Array  # [] float32, the number of vectors, or their weight
     mean: jax.Array  # [F]
     variance: jax.Array  # [F]
 
 
 def init(size: int) -> Moments:
+    """Moments of no vectors, for vectors of F = `size` entries."""
     return Moments(
         count=jnp.zeros((), jnp.float32),
         mean=jnp.zeros((size,), jnp.float32),
@@ -31,24 +34,26 @@ def init(size: int) -> Moments:
 
 
 def update(moments: Moments, batch: jax.Array, stats_cap: float = float("inf")) -> Moments:
-    """Takes in `batch` `[..., F]`.
+    """The moments with the vectors of a batch added.
 
     Args:
-      memory: the most that `count` may be, so that what is older fades.
+      moments: so far.
+      batch: `[..., F]`; all leading axes count alike.
+      stats_cap: upper bound of `count`, with which older vectors lose weight.
     """
     rows = batch.reshape(-1, batch.shape[-1])
     count = jnp.asarray(rows.shape[0], jnp.float32)
     share = count / (moments.count + count)
-    gap = jnp.mean(rows, axis=0) - moments.mean
+    delta = jnp.mean(rows, axis=0) - moments.mean
     variance = moments.variance + share * (jnp.var(rows, axis=0) - moments.variance)
     return Moments(
         count=jnp.minimum(moments.count + count, stats_cap),
-        mean=moments.mean + share * gap,
-        variance=variance + share * (1 - share) * gap**2,
+        mean=moments.mean + share * delta,
+        variance=variance + share * (1 - share) * delta**2,
     )
 
 
 def apply(moments: Moments, x: jax.Array) -> jax.Array:
-    """`x` `[..., F]` at mean 0 and variance 1, cut off at ±10."""
-    deviation = jnp.sqrt(jnp.maximum(moments.variance, _FLOOR))
-    return jnp.clip((x - moments.mean) / deviation, -_FARTHEST, _FARTHEST)
+    """`x` `[..., F]` normalised to mean 0 and variance 1, and clipped to ±10."""
+    std = jnp.sqrt(jnp.maximum(moments.variance, _MIN_VARIANCE))
+    return jnp.clip((x - moments.mean) / std, -_CLIP, _CLIP)

@@ -3,9 +3,9 @@
     W̄ = W / σ(W),   σ(W) = uᵀ W v
 
 Source: Miyato et al. 2018, Spectral Normalization for GANs, arXiv 1802.05957, eq. 8.
-Departures: the power iteration starts afresh from one fixed vector and squares the matrix
-as it goes, so that the normalised parameters are a pure function of the raw ones, and no
-vector has to be carried, saved and restored.
+Departures: the paper carries u from step to step and iterates once. Here the iteration
+starts from a fixed vector every time, and squaring the matrix makes it fast. So the
+normalised parameters are a pure function of the raw ones, and no vector is saved.
 """
 
 import jax
@@ -18,33 +18,33 @@ _TINY = 1e-30
 
 
 def normalise(params: Params) -> Params:
-    """Divides each matrix in `params` by its spectral norm; biases stay.
+    """Divides each matrix in `params` by its spectral norm; other leaves stay.
 
-    Gradients flow through W and σ(W), with u and v held fixed.
+    Gradients flow through W and σ(W); u and v are constants to them.
     """
 
-    def one(leaf: jax.Array) -> jax.Array:
+    def normalise_leaf(leaf: jax.Array) -> jax.Array:
         return leaf / jnp.maximum(spectral_norm(leaf), _TINY) if leaf.ndim == 2 else leaf
 
-    return jax.tree.map(one, params)
+    return jax.tree.map(normalise_leaf, params)
 
 
 def spectral_norm(matrix: jax.Array) -> jax.Array:
-    """Largest singular value of `matrix` `[I, O]`, within 2% (from below)."""
+    """The largest singular value [] of `matrix` `[I, O]`; at most 2% too small."""
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
-    fixed = _unit(jax.lax.stop_gradient(matrix))
-    power = fixed.T @ fixed
+    constant = _scale_to_one(jax.lax.stop_gradient(matrix))
+    power = constant.T @ constant
     for _ in range(_SQUARINGS):
-        power = _unit(power)
+        power = _scale_to_one(power)
         power = power @ power
-    v = _unit(power @ jax.random.normal(jax.random.key(0), power.shape[:1]))
-    u = _unit(fixed @ v)
+    v = _scale_to_one(power @ jax.random.normal(jax.random.key(0), power.shape[:1]))
+    u = _scale_to_one(constant @ v)
     return u @ matrix @ v
 
 
-def _unit(array: jax.Array) -> jax.Array:
-    """`array` at Frobenius norm 1; zero stays zero."""
+def _scale_to_one(array: jax.Array) -> jax.Array:
+    """The array scaled to Frobenius norm 1; zeros stay zeros."""
     scale = jnp.max(jnp.abs(array))
     array = array / jnp.maximum(scale, _TINY)
     return array / jnp.sqrt(jnp.maximum(jnp.sum(array**2), _TINY))

@@ -62,7 +62,7 @@ def episodes(rollout) -> list[demos.Episode]:
     ]
 
 
-def test_a_file_of_pictures_gives_back_what_was_seen(rollout, tmp_path):
+def test_a_file_of_images_gives_back_the_observations(rollout, tmp_path):
     path = tmp_path / "seen.npz"
     demos.save(path, episodes(rollout), CARD)
     held = demos.load(path, ENV.spec)
@@ -75,7 +75,7 @@ def test_a_file_of_pictures_gives_back_what_was_seen(rollout, tmp_path):
     assert "red" in demos.describe(path)
 
 
-def test_samples_of_pictures_are_stacked(rollout, tmp_path):
+def test_samples_of_images_are_stacked(rollout, tmp_path):
     path = tmp_path / "seen.npz"
     demos.save(path, episodes(rollout), CARD)
     held, key = demos.load(path, ENV.spec), jax.random.key(1)
@@ -83,7 +83,7 @@ def test_samples_of_pictures_are_stacked(rollout, tmp_path):
     pairs = demos.sample_pairs(held, key, 16, frames=3)
     np.testing.assert_array_equal(obs, pairs[0])
     np.testing.assert_array_equal(next_obs, pairs[1])
-    # What was the newest frame becomes the one before it.
+    # The newest frame becomes the second newest.
     np.testing.assert_array_equal(obs[..., 3:], next_obs[..., :6])
     obs, _, _ = demos.sample_sequences(held, key, 16, 4, frames=3)
     assert obs.shape == (5, 16, SIZE, SIZE, 9)
@@ -100,14 +100,14 @@ def test_samples_of_pictures_are_stacked(rollout, tmp_path):
         ),
     ],
 )
-def test_pictures_of_another_size_are_refused(rollout, tmp_path, name, told):
+def test_images_of_another_size_are_refused(rollout, tmp_path, name, told):
     path = tmp_path / "seen.npz"
     demos.save(path, episodes(rollout), CARD)
     with pytest.raises(UsageError, match=told):
         demos.load(path, envs.make(name).spec)
 
 
-def test_numbers_are_refused_where_pictures_are_shown(rollout, tmp_path):
+def test_vectors_are_refused_where_the_environment_shows_images(rollout, tmp_path):
     path = tmp_path / "told.npz"
     told = [
         dataclasses.replace(each, obs=np.zeros((7, 3), np.float32))
@@ -127,14 +127,14 @@ def test_numbers_are_refused_where_pictures_are_shown(rollout, tmp_path):
         (lambda obs: obs[:, :-1], "shape"),  # size
     ],
 )
-def test_unsound_pictures_are_named(rollout, tmp_path, spoil, told):
+def test_images_of_wrong_dtype_or_shape_are_refused(rollout, tmp_path, spoil, told):
     spoilt = [dataclasses.replace(each, obs=spoil(each.obs)) for each in episodes(rollout)]
     with pytest.raises(UsageError, match=told):
         demos.save(tmp_path / "spoilt.npz", spoilt, CARD)
 
 
-def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
-    """Each frame is held once; sequences never cross the end of an episode."""
+def test_sequences_from_replay_are_sequences_of_the_rollout(rollout, monkeypatch):
+    """Each frame is stored once; sequences stay within episodes."""
     monkeypatch.setattr(conv, "random_shift", lambda key, image: image)
     sampler = sequences.make(ENV.spec, sequences.Config(batch=64, capacity=14), horizon=3)
     replay = sequences.empty_replay(sampler, num_envs=2)
@@ -164,7 +164,7 @@ def test_the_learner_s_sequences_are_what_it_saw(rollout, monkeypatch):
     assert len(starts) == 12  # 3 + 3 + 0 starts of each environment, all of them drawn
 
 
-def test_pictures_are_moved_where_they_are_learned_from(rollout):
+def test_images_are_shifted_for_learning(rollout):
     sampler = sequences.make(ENV.spec, sequences.Config(batch=4, capacity=14), horizon=2)
     replay = sequences.empty_replay(sampler, num_envs=2)
     replay = sequences.insert(sampler, replay, rollout)
@@ -175,13 +175,13 @@ def test_pictures_are_moved_where_they_are_learned_from(rollout):
     assert sum(moved) > 8
 
 
-def test_a_task_that_can_end_early_keeps_no_pictures():
+def test_a_task_that_can_end_early_is_refused_with_images():
     spec = ENV.spec._replace(image=(64, 64, 9), terminates=True)
     with pytest.raises(UsageError, match="can end early.*leave out its option pixels"):
         sequences.make(spec, sequences.Config(), horizon=3)
 
 
-def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
+def test_an_expert_of_vectors_can_demonstrate_in_images(tmp_path):
     path = str(tmp_path / "seen.npz")
     name = "pendulum:pixels=16,frames=2,episode_length=5"
     card = collect.collect(name, path, 2, seed=1, actions=True, unlearned=True)
@@ -196,7 +196,7 @@ def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
         assert picture.obs.shape == (6, 16, 16, 3) and picture.obs.std() > 0
 
 
-def test_names_without_what_is_said_of_pictures():
+def test_options_of_images_can_be_removed_from_a_name():
     assert expert_policies.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
     named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
     assert (

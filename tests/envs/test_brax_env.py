@@ -45,36 +45,36 @@ def episode(request):
         begun = theirs.reset(jax.random.key_data(key))
         begun = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), begun)
         start = env.reset(key)
-        told = jax.lax.scan(env.step, start, actions)[1]
-        return start, told, begun.obs, jax.lax.scan(plain, begun, actions)[1]
+        transition = jax.lax.scan(env.step, start, actions)[1]
+        return start, transition, begun.obs, jax.lax.scan(plain, begun, actions)[1]
 
     push = jnp.ones((STEPS, env.spec.action_size), jnp.float32)
     key = jax.random.key(3)
     return env, *compiled(both, key, push)(key, push)
 
 
-def test_an_episode_is_the_library_s_own_step_by_step(episode):
-    env, start, told, first, (obs, reward, done) = episode
+def test_an_episode_equals_the_library_s_step_by_step(episode):
+    env, start, transition, first, (obs, reward, done) = episode
     np.testing.assert_array_equal(start.obs, first)
-    np.testing.assert_array_equal(told.obs[0], first)
-    np.testing.assert_array_equal(told.obs[1:], obs[:-1])
+    np.testing.assert_array_equal(transition.obs[0], first)
+    np.testing.assert_array_equal(transition.obs[1:], obs[:-1])
     # Ends and all: the observation after an end is the one that truly followed it.
-    np.testing.assert_array_equal(told.next_obs, obs)
-    np.testing.assert_array_equal(told.reward, reward)
-    np.testing.assert_array_equal(told.terminal, done > 0)
+    np.testing.assert_array_equal(transition.next_obs, obs)
+    np.testing.assert_array_equal(transition.reward, reward)
+    np.testing.assert_array_equal(transition.terminal, done > 0)
     assert np.ptp(obs, axis=0).max() > 0.1  # it moved
 
 
-def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(episode):
-    env, _, told, _, _ = episode
-    np.testing.assert_array_equal(told.truncated, np.arange(1, STEPS + 1) >= LENGTH)
+def test_truncation_and_termination_are_separate(episode):
+    env, _, transition, _, _ = episode
+    np.testing.assert_array_equal(transition.truncated, np.arange(1, STEPS + 1) >= LENGTH)
     if env.spec.name == BRAX:  # pushed steadily, its pole falls over before the end
-        assert 1 < np.argmax(told.terminal) < LENGTH - 1 and told.terminal.any()
+        assert 1 < np.argmax(transition.terminal) < LENGTH - 1 and transition.terminal.any()
     else:
-        assert not told.terminal.any()
+        assert not transition.terminal.any()
 
 
-def test_the_specification_tells_the_name_asked_for_and_the_library_s_sizes(episode):
+def test_the_specification_has_the_given_name_and_the_library_s_sizes(episode):
     env, start, _, _, _ = episode
     assert env.spec.control_period == 0.02
     assert env.spec.observation_names == tuple(f"obs {i}" for i in range(start.obs.size))
@@ -83,19 +83,19 @@ def test_the_specification_tells_the_name_asked_for_and_the_library_s_sizes(epis
 
 
 @pytest.mark.parametrize("name", [BRAX, "brax/inverted_pendulum/mjx", PLAYGROUND])
-def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
+def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = envs.make(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
-    following, told = jax.eval_shape(env.step, start, action)
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, transition = jax.eval_shape(env.step, start, action)
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    leaves = jax.tree.leaves((start, following, told))
+    leaves = jax.tree.leaves((start, next_state, transition))
     assert not any(leaf.weak_type for leaf in leaves)
-    assert (told.terminal.dtype, told.reward.dtype) == (bool, jnp.float32)
+    assert (transition.terminal.dtype, transition.reward.dtype) == (bool, jnp.float32)
 
 
 # ------------------------------------------------------------------------- other physics
@@ -136,13 +136,13 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
 
 
-def test_a_hopper_s_expert_is_paid_on_the_way_to_what_its_task_pays():
+def test_the_shaped_reward_of_the_hopper_grows_before_its_own_reward_does():
     def of(height, speed):
         env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
         return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
 
-    told = [of(0.0, 2.0), of(0.35, 0.0), of(0.7, 0.0), of(0.35, 1.0), of(0.9, 3.0)]
-    np.testing.assert_allclose(told, [0.0, 0.05, 0.2, 0.15, 1.0], rtol=1e-6)
+    rewards = [of(0.0, 2.0), of(0.35, 0.0), of(0.7, 0.0), of(0.35, 1.0), of(0.9, 3.0)]
+    np.testing.assert_allclose(rewards, [0.0, 0.05, 0.2, 0.15, 1.0], rtol=1e-6)
     shaped = envs.make("playground/HopperHop:shaped=True")
     state = jax.eval_shape(shaped.reset, jax.random.key(0))
     step = jax.eval_shape(shaped.step, state, jnp.zeros((4,)))
@@ -159,7 +159,7 @@ def test_gravity_and_mass_of_a_brax_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / plain[2], 0.5, rtol=0.1)
 
 
-def test_a_scaled_model_has_the_constants_that_follow_and_leaves_the_other_alone():
+def test_a_scaled_model_has_updated_constants_and_the_original_is_unchanged():
     xml = """<mujoco><worldbody><geom type="plane" size="1 1 1" friction="0.8 0.02 0.01"/>
       <body pos="0 0 1"><freejoint/><geom size="0.1" mass="3"/></body>
     </worldbody></mujoco>"""
@@ -199,10 +199,10 @@ def refusal(name: str, **options) -> str:
         ("playground/CheetaRun", "no task 'CheetaRun'. Did you mean CheetahRun?"),
         ("playground/zzz", "registry.ALL_ENVS"),
         ("playground/CheetahRun:impl=cuda", "impl must be jax or warp, not 'cuda'"),
-        ("playground/CheetahRun:shaped=True", "Tasks that have: HopperHop."),
+        ("playground/CheetahRun:shaped=True", "Tasks that have one: HopperHop."),
     ],
 )
-def test_what_there_is_not_is_refused_by_its_name(name, named):
+def test_unknown_tasks_and_options_are_refused_by_name(name, named):
     assert named in refusal(name)
 
 
@@ -214,7 +214,9 @@ def test_without_playground_its_extra_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["PandaPickCube", "Go1JoystickFlatTerrain"])
-def test_a_task_that_would_download_is_refused_without_trying(task, monkeypatch, tmp_path):
+def test_a_task_that_would_download_is_refused_without_a_download(
+    task, monkeypatch, tmp_path
+):
     from mujoco_playground._src import mjx_env
 
     if mjx_env.MENAGERIE_PATH.exists():
@@ -240,7 +242,7 @@ def test_an_implementation_that_the_machine_lacks_is_refused(monkeypatch):
     assert "impl=warp (no such driver)" in message and "impl=jax" in message
 
 
-def test_the_library_s_shared_configuration_stays_as_it_was():
+def test_the_library_s_shared_configuration_is_unchanged():
     from mujoco_playground import registry
 
     before = registry.get_default_config("PendulumSwingup").to_dict()

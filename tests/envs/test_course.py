@@ -30,7 +30,7 @@ def test_the_course_is_closed_bends_to_both_sides_and_starts_at_the_origin_along
     assert tightest > navigation.WHEELBASE / np.tan(0.4)  # the prior can follow it
 
 
-def test_on_the_course_at_its_speed_costs_nothing():
+def test_driving_on_the_course_at_its_speed_costs_nothing():
     points = course.course()
     ahead = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
     for i in range(0, len(points), 20):
@@ -46,20 +46,20 @@ def test_on_the_course_at_its_speed_costs_nothing():
         (at(0.0, 0.0, 0.0, 3.0), 2.0),  # too fast
     ],
 )
-def test_what_is_off_is_charged(obs, charged):
+def test_distance_speed_and_heading_errors_are_charged(obs, charged):
     assert cost(obs) == pytest.approx(charged, abs=0.02)
 
 
-def test_the_car_is_that_of_navigation_and_the_reward_is_what_is_left_of_one():
+def test_the_car_is_that_of_navigation_and_the_reward_is_one_minus_the_cost():
     env = envs.make("course:steering_gain=0.3")
     car = envs.make("navigation:steering_gain=0.3")
     assert env.spec.observation_names == car.spec.observation_names
     key, action = jax.random.key(0), jnp.array([0.5, 0.4])
     state = env.reset(key)
-    following, transition = env.step(state, action)
+    next_state, transition = env.step(state, action)
     expected = car.step(car.reset(key), action)[0]
-    np.testing.assert_array_equal(following.obs, expected.obs)
-    charged = course.expert_cost(state.obs, action, following.obs)
+    np.testing.assert_array_equal(next_state.obs, expected.obs)
+    charged = course.expert_cost(state.obs, action, next_state.obs)
     assert transition.reward == pytest.approx(1.0 - float(charged))
     assert env.spec.episode_length == 200 and env.prior is not None
 
@@ -75,7 +75,7 @@ def test_the_demonstrator_steers_towards_a_point_ahead_and_asks_for_its_speed():
 @pytest.mark.parametrize(
     "name", ["course", "course:action_delay=1,observation_noise=0.02,steering_gain=0.44"]
 )
-def test_it_keeps_to_the_course_with_cars_that_answer_late(name):
+def test_the_demonstrator_stays_on_the_course_with_cars_that_react_late(name):
     env = envs.make(name + ",box=0.2" if ":" in name else name + ":box=0.2")
     expert = experiment.make_expert(name, env)
     keys = jax.random.split(jax.random.key(0), 4)

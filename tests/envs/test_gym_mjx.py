@@ -91,7 +91,7 @@ def test_clipped_speeds_and_unhealthy_states_are_gymnasium_s(hopper, theirs, qpo
     assert bool(told.terminal) == terminal
 
 
-def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(hopper):
+def test_truncation_and_termination_are_separate(hopper):
     _, reset, step = hopper
     state = reset(jax.random.key(0))
     told = []
@@ -101,20 +101,20 @@ def test_an_end_of_time_and_an_end_of_the_task_are_told_apart(hopper):
     assert told == [(False, False)] * 4 + [(True, False)] * 2
 
 
-def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(hopper):
+def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(hopper):
     env, _, _ = hopper
     start = jax.eval_shape(env.reset, jax.random.key(0))
-    following, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    leaves = jax.tree.leaves((start, following, told))
+    leaves = jax.tree.leaves((start, next_state, told))
     assert not any(leaf.weak_type for leaf in leaves)
 
 
-def test_an_observation_tells_the_model_all_but_the_place_on_the_ground(hopper):
+def test_the_prior_recovers_all_but_the_place_on_the_ground(hopper):
     env, reset, step = hopper
     state = placed(
         reset(jax.random.key(2)),
@@ -129,6 +129,25 @@ def test_an_observation_tells_the_model_all_but_the_place_on_the_ground(hopper):
     expected = step(state, action)[1].next_obs
     foreseen = step(replace(state, sim=body), action)[0].sim
     np.testing.assert_allclose(env.prior.observe((), foreseen), expected, atol=1e-4)
+
+
+def test_a_state_recovered_from_an_observation_steps_like_the_original(hopper):
+    env, reset, step = hopper
+    state = placed(
+        reset(jax.random.key(2)),
+        [7.0, 1.3, 0.1, -0.2, -0.3, 0.2],
+        [1.0, -0.5, 0.2, 3.0, -9.0, 4.0],
+    )
+    state = replace(state, obs=env.prior.observe((), state.sim))
+    recovered = env.recover(state.obs)
+    action = jnp.array([0.3, -0.6, 0.9])
+    original, copy = step(state, action)[1], step(recovered, action)[1]
+    np.testing.assert_array_equal(copy.obs, state.obs)
+    # The original starts the solver at its warm start, and the copy at 0.
+    np.testing.assert_allclose(copy.next_obs, original.next_obs, atol=1e-4)
+    # The speed in the reward is a difference of x, which is 7 m and 0 m.
+    np.testing.assert_allclose(copy.reward, original.reward, atol=1e-3)
+    assert int(recovered.time) == 0
 
 
 def drift(model, numbers):
@@ -197,7 +216,7 @@ def test_ant_can_leave_its_contact_forces_out(without_physics):
     np.testing.assert_array_equal(state.obs[13:], state.sim.qvel)
 
 
-def test_the_parameters_are_scaled_in_the_model_that_is_stepped(monkeypatch):
+def test_factors_scale_the_model_that_is_stepped(monkeypatch):
     put = []
     monkeypatch.setattr(gym_mjx, "_physics", lambda model, numbers: put.append(model))
     envs.make("gym/HalfCheetah")
@@ -212,7 +231,7 @@ def test_the_parameters_are_scaled_in_the_model_that_is_stepped(monkeypatch):
 # ------------------------------------------------------------------------------- refusals
 
 
-def test_an_unknown_task_is_told_the_nearest_and_all_there_are():
+def test_an_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'gym/Hoper'. Did you mean Hopper") as caught:
         envs.make("gym/Hoper")
     assert str(caught.value).endswith("There are: Hopper, Walker2d, HalfCheetah, Ant.")
@@ -228,7 +247,7 @@ def test_without_gymnasium_s_files_the_extra_is_named(monkeypatch, missing):
         envs.make("gym/Hopper")
 
 
-def test_the_robot_is_gymnasium_s_file_as_it_is():
+def test_the_robot_is_gymnasium_s_file_unchanged():
     model = gym_mjx._load("Hopper", "hopper.xml")
     assert (model.nq, model.nv, model.nu) == (6, 6, 3)
     assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4

@@ -37,7 +37,7 @@ def test_the_finger_points_down_along_the_demonstration(model):
         assert axis[2] < -0.95
 
 
-def test_no_servo_is_asked_for_more_than_an_action_can_say():
+def test_the_demonstration_stays_within_the_action_bounds():
     path = kitchen.demonstration()
     assert np.abs(np.diff(path, axis=0)).max() < 1.0 * kitchen.PERIOD
     assert len(path) <= kitchen.LENGTH
@@ -48,16 +48,16 @@ def driven(model, actions) -> np.ndarray:
     data = placed(model, READY)
     data.act[:] = READY
     data.qpos[-1] = kitchen._LIGHT
-    told, steps = [], round(kitchen.PERIOD / model.opt.timestep)
+    positions, steps = [], round(kitchen.PERIOD / model.opt.timestep)
     for action in actions:
         data.ctrl[:] = action
         for _ in range(steps):
             mujoco.mj_step(model, data)
-        told.append(data.qpos.copy())
-    return np.array(told)
+        positions.append(data.qpos.copy())
+    return np.array(positions)
 
 
-def test_the_demonstrator_does_everything_in_turn_and_idleness_does_nothing(model):
+def test_the_demonstrator_does_all_subtasks_and_zero_actions_do_none(model):
     velocities = np.diff(kitchen.demonstration(), axis=0) / kitchen.PERIOD
     done = np.asarray(kitchen.solved(jnp.asarray(driven(model, velocities))))
     assert not done[0].any() and done[-1].all()
@@ -68,7 +68,7 @@ def test_the_demonstrator_does_everything_in_turn_and_idleness_does_nothing(mode
     np.testing.assert_allclose(idle[-1, :7], READY, atol=0.02)  # nothing sags
 
 
-def test_the_environment_starts_as_it_says():
+def test_episodes_start_in_the_documented_pose():
     """Its steps and pictures are driven by a command; MJX takes long to compile."""
     env = envs.make("kitchen", wobble=0.1)
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 8))

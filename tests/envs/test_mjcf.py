@@ -81,8 +81,8 @@ def thrown():
         return start, jax.lax.scan(env.step, start, actions)[1]
 
     actions = jnp.array([[1.0], [-2.0], [9.0], [0.5], [0.0]])
-    told = jax.jit(roll)(jax.random.key(0), actions)
-    return jax.tree.map(np.array, told)
+    start_and_transitions = jax.jit(roll)(jax.random.key(0), actions)
+    return jax.tree.map(np.array, start_and_transitions)
 
 
 def euler(speed):
@@ -97,44 +97,44 @@ def euler(speed):
 
 
 def test_an_action_is_held_for_the_control_period_within_its_bounds():
-    start, told = thrown()
+    start, transition = thrown()
     x, speed, force = euler(start.obs[2]).T
     rows = np.stack([x, x + 0.1, speed, speed, force], axis=1)
-    np.testing.assert_allclose(told.next_obs, rows, atol=1e-5)
-    np.testing.assert_array_equal(told.action[2], 9.0)  # recorded as it was asked for
-    np.testing.assert_allclose(told.obs[1:], told.next_obs[:-1])
+    np.testing.assert_allclose(transition.next_obs, rows, atol=1e-5)
+    np.testing.assert_array_equal(transition.action[2], 9.0)  # recorded as it was asked for
+    np.testing.assert_allclose(transition.obs[1:], transition.next_obs[:-1])
 
 
-def test_reward_is_of_the_data_before_the_bounded_action_and_the_data_after():
-    start, told = thrown()
+def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after():
+    start, transition = thrown()
     x, speed, force = euler(start.obs[2]).T
     before = np.concatenate([start.obs[2:3], speed[:-1]])
     seconds = 0.06 * np.arange(1, 6)
     expected = before + 1000 * force + (x + 0.1) + 100 * seconds
-    np.testing.assert_allclose(told.reward, expected, rtol=1e-5)
+    np.testing.assert_allclose(transition.reward, expected, rtol=1e-5)
 
 
-def test_terminal_is_what_the_function_says_and_truncated_is_the_clock():
-    start, told = thrown()
+def test_terminal_comes_from_the_function_and_truncated_from_the_clock():
+    start, transition = thrown()
     x = euler(start.obs[2])[:, 0]
     assert 0 < (x > 0.25).sum() < 5
-    np.testing.assert_array_equal(told.terminal, x > 0.25)
-    np.testing.assert_array_equal(told.truncated, [False, False, False, True, True])
+    np.testing.assert_array_equal(transition.terminal, x > 0.25)
+    np.testing.assert_array_equal(transition.truncated, [False, False, False, True, True])
 
 
-def test_reset_draws_a_start_and_reset_and_step_agree_in_type():
+def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
     env = block(reset=throw)
     draw = jax.jit(jax.vmap(env.reset))
     starts = draw(jax.random.split(jax.random.key(0), 20)).obs
     assert 1.0 <= starts[:, 2].min() < 1.2 and 1.8 < starts[:, 2].max() <= 2.0
     reset = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((1,), jnp.float32)
-    stepped, told = jax.eval_shape(env.step, reset, action)
+    stepped, transition = jax.eval_shape(env.step, reset, action)
     assert jax.tree.map(repr, reset) == jax.tree.map(repr, stepped)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, told)))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, transition)))
 
 
-def test_the_arm_moves_as_mujoco_moves_it_from_its_keyframe():
+def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
     model = mjcf.load(ARM, mass=1.5)
     env = mjcf.make(
         "arm",
@@ -209,7 +209,7 @@ def edited(old: str, new: str) -> str:
         ("robot.urdf", ["'robot.urdf'", ".xml"]),
     ],
 )
-def test_a_faulty_or_absent_model_is_refused_with_its_reason(xml, words):
+def test_a_faulty_or_missing_model_is_refused_with_the_reason(xml, words):
     message = said(mjcf.load, xml)
     assert all(word in message for word in words), message
 
@@ -222,7 +222,7 @@ def test_a_faulty_or_absent_model_is_refused_with_its_reason(xml, words):
         (edited("<option ", '<option solver="PGS" '), ["solver pgs"]),
     ],
 )
-def test_what_mjx_lacks_is_named(xml, words):
+def test_a_feature_that_mjx_lacks_is_named(xml, words):
     message = said(block, xml)
     assert "MJX" in message and all(word in message for word in words), message
 
@@ -233,10 +233,65 @@ def test_an_actuator_without_a_range_is_named():
     assert "no actuators" in said(block, BLOCK[:start] + BLOCK[end:])
 
 
-@pytest.mark.parametrize("period", [0.05, 0.01, 0.0, -0.02])
+@pytest.mark.parametrize("period", [0.05, 0.01])
 def test_a_control_period_must_be_a_multiple_of_the_timestep(period):
     message = said(block, control_period=period)
     assert f"{period:g} s" in message and "0.02 s" in message
+
+
+@pytest.mark.parametrize(
+    ("xml", "options", "words"),
+    [
+        (edited('"-4 4"', '"-inf inf"'), {}, ["actuator push", "-inf and inf"]),
+        (edited('"-4 4"', '"-4 inf"'), {}, ["actuator push", "-4.0 and inf"]),
+        (BLOCK, {"control_period": 0.0}, ["control_period", "0.0"]),
+        (BLOCK, {"control_period": -0.02}, ["control_period", "-0.02"]),
+        (BLOCK, {"control_period": math.nan}, ["control_period", "nan"]),
+        (BLOCK, {"control_period": math.inf}, ["control_period", "inf"]),
+        (BLOCK, {"episode_length": 0}, ["episode_length", ">= 1", "0"]),
+        (BLOCK, {"names": ()}, ["observation_names", "empty"]),
+        (BLOCK, {"names": ("x", "y", "x", "v", "w")}, ["'x'", "twice"]),
+        (BLOCK, {"names": "xycvw"}, ["observation_names", "'xycvw'"]),
+    ],
+)
+def test_a_specification_that_cannot_be_used_is_refused(xml, options, words):
+    message = said(block, xml, **options)
+    assert message.startswith("environment 'block': ")
+    assert all(word in message for word in words), message
+
+
+def test_recovered_states_show_their_observation_and_step_like_the_original():
+    env = block(
+        reset=throw,
+        reward=lambda data, action, next_data: next_data.qvel[0],
+        recover=lambda obs: (obs[:1], obs[2:3]),
+    )
+
+    def compare(key, action):
+        state = env.reset(key)
+        for _ in range(2):
+            state, _ = env.step(state, action)
+        recovered = env.recover(state.obs)
+        return (state, *env.step(state, action)), (recovered, *env.step(recovered, action))
+
+    (state, after, original), (recovered, recovered_after, copy) = jax.jit(compare)(
+        jax.random.key(3), jnp.array([2.5])
+    )
+    assert (int(state.time), int(recovered.time)) == (2, 0)
+    np.testing.assert_array_equal(recovered.sim.qpos, state.sim.qpos)
+    np.testing.assert_array_equal(recovered.sim.qvel, state.sim.qvel)
+    # The measured force is of the control, which is 0 in a recovered state.
+    np.testing.assert_allclose(recovered.obs[:4], state.obs[:4], atol=1e-6)
+    np.testing.assert_allclose(copy.next_obs, original.next_obs, atol=1e-5)
+    np.testing.assert_allclose(copy.reward, original.reward, atol=1e-5)
+    np.testing.assert_allclose(recovered_after.sim.qpos, after.sim.qpos, atol=1e-5)
+    assert jax.tree.structure(recovered) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(recovered), jax.tree.leaves(state), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+def test_an_environment_recovers_states_only_if_it_is_given_the_function():
+    assert block().recover is None
 
 
 def number(*_):
@@ -263,18 +318,24 @@ def flag(*_):
             {"reset": lambda key, data: data.replace(qvel=jnp.zeros(2))},
             ["reset", "qvel", "(1,)", "(2,)"],
         ),
+        ({"recover": lambda obs: obs[:1]}, ["recover", "pair (qpos, qvel)", "(1,)"]),
+        (
+            {"recover": lambda obs: (obs[:1], obs[:2])},
+            ["recover", "qvel as", "(1,)", "(2,)"],
+        ),
+        ({"recover": lambda obs: (obs[:3], obs[:1])}, ["recover", "qpos as", "(3,)"]),
         ({"xml": mjcf.load(BLOCK), "mass": 2.0}, ["mass", "mjcf.load"]),
     ],
 )
-def test_a_function_that_returns_something_else_is_named(options, words):
+def test_a_function_with_a_wrong_return_value_is_named(options, words):
     message = said(block, **options)
     assert "'block'" in message
     assert all(word in message for word in words), message
 
 
-def test_a_plain_python_number_will_do_for_a_reward():
+def test_a_reward_may_be_a_plain_python_number():
     env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
     state = jax.eval_shape(env.reset, jax.random.key(0))
-    told = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
-    assert (told.reward.dtype, told.terminal.dtype) == (jnp.float32, jnp.bool_)
-    assert math.prod(told.reward.shape) == 1
+    transition = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
+    assert (transition.reward.dtype, transition.terminal.dtype) == (jnp.float32, jnp.bool_)
+    assert math.prod(transition.reward.shape) == 1

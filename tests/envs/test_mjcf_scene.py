@@ -287,7 +287,7 @@ def test_lights_sky_and_opening_are_the_models():
     assert config.nadir[2] > 0.8 > 0.2 > config.nadir[0]
 
 
-def test_a_model_without_cameras_is_seen_from_where_the_viewer_first_stands():
+def test_a_model_without_cameras_is_shown_from_the_viewer_s_initial_camera():
     model, data = scene_of(cameras="")
     eye, frame = mjcf_scene._free(model)
     left, right = viewed(model, data).camera  # of the two eyes
@@ -311,7 +311,7 @@ def test_a_model_without_cameras_is_seen_from_where_the_viewer_first_stands():
         ),
     ],
 )
-def test_a_camera_that_cannot_be_is_refused(cameras, camera, message):
+def test_an_unknown_or_orthographic_camera_is_refused(cameras, camera, message):
     model, _ = scene_of(cameras)
     with pytest.raises(UsageError, match=message):
         mjcf_scene.of_model(model, camera)
@@ -333,7 +333,7 @@ def test_a_model_that_shows_nothing_is_refused():
         mjcf_scene.of_model(model)
 
 
-def test_places_follow_from_positions_as_mujoco_has_them():
+def test_geom_poses_follow_from_positions_as_in_mujoco():
     """Seen by a camera that turns towards the cart, in an environment of `mjcf.make`."""
     model, data = model_of("CartpoleBalance"), posed("CartpoleBalance")[1]
     nothing = jnp.zeros((0,))

@@ -34,8 +34,8 @@ def roller(**options):
 
     def roll(start, actions):
         def step(now, action):
-            following, transition = env.step(now, action)
-            return following, (following, transition)
+            next_state, transition = env.step(now, action)
+            return next_state, (next_state, transition)
 
         return jax.lax.scan(step, start, actions)[1]
 
@@ -84,7 +84,7 @@ def test_the_front_wheels_follow_the_steer_by_an_exact_first_order_lag(steer):
     np.testing.assert_allclose(states.sim.steering, expected, rtol=1e-5)
 
 
-def test_without_lags_speed_and_wheels_are_there_at_once():
+def test_without_lags_speed_and_wheels_reach_their_targets_at_once():
     states, _ = hold(0.7, -0.5, 1, **NEUTRAL)
     np.testing.assert_allclose(states.sim.speed, [2.1], rtol=1e-6)
     np.testing.assert_allclose(states.sim.steering, [-0.244], rtol=1e-6)
@@ -137,7 +137,7 @@ def test_the_real_car_agrees_with_a_plain_loop_in_double_precision():
     np.testing.assert_allclose(states.obs, rows, atol=2e-4)
 
 
-def test_actions_beyond_their_bounds_act_as_the_bounds_do():
+def test_actions_beyond_their_bounds_act_like_the_bounds():
     beyond, told = drive([[2.0, -3.0], [-1.0, 5.0]])
     at_bounds, _ = drive([[1.0, -1.0], [0.0, 1.0]])
     np.testing.assert_array_equal(beyond.obs, at_bounds.obs)
@@ -150,7 +150,7 @@ def test_actions_beyond_their_bounds_act_as_the_bounds_do():
 @pytest.mark.parametrize(
     ("start", "side", "turn"), [("box", 1.0, 0.5), ("field", 40.0, math.pi)]
 )
-def test_resets_fill_their_range_at_rest_and_do_not_leave_it(start, side, turn):
+def test_starts_are_at_rest_and_fill_their_range(start, side, turn):
     env = navigation.make(start=start)
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 500))
     states = jax.tree.map(np.array, states)
@@ -173,7 +173,7 @@ def test_the_side_of_the_field_is_an_option():
     assert (np.abs(large.obs[:2]) > 0.1).all()
 
 
-def test_the_observation_has_one_name_an_entry_and_tells_the_car():
+def test_the_observation_has_a_name_per_entry_and_describes_the_car():
     env = navigation.make()
     start = env.reset(jax.random.key(0))
     assert start.obs.shape == (env.spec.observation_size,) == (7,)
@@ -198,20 +198,20 @@ def test_the_reward_is_root_200_minus_the_metres_to_the_goal(y, reward):
     np.testing.assert_allclose(transitions.reward, [reward], atol=1e-4)
 
 
-def test_the_reward_is_of_the_state_arrived_at():
+def test_the_reward_is_that_of_the_state_after_the_step():
     _, transitions = drive([[1.0, 0.0]], state(x=9.0, y=10.0, speed=3.0))
     np.testing.assert_allclose(transitions.next_obs[0, 0], 9.3, rtol=1e-5)
     np.testing.assert_allclose(transitions.reward, [14.1421 - 0.7], atol=1e-4)
 
 
-def test_success_is_to_be_within_a_metre_and_a_half_of_the_goal():
+def test_success_means_within_a_metre_and_a_half_of_the_goal():
     env = navigation.make()
     assert env.success(state(x=10.0, y=8.6).obs)
     assert not env.success(state(x=10.0, y=8.4).obs)
     assert not env.success(state().obs)
 
 
-def test_the_expert_pays_its_distance_and_ten_times_its_error_of_speed():
+def test_the_expert_cost_is_the_distance_plus_ten_times_the_speed_error():
     cost = navigation.expert_cost(None, None, state(x=10.0, y=7.0, speed=1.5).obs)
     np.testing.assert_allclose(cost, 3.0 + 10 * 0.5, rtol=1e-6)
 
@@ -279,7 +279,7 @@ def test_the_prior_has_neither_the_lag_nor_the_gain_of_the_real_car():
     np.testing.assert_allclose(ratio, math.tan(0.488) / math.tan(0.4), rtol=1e-4)
 
 
-def test_a_state_is_recovered_from_what_is_seen_and_drives_on_likewise():
+def test_a_recovered_state_drives_like_the_original():
     env = navigation.make()
     state = env.reset(jax.random.key(3))
     for action in ([0.6, 0.3], [0.6, 0.4], [0.5, -0.2]):
@@ -295,6 +295,6 @@ def test_a_state_is_recovered_from_what_is_seen_and_drives_on_likewise():
     )
 
 
-def test_the_steering_of_a_car_that_stands_is_within_bounds():
+def test_the_recovered_steering_of_a_standing_car_is_within_bounds():
     still = jnp.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 5.0])
     assert abs(navigation.make().recover(still).sim.steering) <= 0.488 + 1e-6

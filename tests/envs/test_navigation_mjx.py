@@ -39,15 +39,15 @@ def drive() -> Drive:
         states = jax.vmap(env.reset)(keys)
 
         def step(states, _):
-            states, told = jax.vmap(env.step)(states, jnp.array(HELD, jnp.float32))
-            ends = (told.terminal, told.truncated)
-            return states, (states.obs, states.sim.qpos, told.reward, ends)
+            states, transition = jax.vmap(env.step)(states, jnp.array(HELD, jnp.float32))
+            ends = (transition.terminal, transition.truncated)
+            return states, (states.obs, states.sim.qpos, transition.reward, ends)
 
         return states.obs, jax.lax.scan(step, states, length=STEPS)[1]
 
     keys = jnp.stack([jax.random.key(3)] * len(HELD))  # one start for all
-    start, told = jax.jit(roll)(keys)
-    return Drive(*jax.tree.map(np.array, told), env, start)
+    start, rows = jax.jit(roll)(keys)
+    return Drive(*jax.tree.map(np.array, rows), env, start)
 
 
 def roll_and_pitch(drive):
@@ -106,7 +106,7 @@ def test_its_springs_give_by_millimetres(drive):
     assert 2e-3 < given[HARD] < 2e-2
 
 
-def test_actions_beyond_their_bounds_act_as_the_bounds_do(drive):
+def test_actions_beyond_their_bounds_act_like_the_bounds(drive):
     np.testing.assert_array_equal(drive.obs[:, BEYOND], drive.obs[:, STRAIGHT])
 
 
@@ -141,7 +141,7 @@ def test_a_start_is_that_of_navigation_with_the_same_key(drive):
     np.testing.assert_allclose(reset(jax.random.key(5)).obs, anywhere.obs, atol=1e-5)
 
 
-def test_reset_and_step_agree_in_shapes_types_and_weak_types(drive):
+def test_reset_and_step_agree_in_shapes_and_dtypes(drive):
     reset = jax.eval_shape(drive.env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((2,), jnp.float32)
     stepped = jax.eval_shape(drive.env.step, reset, action)[0]
@@ -177,13 +177,13 @@ def steady(actions, steps=300, **options):
     """Speed, mean angle of the front wheels and lagged throttle `[T, 3]`, by MuJoCo."""
     car = navigation_mjx.model(**options)
     data = mujoco.MjData(car)
-    told = []
+    rows = []
     for _ in range(steps):
         data.ctrl[:] = actions
         mujoco.mj_step(car, data)
         angle = data.qpos[[12, 15]].mean()
-        told.append([np.linalg.norm(data.qvel[:2]), angle, data.act[0]])
-    return np.array(told)
+        rows.append([np.linalg.norm(data.qvel[:2]), angle, data.act[0]])
+    return np.array(rows)
 
 
 def test_the_steering_gain_is_an_option():

@@ -24,8 +24,8 @@ def roll(start, torques):
     """Pendulums `[4]` under torques `[200, 4]`: the states and transitions `[200, 4]`."""
 
     def step(now, torque):
-        following, transition = jax.vmap(ENV.step)(now, torque[:, None])
-        return following, (following, transition)
+        next_state, transition = jax.vmap(ENV.step)(now, torque[:, None])
+        return next_state, (next_state, transition)
 
     return jax.lax.scan(step, start, torques)[1]
 
@@ -48,10 +48,10 @@ def test_a_step_agrees_with_a_plain_loop():
     rng = np.random.default_rng(0)
     angles, speeds = rng.uniform(-9, 9, 200), rng.uniform(-8, 8, 200)
     torques = rng.uniform(-4, 4, (200, 1))  # beyond the bounds too
-    following, transitions = jax.jit(jax.vmap(ENV.step))(
+    next_state, transitions = jax.jit(jax.vmap(ENV.step))(
         states(angles, speeds), jnp.asarray(torques, jnp.float32)
     )
-    following, transitions = jax.tree.map(np.array, (following, transitions))
+    next_state, transitions = jax.tree.map(np.array, (next_state, transitions))
     for i, (angle, speed, torque) in enumerate(
         zip(angles, speeds, torques[:, 0], strict=True)
     ):
@@ -62,7 +62,7 @@ def test_a_step_agrees_with_a_plain_loop():
         speed = min(max(speed, -8.0), 8.0)
         angle += 0.05 * speed
         obs = [math.cos(angle), math.sin(angle), speed]
-        np.testing.assert_allclose(following.obs[i], obs, atol=1e-5)
+        np.testing.assert_allclose(next_state.obs[i], obs, atol=1e-5)
         np.testing.assert_allclose(transitions.next_obs[i], obs, atol=1e-5)
         np.testing.assert_allclose(transitions.reward[i], reward, rtol=1e-4)
 
@@ -86,7 +86,7 @@ def test_a_small_free_swing_takes_two_pi_over_root_15_seconds():
     np.testing.assert_allclose(period, 2 * math.pi / math.sqrt(15.0), rtol=0.03)
 
 
-def test_upright_at_rest_is_an_equilibrium_and_pays_nothing():
+def test_upright_at_rest_is_an_equilibrium_with_reward_0():
     path, transitions = swing([0.0], [0.0])
     np.testing.assert_array_equal(path.obs, np.tile([1.0, 0.0, 0.0], (200, 1, 1)))
     np.testing.assert_array_equal(transitions.reward, 0.0)
@@ -100,13 +100,13 @@ def test_full_torque_cannot_lift_the_pendulum_directly(torque):
     np.testing.assert_allclose(away, 0.83, atol=0.06)
 
 
-def test_the_expert_pays_the_task_s_cost_of_the_state_arrived_at():
+def test_the_expert_cost_is_the_task_s_cost_of_the_state_after_the_step():
     obs = states([-2.0], [3.0]).obs[0]
     cost = pendulum.expert_cost(None, jnp.array([1.5]), obs)
     np.testing.assert_allclose(cost, 4.0 + 0.9 + 0.00225, rtol=1e-5)
 
 
-def test_resets_are_at_any_angle_and_slow():
+def test_episodes_start_at_any_angle_and_slowly():
     start = jax.jit(jax.vmap(ENV.reset))(jax.random.split(jax.random.key(0), 500))
     for values, bound in ((start.sim.angle, math.pi), (start.sim.speed, 1.0)):
         assert -bound <= values.min() < -0.95 * bound
@@ -119,5 +119,5 @@ def test_an_episode_is_truncated_at_its_length_and_never_terminal():
     assert not transitions.terminal.any()
 
 
-def test_the_observation_has_one_name_an_entry():
+def test_the_observation_has_a_name_per_entry():
     assert ENV.reset(jax.random.key(0)).obs.shape == (ENV.spec.observation_size,) == (3,)

@@ -22,8 +22,8 @@ def rolled(name):
 
     def roll(key):
         def step(state, action):
-            following, told = env.step(state, action)
-            return following, (following, told)
+            next_state, transition = env.step(state, action)
+            return next_state, (next_state, transition)
 
         start = env.reset(key)
         return start, *jax.lax.scan(step, start, ACTIONS)[1]
@@ -34,7 +34,7 @@ def rolled(name):
 SEEN = f"pendulum:pixels={SIZE},episode_length=5"
 
 
-def test_a_picture_is_as_the_specification_says():
+def test_an_image_has_the_shape_and_dtype_of_the_specification():
     env = envs.make("pendulum:pixels=24,frames=2")
     assert env.spec.image == (24, 24, 6) and env.spec.observation_names == ()
     state = jax.eval_shape(env.reset, jax.random.key(0))
@@ -48,17 +48,17 @@ def test_a_picture_is_as_the_specification_says():
 
 def test_physics_rewards_and_ends_are_those_of_the_environment():
     bare_start, bare_states, bare_told = rolled("pendulum:episode_length=5")
-    start, states, told = rolled(SEEN)
+    start, states, transition = rolled(SEEN)
     for one, other in ((bare_start, start.sim.inner), (bare_states, states.sim.inner)):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), one, other)
     for field in ("action", "reward", "terminal", "truncated"):
         expected = getattr(bare_told, field)
-        np.testing.assert_allclose(getattr(told, field), expected, rtol=1e-6)
-    assert told.truncated.tolist() == [False] * 4 + [True] * 2
+        np.testing.assert_allclose(getattr(transition, field), expected, rtol=1e-6)
+    assert transition.truncated.tolist() == [False] * 4 + [True] * 2
     np.testing.assert_array_equal(states.time, bare_states.time)
 
 
-def test_the_newest_frame_comes_last_and_the_first_is_repeated():
+def test_the_newest_frame_is_last_and_the_first_frame_is_repeated():
     start, states, _ = rolled(SEEN)
     frames = np.split(np.asarray(start.obs), 3, axis=-1)
     assert all(np.array_equal(frames[0], frame) for frame in frames)
@@ -72,33 +72,33 @@ def test_the_newest_frame_comes_last_and_the_first_is_repeated():
     assert np.mean(difference > 2) < 0.01  # a pixel on an edge
 
 
-def test_a_transition_holds_the_pictures_before_and_after_it():
-    start, states, told = rolled(SEEN)
-    np.testing.assert_array_equal(told.obs[0], start.obs)
-    np.testing.assert_array_equal(told.obs[1:], states.obs[:-1])
-    np.testing.assert_array_equal(told.next_obs, states.obs)
+def test_a_transition_holds_the_images_before_and_after_it():
+    start, states, transition = rolled(SEEN)
+    np.testing.assert_array_equal(transition.obs[0], start.obs)
+    np.testing.assert_array_equal(transition.obs[1:], states.obs[:-1])
+    np.testing.assert_array_equal(transition.next_obs, states.obs)
 
 
-def test_a_step_keeps_the_types_of_the_state_and_none_is_weak():
+def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak():
     env = envs.make(SEEN)
     start = jax.eval_shape(env.reset, jax.random.key(0))
-    following, _ = jax.eval_shape(env.step, start, ACTIONS[0])
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, _ = jax.eval_shape(env.step, start, ACTIONS[0])
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
         assert not before.weak_type and not after.weak_type
 
 
-def test_a_model_without_pictures_starts_within():
+def test_a_model_without_images_starts_from_the_inner_state():
     _, states, _ = rolled(SEEN)
     last = jax.tree.map(lambda leaf: leaf[-1], states)
     z = simulator.make(pendulum.make()).start((), last)
     np.testing.assert_array_equal(z.obs, last.sim.inner.obs)
 
 
-def test_actions_are_repeated_delayed_and_shaken_within_the_picture():
+def test_action_wrappers_are_inside_the_image_wrapper():
     env = envs.make("pendulum:pixels=8,tremble=0.5,action_repeat=2,action_delay=1")
     assert env.spec.image == (8, 8, 9) and env.spec.control_period == 0.1
     state = jax.eval_shape(env.reset, jax.random.key(0))
@@ -129,7 +129,7 @@ def reddish(seen):
     return seen[..., 0] > 2 * seen[..., 1]
 
 
-def test_a_pendulum_stands_at_its_angle():
+def test_a_pendulum_is_drawn_at_its_angle():
     draw = jax.jit(jax.vmap(scenes.pendulum("pendulum", scenes.View())))
     angles = jnp.linspace(-3.0, 3.0, 7)
     seen = np.int32(draw(pendulum.Pendulum(angles, jnp.zeros(7))))
@@ -141,7 +141,7 @@ def test_a_pendulum_stands_at_its_angle():
         assert abs(up - length * math.cos(angle)) < 1.5
 
 
-def test_a_point_mass_lies_where_it_is():
+def test_a_point_mass_is_drawn_at_its_position():
     seen = picture(scenes.point_mass, "point_mass", point_mass.Point(1.0, -0.5, 0.0, 0.0))
     right, up = middle((seen[..., 0] > seen[..., 2] + 20) & ~reddish(seen))
     assert abs(right - 16) < 1 and abs(up + 8) < 1  # 16 pixels a metre
@@ -154,7 +154,7 @@ def car(x, y, heading):
     return navigation.Car(x, y, heading, zero, zero, zero, zero)
 
 
-def test_the_car_lies_where_it_is_and_its_nose_points_ahead():
+def test_the_car_is_drawn_at_its_pose():
     for x, y, heading in [(0.0, 0.0, 0.0), (2.0, 8.0, 2.0), (9.0, 1.0, -1.5)]:
         seen = picture(scenes.navigation_car, "navigation", car(x, y, heading))
         brown = (seen[..., 0] > seen[..., 2] + 20) & ~reddish(seen)
@@ -168,7 +168,7 @@ def test_the_car_lies_where_it_is_and_its_nose_points_ahead():
         assert abs(right - pixel * 5) < 0.6 and abs(up - pixel * 5) < 0.6
 
 
-def test_the_chasing_camera_sees_the_goal_on_the_side_where_it_is():
+def test_the_chasing_camera_shows_the_goal_on_the_correct_side():
     for turn in (-0.4, 0.0, 0.4):  # radians that the goal is to the left
         heading = math.pi / 4 - turn
         seen = picture(scenes.navigation_car, "navigation", car(3.0, 3.0, heading), "chase")
@@ -181,19 +181,19 @@ def test_the_chasing_camera_sees_the_goal_on_the_side_where_it_is():
 
 
 @pytest.mark.parametrize("name", ["gym/Hopper", "brax/inverted_pendulum/spring"])
-def test_the_libraries_tasks_are_seen_too(name):
+def test_tasks_of_the_libraries_can_be_rendered(name):
     env = envs.make(f"{name}:pixels=10,frames=1")
     assert jax.eval_shape(env.reset, jax.random.key(0)).obs.shape == (10, 10, 3)
 
 
-def test_playgrounds_tasks_are_seen_too():
+def test_tasks_of_playground_can_be_rendered():
     pytest.importorskip("mujoco_playground")
     env = envs.make("playground/CartpoleBalance:pixels=10,camera=lookatcart")
     assert env.spec.image == (10, 10, 9)
     assert jax.eval_shape(env.reset, jax.random.key(0)).obs.shape == (10, 10, 9)
 
 
-def test_a_scene_of_ones_own_is_seen(monkeypatch):
+def test_a_registered_scene_is_rendered(monkeypatch):
     monkeypatch.setattr(scenes, "_SCENES", dict(scenes._SCENES))
 
     def grey(name, view):
@@ -215,9 +215,9 @@ def test_a_scene_of_ones_own_is_seen(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pendulum:pixels=64,observe=0", "option observe is about entries of an observat"),
-        ("pendulum:observation_noise=0.1,pixels=64", "leave out either it or pixels"),
-        ("pendulum:frames=2", "option frames says something only beside option pixels"),
+        ("pendulum:pixels=64,observe=0", "option observe needs an observation with entri"),
+        ("pendulum:observation_noise=0.1,pixels=64", "leave out that option or pixels"),
+        ("pendulum:frames=2", "option frames needs option pixels beside it"),
         ("pendulum:pixels=-1", "option pixels must be a whole number >= 1, not -1"),
         ("pendulum:pixels=8,frames=0", "option frames must be a whole number >= 1, not 0"),
         ("pendulum:pixels=8.5", "option pixels must be int"),
@@ -225,18 +225,18 @@ def test_a_scene_of_ones_own_is_seen(monkeypatch):
         ("probe/countdown:pixels=8", "has no scene to draw: give it one by scenes.regist"),
     ],
 )
-def test_what_makes_no_picture_is_refused(name, message):
+def test_impossible_image_options_are_refused(name, message):
     with pytest.raises(UsageError) as refusal:
         envs.make(name)
     assert message in str(refusal.value)
 
 
-def test_a_picture_is_not_drawn_of_a_picture():
-    with pytest.raises(UsageError, match="shows pictures already"):
+def test_an_image_environment_cannot_be_wrapped_again():
+    with pytest.raises(UsageError, match="shows images already"):
         pixels.wrap(envs.make(SEEN))
 
 
-def test_an_environment_keeps_an_option_that_is_called_like_a_detail():
+def test_an_environment_keeps_an_option_with_the_name_of_a_wrapper_s_option():
     def make(camera: str = "mine"):
         spec = pendulum.make().spec._replace(name=f"pendulum {camera}")
         return pendulum.make()._replace(spec=spec)

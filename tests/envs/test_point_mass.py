@@ -50,7 +50,7 @@ def test_an_episode_is_truncated_at_its_length_and_never_terminal():
     assert not transitions.terminal.any()
 
 
-def test_resets_fill_the_square_at_rest():
+def test_starts_are_at_rest_and_fill_the_square():
     env = point_mass.make()
     keys = jax.random.split(jax.random.key(0), 500)
     obs = np.array(jax.jit(jax.vmap(env.reset))(keys).obs)
@@ -59,13 +59,13 @@ def test_resets_fill_the_square_at_rest():
     np.testing.assert_array_equal(obs[:, 2:], 0.0)
 
 
-def test_the_expert_pays_for_the_place_arrived_at_and_the_push():
+def test_the_expert_cost_is_of_the_position_after_the_step_and_of_the_action():
     next_obs = jnp.array([3.0, -2.0, 9.0, 9.0])
     cost = point_mass.expert_cost(None, jnp.array([1.0, 2.0]), next_obs)
     np.testing.assert_allclose(cost, 13.0 + 0.5, rtol=1e-6)
 
 
-def test_the_specification_tells_the_sizes_and_the_bound():
+def test_the_specification_has_the_sizes_and_the_bound():
     spec = point_mass.make(episode_length=7, action_bound=0.5).spec
     assert (spec.observation_size, spec.action_size, spec.episode_length) == (4, 2, 7)
     assert (spec.action_low, spec.action_high) == ((-0.5, -0.5), (0.5, 0.5))

@@ -25,7 +25,7 @@ def test_the_coin_falls_on_both_sides_equally():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_coin_pays_its_face_and_ends_at_once(seed):
+def test_the_reward_is_the_coin_and_the_episode_ends_at_once(seed):
     env = probes.one_step()
     start = env.reset(jax.random.key(seed))
     _, transition = env.step(start, ACTION)
@@ -33,7 +33,7 @@ def test_the_coin_pays_its_face_and_ends_at_once(seed):
     assert transition.terminal and not transition.truncated
 
 
-def test_a_countdown_pays_one_a_step_and_its_last_step_is_terminal():
+def test_a_countdown_has_reward_1_per_step_and_its_last_step_is_terminal():
     told = play(probes.countdown(4), 4)
     np.testing.assert_array_equal(told.obs[:, 0], [4, 3, 2, 1])
     np.testing.assert_array_equal(told.next_obs[:, 0], [3, 2, 1, 0])
@@ -42,12 +42,12 @@ def test_a_countdown_pays_one_a_step_and_its_last_step_is_terminal():
     assert not told.truncated.any()
 
 
-def test_an_endless_countdown_is_cut_by_time_where_the_other_is_terminal():
+def test_an_endless_countdown_is_truncated_where_the_other_is_terminal():
     told = play(probes.countdown(4, endless=True), 4)
     np.testing.assert_array_equal(told.truncated, [False, False, False, True])
     assert not told.terminal.any()
 
 
 @pytest.mark.parametrize("env", [probes.one_step(), probes.countdown(4)])
-def test_a_probe_has_one_observation_name_an_entry(env):
+def test_a_probe_has_a_name_per_observation_entry(env):
     assert env.reset(jax.random.key(0)).obs.shape == (env.spec.observation_size,)

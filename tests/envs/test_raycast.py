@@ -111,7 +111,7 @@ def test_a_ray_meets_a_solid_where_marching_along_it_finds_its_surface(kind):
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_the_normal_is_the_slope_of_the_level(kind):
+def test_the_normal_is_the_gradient_of_the_implicit_function(kind):
     sight, poses = told(kind)
     off = []
     for normal, pose in zip(sight.normal, poses, strict=True):
@@ -148,7 +148,7 @@ def drawn(solids, centres, config, camera=CAMERA):
     return np.asarray(draw((jnp.float32(centres), turns), camera))
 
 
-def test_the_nearest_solid_is_seen_whatever_its_kind_and_place_in_the_list():
+def test_the_nearest_solid_is_shown_for_any_kind_and_order():
     solids = [
         Solid(kind="sphere", size=(0.3,)),
         Solid(kind="box", size=(0.3, 0.3, 0.3)),
@@ -166,7 +166,7 @@ def test_the_nearest_solid_is_seen_whatever_its_kind_and_place_in_the_list():
 
 
 @pytest.mark.parametrize("y", [-6.0, -5.0, -4.65])  # behind, around, nearer than `near`
-def test_what_is_not_before_the_camera_is_not_seen(y):
+def test_solids_that_are_not_in_front_of_the_camera_are_not_shown(y):
     camera = raycast.look_at((0.0, -5.0, 0.0), (0.0, 0.0, 0.0))
     cast = jax.jit(raycast.cast([Solid(size=(0.3,))], Config(height=3, width=3, near=0.1)))
     sight = cast((jnp.array([[0.0, y, 0.0]]), jnp.eye(3)[None]), camera)
@@ -186,7 +186,7 @@ def test_right_is_right_and_up_is_up():
         assert abs(rows.mean() - row) < 0.5 and abs(columns.mean() - column) < 0.5
 
 
-def test_light_is_what_is_everywhere_and_what_falls_upon_the_surface():
+def test_light_is_the_ambient_light_plus_the_lights_on_the_surface():
     config = Config(
         height=1,
         width=1,
@@ -205,7 +205,7 @@ def test_light_is_what_is_everywhere_and_what_falls_upon_the_surface():
     np.testing.assert_allclose(pixel, 255 * expected, atol=0.51)
 
 
-def test_a_colour_that_is_too_bright_is_white_and_does_not_begin_anew():
+def test_a_colour_that_is_too_bright_is_clipped():
     config = Config(height=1, width=1, ambient=(3.0,) * 3)
     assert drawn([Solid(size=(1.0,), rgb=(1.0,) * 3)], [(0, 0, 0)], config).min() == 255
 
@@ -215,7 +215,7 @@ BLACK, WHITE = (0.0,) * 3, (1.0,) * 3
 
 
 @pytest.mark.parametrize("size", [(), (3.0, 2.0), (4.0, 4.0)])
-def test_tiles_begin_in_the_corner_of_a_plane_or_in_its_middle(size):
+def test_tiles_start_in_the_corner_of_a_plane_or_at_its_origin(size):
     """A pixel is half a metre, a tile one metre; +y is up in the picture."""
     camera = raycast.look_at((0.0, 0.0, 2 / math.tan(math.radians(22.5))), (0.0, 0.0, 0.0))
     plane = Solid(kind="plane", size=size, rgb=BLACK, odd_rgb=WHITE, tile=(1.0, 1.0))
@@ -251,7 +251,7 @@ def test_the_sky_goes_from_its_nadir_to_its_zenith():
         np.testing.assert_allclose(pixel, expected, atol=1)
 
 
-def test_a_batch_of_pictures_is_each_of_them_alone():
+def test_a_batch_of_images_equals_the_single_images():
     solids = [Solid(kind=kind, size=SIZES[kind]) for kind in SIZES]
     rng = np.random.default_rng(0)
     centres = jnp.float32(rng.uniform(-0.8, 0.8, (3, len(solids), 3)))

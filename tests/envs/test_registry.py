@@ -31,17 +31,17 @@ def test_every_registered_name_makes_an_environment_of_that_name():
         assert state.obs.shape == (env.spec.observation_size,)
 
 
-def test_an_unknown_name_is_told_the_nearest_and_all_there_are():
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
     message = refusal("navigaton")
     assert message.startswith("no environment 'navigaton'. Did you mean navigation")
     assert message.endswith(f"There are: {', '.join(sorted(envs.names()))}.")
 
 
-def test_a_name_near_to_none_gets_no_hint():
+def test_a_name_similar_to_none_gets_no_hint():
     assert "Did you mean" not in refusal("zzz")
 
 
-def test_an_unknown_option_is_told_the_options_there_are():
+def test_an_unknown_option_is_refused_with_the_known_options():
     message = refusal("point_mass", length=3)
     assert "'length'" in message
     assert "It has: episode_length, action_bound; and as every environment:" in message
@@ -54,7 +54,7 @@ def test_an_environment_without_options_says_so():
     assert "It has: none; and as" in refusal("probe/one_step", length=3)
 
 
-def test_a_misspelt_wrapper_is_told_its_name():
+def test_a_misspelt_wrapper_gets_a_hint():
     assert "Did you mean action_repeat" in refusal("point_mass:action_repaet=2")
 
 
@@ -71,7 +71,7 @@ def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
     state = env.reset(jax.random.key(0))
     layers = []
     while isinstance(state.sim, wrappers.Wrapped):
-        layers.append(state.sim.kept)
+        layers.append(state.sim.memory)
         state = state.sim.inner
     noise_key, tremble_key, queue, masked, repeated = layers  # from the outside in
     assert noise_key.shape == tremble_key.shape == () and queue.shape == (1, 2)
@@ -79,22 +79,22 @@ def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
     assert abs(state.obs[:2]).max() > 1.0  # its own option arrived as well
 
 
-def test_choices_lie_without_all_that_is_done_to_actions():
+def test_choices_are_outside_the_other_action_wrappers():
     """So that a delayed choice is a torque of 0 until it arrives."""
     env = envs.make("pendulum:choices=3,action_delay=1")
     start = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(start.sim.kept, [[0.0]])
-    following, told = env.step(start, np.eye(3, dtype=np.float32)[2])
-    np.testing.assert_array_equal(following.sim.kept, [[2.0]])
+    np.testing.assert_array_equal(start.sim.memory, [[0.0]])
+    next_state, told = env.step(start, np.eye(3, dtype=np.float32)[2])
+    np.testing.assert_array_equal(next_state.sim.memory, [[2.0]])
     np.testing.assert_array_equal(told.action, [0, 0, 1])
 
 
-def test_no_wrapper_is_put_round_an_environment_that_asks_for_none():
+def test_default_options_add_no_wrapper():
     env = envs.make("point_mass:action_repeat=1,tremble=0,observation_noise=0.0")
     assert isinstance(env.reset(jax.random.key(0)).sim, point_mass.Point)
 
 
-def test_an_option_of_the_environment_wins_over_the_wrapper_of_its_name():
+def test_an_environment_takes_an_option_with_the_name_of_a_wrapper():
     def outside(action_repeat: int = 3):
         return point_mass.make(episode_length=action_repeat)
 
@@ -126,11 +126,11 @@ def test_options_can_be_a_part_of_the_name():
         ("point_mass:observe=0+4", "observe must be different entries of 0 to 3"),
     ],
 )
-def test_an_option_in_the_name_that_cannot_be_is_refused_by_name(name, named):
+def test_an_impossible_option_in_the_name_is_refused_by_name(name, named):
     assert named in refusal(name)
 
 
-def test_a_family_is_told_the_rest_of_the_name_and_its_options():
+def test_a_family_gets_the_rest_of_the_name_and_its_options():
     asked = []
 
     def family(task: str, size: float = 1.0):
@@ -144,25 +144,25 @@ def test_a_family_is_told_the_rest_of_the_name_and_its_options():
     assert "It has: size; and as" in refusal("outside/cart", task="x")
 
 
-def test_a_maker_can_be_imported_when_it_is_first_used():
+def test_a_maker_can_be_imported_at_its_first_use():
     envs.register("outside/late", "planil_jax.envs.point_mass:make")
     assert envs.make("outside/late").spec.name == "point_mass"
 
 
-def test_an_option_arrives():
+def test_an_option_reaches_the_maker():
     assert envs.make("point_mass", episode_length=7).spec.episode_length == 7
 
 
-def test_physics_are_in_products_of_whole_floats():
+def test_physics_use_float32_products():
     """A GPU rounds factors to ten bits where it is not told otherwise."""
 
     def outside():
         env = point_mass.make()
 
         def turned(state, action):
-            following, transition = env.step(state, action)
-            obs = following.obs
-            return following.replace(obs=jnp.outer(obs, obs) @ obs), transition
+            next_state, transition = env.step(state, action)
+            obs = next_state.obs
+            return next_state.replace(obs=jnp.outer(obs, obs) @ obs), transition
 
         return env._replace(step=turned)
 
@@ -175,7 +175,7 @@ def test_physics_are_in_products_of_whole_floats():
         assert ("Precision.HIGHEST" in program) == precise
 
 
-def test_an_outside_package_can_register_and_make_its_own():
+def test_another_package_can_register_an_environment():
     def outside(episode_length: int = 9):
         return point_mass.make(episode_length)
 
@@ -209,3 +209,18 @@ def test_a_file_that_is_run_twice_registers_twice(tmp_path):
     runpy.run_path(str(file))
     runpy.run_path(str(file))
     assert envs.make("outside/mine").spec.episode_length == 3
+
+
+def test_an_option_that_may_be_none_has_the_type_of_its_annotation():
+    lengths = []
+
+    def outside(episode_length: int | None = None):
+        lengths.append(episode_length)
+        return point_mass.make(5)
+
+    envs.register("outside/optional", outside)
+    envs.make("outside/optional:episode_length=none")
+    envs.make("outside/optional:episode_length=7")
+    assert lengths == [None, 7]
+    message = refusal("outside/optional:episode_length=long")
+    assert "option episode_length must be int, not 'long'" in message

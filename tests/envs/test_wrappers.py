@@ -43,8 +43,8 @@ def roller(name: str):
 
     def roll(key, actions):
         def step(state, action):
-            following, told = env.step(state, action)
-            return following, (following, told)
+            next_state, told = env.step(state, action)
+            return next_state, (next_state, told)
 
         start = env.reset(key)
         return start, *jax.lax.scan(step, start, actions)[1]
@@ -71,15 +71,15 @@ WRAPPED = ("repeated", "masked", "noisy", "delayed", "trembling", "choices", "al
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
+def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = made(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
-    following, told = jax.eval_shape(env.step, start, action)
-    leaves = jax.tree.leaves((start, following, told))
-    assert jax.tree.structure(start) == jax.tree.structure(following)
+    next_state, told = jax.eval_shape(env.step, start, action)
+    leaves = jax.tree.leaves((start, next_state, told))
+    assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
-        jax.tree.leaves(start), jax.tree.leaves(following), strict=True
+        jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
     assert not any(leaf.weak_type for leaf in leaves)
@@ -91,7 +91,7 @@ def test_a_step_keeps_the_types_of_the_state_and_none_is_weak(name):
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_transition_joins_what_the_agent_saw_to_what_it_sees_next(name):
+def test_a_transition_holds_the_agent_s_observations_before_and_after(name):
     start, states, told = roll(name)
     seen = jnp.concatenate([start.obs[:, None], states.obs], axis=1)
     np.testing.assert_array_equal(told.obs, seen[:, :-1])
@@ -99,14 +99,14 @@ def test_a_transition_joins_what_the_agent_saw_to_what_it_sees_next(name):
 
 
 @pytest.mark.parametrize("name", ["repeated", "noisy", "delayed", "trembling"])
-def test_an_episode_begins_where_it_does_without_the_wrapper(name):
+def test_an_episode_starts_in_the_same_state_as_without_the_wrapper(name):
     start, _, _ = roll(name, ACTIONS)
     plain, _, _ = roll("point", ACTIONS)
     np.testing.assert_array_equal(start.sim.inner.obs, plain.obs)
 
 
 @pytest.mark.parametrize("name", ["delayed", "trembling", "repeated"])
-def test_a_transition_records_the_action_that_was_chosen(name):
+def test_a_transition_records_the_chosen_action(name):
     _, _, told = roll(name, ACTIONS)
     np.testing.assert_array_equal(told.action, ACTIONS)
 
@@ -129,7 +129,7 @@ def test_a_repeated_step_is_that_many_steps_under_one_action():
         assert not told.truncated[:, step].any()
 
 
-def test_what_remains_of_a_repeat_after_the_end_does_not_happen():
+def test_repeats_after_the_end_of_an_episode_are_skipped():
     _, states, told = roll("repeated", ACTIONS)
     _, _, plain = roll("point", np.repeat(ACTIONS[:, : STEPS // 3], 3, axis=1))
     # The episode of 10 ends with the first step of the fourth repeat.
@@ -139,7 +139,7 @@ def test_what_remains_of_a_repeat_after_the_end_does_not_happen():
     np.testing.assert_array_equal(states.time[0], np.arange(1, STEPS + 1))
 
 
-def test_a_terminal_end_within_a_repeat_is_told_and_pays_only_until_then():
+def test_a_terminal_step_within_a_repeat_is_recorded_with_the_reward_until_then():
     env = wrappers.action_repeat(probes.countdown(5), 3)
     state, told = env.reset(jax.random.key(0)), []
     for _ in range(2):
@@ -156,7 +156,7 @@ def test_a_repeat_rescales_the_episode_and_the_period():
     np.testing.assert_allclose(spec.control_period, 0.3)
 
 
-def test_the_prior_repeats_its_step_too():
+def test_the_prior_repeats_its_step():
     plain = navigation.make()
     env = wrappers.action_repeat(plain, 3)
     action, key = jnp.array([0.7, -0.5]), jax.random.key(0)
@@ -181,7 +181,7 @@ def test_a_masked_observation_holds_the_chosen_entries_in_the_chosen_order():
     assert made("masked").spec.observation_names == ("x velocity [m/s]", "x [m]")
 
 
-def test_what_needs_the_whole_observation_is_gone_where_it_is_not_told():
+def test_functions_of_the_whole_observation_are_none_after_masking():
     plain = navigation.make()
     part = wrappers.mask(plain, (0, 1))
     whole = wrappers.mask(plain, range(7))
@@ -189,7 +189,7 @@ def test_what_needs_the_whole_observation_is_gone_where_it_is_not_told():
     assert whole.success is plain.success and whole.expert_cost is plain.expert_cost
 
 
-def test_the_prior_of_a_masked_environment_starts_from_the_whole_state_and_shows_the_part():
+def test_the_prior_of_a_masked_environment_starts_from_the_whole_state():
     plain = navigation.make()
     env = wrappers.mask(plain, (4, 0))
     action, key = jnp.array([0.7, -0.5]), jax.random.key(2)
@@ -206,7 +206,7 @@ def test_the_prior_of_a_masked_environment_starts_from_the_whole_state_and_shows
 # ----------------------------------------------------------------------------- the rest
 
 
-def test_noise_has_the_asked_deviation_and_leaves_reward_and_truth_alone():
+def test_noise_has_the_given_std_and_leaves_reward_and_state_alone():
     noise = []
     for seed in range(20):
         start, states, told = roll("noisy", ACTIONS, seed)
@@ -220,7 +220,7 @@ def test_noise_has_the_asked_deviation_and_leaves_reward_and_truth_alone():
     assert len(np.unique(noise)) > 0.99 * len(noise)
 
 
-def test_the_prior_of_a_noisy_environment_believes_what_is_seen():
+def test_the_prior_of_a_noisy_environment_starts_from_the_noisy_observation():
     env = wrappers.observation_noise(wrappers.mask(navigation.make(), (4, 0)), 0.5)
     state = env.reset(jax.random.key(0))
     z = env.prior.start((), state)
@@ -229,7 +229,7 @@ def test_the_prior_of_a_noisy_environment_believes_what_is_seen():
     np.testing.assert_array_equal(z.y, hidden.sim.y)
 
 
-def test_an_action_acts_as_many_steps_later_as_asked_and_nothing_acts_before():
+def test_a_delayed_action_takes_effect_after_the_given_steps():
     _, _, told = roll("delayed", ACTIONS)
     late = np.concatenate([np.zeros((2, 2, 2), np.float32), ACTIONS[:, :-2]], axis=1)
     _, _, plain = roll("point", late)
@@ -238,16 +238,16 @@ def test_an_action_acts_as_many_steps_later_as_asked_and_nothing_acts_before():
 
 
 @pytest.mark.parametrize(("low", "high", "idle"), [(0.5, 1.0, 0.5), (-2.0, -1.0, -1.0)])
-def test_doing_nothing_is_the_legal_action_nearest_to_zero(low, high, idle):
+def test_the_first_delayed_actions_are_the_bounded_action_nearest_to_zero(low, high, idle):
     env = point_mass.make()
     env = env._replace(
         spec=env.spec._replace(action_low=(low,) * 2, action_high=(high,) * 2)
     )
-    kept = wrappers.action_delay(env, 3).reset(jax.random.key(0)).sim.kept
-    np.testing.assert_array_equal(kept, np.full((3, 2), idle))
+    queue = wrappers.action_delay(env, 3).reset(jax.random.key(0)).sim.memory
+    np.testing.assert_array_equal(queue, np.full((3, 2), idle))
 
 
-def test_a_trembling_hand_does_random_legal_actions_as_often_as_asked():
+def test_tremble_takes_random_actions_with_the_given_probability():
     slips, total, sizes = 0, 0, []
     for seed in range(40):
         start, states, _ = roll("trembling", ACTIONS, seed)
@@ -264,21 +264,21 @@ def test_a_trembling_hand_does_random_legal_actions_as_often_as_asked():
 
 
 @pytest.mark.parametrize("choice", range(5))
-def test_a_choice_does_what_its_action_does_and_is_recorded_one_hot(choice):
+def test_a_choice_acts_like_its_action_and_is_recorded_one_hot(choice):
     """Torques -2, -1, 0, 1 and 2; the largest entry is the choice."""
     plain, env = pendulum.make(), made("choices")
     key, torque = jax.random.key(choice), jnp.array([choice - 2.0])
     relaxed = jnp.full(5, 0.2).at[choice].set(0.9)
-    following, told = env.step(env.reset(key), relaxed)
+    next_state, told = env.step(env.reset(key), relaxed)
     wanted, plain_told = plain.step(plain.reset(key), torque)
-    np.testing.assert_array_equal(following.obs, wanted.obs)
+    np.testing.assert_array_equal(next_state.obs, wanted.obs)
     np.testing.assert_array_equal(told.reward, plain_told.reward)
     np.testing.assert_array_equal(told.action, np.eye(5)[choice])
     cost = env.expert_cost(told.obs, relaxed, told.next_obs)
     assert cost == plain.expert_cost(told.obs, torque, told.next_obs)
 
 
-def test_choices_are_told_and_a_state_is_the_environment_s_own():
+def test_choices_are_in_the_specification_and_states_are_not_wrapped():
     spec, env = made("choices").spec, made("choices")
     assert spec.discrete and spec.action_form == "one of 5 choices"
     assert (spec.action_low, spec.action_high) == ((0.0,) * 5, (1.0,) * 5)
@@ -286,7 +286,7 @@ def test_choices_are_told_and_a_state_is_the_environment_s_own():
     assert env.recover is pendulum.recover
 
 
-def test_physics_slope_in_a_choice_as_in_the_sum_of_its_levels():
+def test_the_gradient_in_a_choice_is_that_of_the_sum_of_levels():
     """The speed gains 0.15 of the torque; the torques are -2 to 2."""
     env = made("choices")
     state = env.reset(jax.random.key(0))
@@ -294,7 +294,7 @@ def test_physics_slope_in_a_choice_as_in_the_sum_of_its_levels():
     np.testing.assert_allclose(slope, 0.15 * np.arange(-2.0, 3.0), rtol=1e-5)
 
 
-def test_a_prior_and_a_demonstrator_know_what_choices_mean():
+def test_prior_and_demonstrator_convert_choices():
     line = pendulum.make()
     prior = simulator.make(line)
     line = line._replace(prior=prior, demonstrator=lambda state: jnp.array([0.6]))
@@ -305,7 +305,7 @@ def test_a_prior_and_a_demonstrator_know_what_choices_mean():
     np.testing.assert_array_equal(env.demonstrator(state), np.eye(5)[3])
 
 
-def test_of_nothing_but_choices_any_is_equally_likely_where_all_are_random():
+def test_tremble_with_probability_1_makes_all_choices_equally_likely():
     """Uniform vectors: a largest entry is any of 5; four standard errors are 0.036."""
     env = made("choices")
     random = jax.random.uniform(jax.random.key(0), (2000, 5))
@@ -315,7 +315,7 @@ def test_of_nothing_but_choices_any_is_equally_likely_where_all_are_random():
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
+def test_a_perfect_model_predicts_a_wrapped_environment(seed):
     """Delays, slips and noise come from keys in the state, so even they are foreseen."""
     env = made("all")
     action, key = jnp.array([0.9, 0.3]), jax.random.key(seed)
@@ -351,12 +351,12 @@ def test_a_wrapped_physics_model_foresees_what_its_environment_does(seed):
         (lambda env: wrappers.mask(env, (-1,)), "observe must be different entries"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_its_name(wrap, named):
+def test_an_impossible_value_is_refused_by_name(wrap, named):
     with pytest.raises(UsageError, match=named):
         wrap(pendulum.make())
 
 
-def test_a_demonstrator_acts_on_what_is_seen():
+def test_a_demonstrator_acts_on_the_noisy_observation():
     point = point_mass.make()._replace(demonstrator=lambda state: state.obs[:2])
     noisy = wrappers.observation_noise(point, 0.5)
     late = wrappers.action_delay(noisy, 2)

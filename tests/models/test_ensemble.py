@@ -100,7 +100,7 @@ def test_a_new_model_predicts_the_mean_change_whatever_the_action():
 
 
 def test_a_predicted_sequence_is_that_of_single_steps():
-    model = ensemble.make(SPEC, config(memory=5))
+    model = ensemble.make(SPEC, config(gru_units=5))
     params = perturbed(jax.jit(model.member.init)(KEY))
     obs, actions = normal(5, 3), actions_within(4)
     found, _ = jax.jit(model.predict)(params, obs, actions)
@@ -110,16 +110,16 @@ def test_a_predicted_sequence_is_that_of_single_steps():
         np.testing.assert_allclose(model.member.observe(params, z), wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("memory", [0, 5])
-def test_only_a_recurrent_model_remembers(memory):
+@pytest.mark.parametrize("units", [None, 5])
+def test_only_a_recurrent_model_remembers(units):
     """Of two equal steps from the same observation, the second differs from the first."""
-    model = ensemble.make(SPEC, config(memory=memory))
+    model = ensemble.make(SPEC, config(gru_units=units))
     params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
     first = model.member.step(params, model.member.recover(params, obs), action, KEY)
     again = model.member.step(params, first.replace(obs=obs), action, KEY)
-    assert first.memory.shape == (memory,)
-    assert bool(jnp.all(again.obs == first.obs)) == (memory == 0)
+    assert first.memory.shape == (units or 0,)
+    assert bool(jnp.all(again.obs == first.obs)) == (units is None)
 
 
 def test_a_probabilistic_step_is_drawn_with_the_predicted_deviation():

@@ -247,9 +247,9 @@ def test_a_model_of_frames_decodes_frames():
     assert decoded.shape == frames.shape and decoded.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("tile", [0, 8])
-def test_an_error_is_half_the_squared_distance_from_the_decoded_observation(tile):
-    pictures = conv.Config(filters=2, tile=tile)
+@pytest.mark.parametrize("patch_size", [None, 8])
+def test_an_error_is_half_the_squared_distance_from_the_decoded_observation(patch_size):
+    pictures = conv.Config(filters=2, patch_size=patch_size)
     model = rssm.make(dataclasses.replace(CONFIG, pictures=pictures), (64, 64, 3), 2)
     shapes = jax.eval_shape(model.init, KEY)
     weights = jax.tree.map(lambda leaf: 0.3 * normal(*leaf.shape), shapes)

@@ -47,12 +47,12 @@ def test_the_perfect_model_goes_where_the_environment_goes(name):
         assert np.ptp(real, axis=0).max() > 0.1  # it moved
 
 
-def test_a_prior_is_chosen_where_there_is_one():
+def test_an_environment_with_a_prior_is_planned_with_its_prior():
     env = envs.make("navigation")
     assert simulator.prior_or_physics(env) is env.prior
 
 
-def test_the_physics_are_chosen_where_there_is_no_prior():
+def test_an_environment_without_a_prior_is_planned_with_its_physics():
     env = envs.make("point_mass")
     assert env.prior is None
     model = simulator.prior_or_physics(env)
@@ -81,8 +81,8 @@ def predict(model, env, seed: int, steps: int = 4, action: float = 0.7):
     return np.array(jax.jit(imagine)(jax.random.key(seed), actions))
 
 
-def lived(env, start, steps: int = 4, action: float = 0.7):
-    """Observations `[T, O]` of an environment from a state of its own."""
+def simulate(env, start, steps: int = 4, action: float = 0.7):
+    """Observations `[T, O]` of an environment from one of its states."""
     actions = jnp.full((steps, env.spec.action_size), action)
     return np.array(
         jax.jit(lambda s: jax.lax.scan(env.step, s, actions)[1])(start).next_obs
@@ -90,12 +90,12 @@ def lived(env, start, steps: int = 4, action: float = 0.7):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_model_of_other_parameters_starts_from_the_real_state_and_goes_its_own_way(seed):
+def test_a_model_with_other_parameters_starts_from_the_real_state(seed):
     env, other = envs.make("navigation"), envs.make("navigation", steering_gain=0.2)
-    foreseen = predict(simulator.make(other), env, seed)
+    predicted = predict(simulator.make(other), env, seed)
     start = env.reset(jax.random.key(seed))
-    np.testing.assert_allclose(foreseen, lived(other, start), rtol=1e-5, atol=1e-6)
-    assert abs(foreseen - lived(env, start)).max() > 0.01
+    np.testing.assert_allclose(predicted, simulate(other, start), rtol=1e-5, atol=1e-6)
+    assert abs(predicted - simulate(env, start)).max() > 0.01
 
 
 AROUND = {"action_delay": 1, "tremble": 0.5, "observation_noise": 0.3}
@@ -103,13 +103,13 @@ WITHIN = {"action_repeat": 2, "observe": "0+2+3"}
 
 
 @pytest.mark.parametrize("within", [{}, WITHIN])
-def test_a_model_starts_from_its_own_layer_of_a_wrapped_state(within):
+def test_a_model_starts_from_the_inner_state_that_has_its_structure(within):
     env = envs.make("point_mass", **within, **AROUND)
     model = envs.make("point_mass", action_bound=0.4, **within)
-    foreseen = predict(simulator.make(model), env, 3)
-    # Disturbances do not move the starts, so the model's own reset is the state within.
-    expected = lived(model, model.reset(jax.random.key(3)))
-    np.testing.assert_allclose(foreseen, expected, rtol=1e-5, atol=1e-6)
+    predicted = predict(simulator.make(model), env, 3)
+    # Wrappers do not change the starts, so the inner state is the reset of the model.
+    expected = simulate(model, model.reset(jax.random.key(3)))
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,19 @@ def test_a_model_with_wrappers_that_the_environment_lacks_is_refused(real, model
 
 
 @pytest.mark.parametrize("wrapping", [{}, {"observation_noise": 0.1}])
-def test_members_go_side_by_side_each_as_it_would_alone(wrapping):
+def test_each_member_predicts_what_it_predicts_alone(wrapping):
     env = envs.make("navigation", **wrapping)
     gains = (0.2, 0.488, 0.7)
     models = [envs.make("navigation", steering_gain=gain, **wrapping) for gain in gains]
-    foreseen = predict(simulator.members(models), env, 1)
-    assert foreseen.shape == (4, 3, 7)
+    predicted = predict(simulator.members(models), env, 1)
+    assert predicted.shape == (4, 3, 7)
     for member, model in enumerate(models):
         alone = predict(simulator.make(model), env, 1)
-        np.testing.assert_allclose(foreseen[:, member], alone, rtol=1e-5, atol=1e-6)
-    assert np.ptp(foreseen[-1, :, 2:4], axis=0).max() > 0.01
+        np.testing.assert_allclose(predicted[:, member], alone, rtol=1e-5, atol=1e-6)
+    assert np.ptp(predicted[-1, :, 2:4], axis=0).max() > 0.01
 
 
-def test_members_survive_a_batch_of_environments_and_of_plans():
+def test_members_can_be_batched_over_environments_and_plans():
     env = envs.make("pendulum")
     model = simulator.members([env, env])
     states = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 3))
@@ -145,38 +145,38 @@ def test_members_survive_a_batch_of_environments_and_of_plans():
         z = model.start((), state)
         return model.observe((), model.step((), z, action, jax.random.key(0)))
 
-    told = jax.jit(jax.vmap(jax.vmap(plan, (None, 0)), (0, None)))(states, actions)
-    assert told.shape == (3, 5, 2, 3)
+    obs = jax.jit(jax.vmap(jax.vmap(plan, (None, 0)), (0, None)))(states, actions)
+    assert obs.shape == (3, 5, 2, 3)
     expected = env.step(jax.tree.map(lambda leaf: leaf[1], states), actions[4])[0].obs
     for member in range(2):
-        np.testing.assert_allclose(told[1, 4, member], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(obs[1, 4, member], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_without_members_is_refused():
+def test_an_ensemble_without_members_is_refused():
     with pytest.raises(UsageError, match="at least one"):
         simulator.members([])
 
 
-def test_physics_of_an_engine_with_another_mass_start_from_the_real_state():
-    """Brax's spring states carry the links' masses; the model must bring its own."""
+def test_brax_physics_with_another_mass_start_from_the_real_state():
+    """Brax's spring states carry the links' masses; the model must use its own masses."""
     name, key = "brax/inverted_pendulum/spring", jax.random.key(0)
     env, heavy = envs.make(name), envs.make(name, mass=2.0)
     wrapped = envs.make(name, observation_noise=0.1)
     push = jnp.ones((1,))
 
     def steps(key):
-        foreseen = simulator.members([env, heavy])
-        z = foreseen.start((), wrapped.reset(key))
-        told = foreseen.observe((), foreseen.step((), z, push, key))
-        return told, [each.step(each.reset(key), push)[0].obs for each in (env, heavy)]
+        predicted = simulator.members([env, heavy])
+        z = predicted.start((), wrapped.reset(key))
+        obs = predicted.observe((), predicted.step((), z, push, key))
+        return obs, [model.step(model.reset(key), push)[0].obs for model in (env, heavy)]
 
-    told, expected = jax.jit(steps)(key)
-    np.testing.assert_allclose(told, np.stack(expected), rtol=1e-4, atol=1e-6)
-    assert abs(told[1, 2]) < 0.7 * abs(told[0, 2])  # the cart's speed
+    obs, expected = jax.jit(steps)(key)
+    np.testing.assert_allclose(obs, np.stack(expected), rtol=1e-4, atol=1e-6)
+    assert abs(obs[1, 2]) < 0.7 * abs(obs[0, 2])  # the cart's speed
 
 
 @pytest.mark.parametrize("name", ["pendulum", "point_mass"])
-def test_physics_start_from_an_observation_that_tells_all(name):
+def test_physics_start_from_an_observation_that_tells_the_state(name):
     """One step from there is one step from the state itself."""
     env = envs.make(name)
     model = simulator.make(env)
@@ -187,21 +187,21 @@ def test_physics_start_from_an_observation_that_tells_all(name):
         z = model.step((), model.recover((), state.obs), action, key)
         return model.observe((), z), env.step(state, action)[1].next_obs
 
-    told, true = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 16))
-    np.testing.assert_allclose(told, true, atol=1e-5)
+    obs, expected = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 16))
+    np.testing.assert_allclose(obs, expected, atol=1e-5)
 
 
-def test_no_observation_tells_what_a_wrapper_remembers():
+def test_an_observation_does_not_tell_the_state_of_a_wrapper():
     for option in ("tremble=0.1", "action_delay=1", "action_repeat=2", "pixels=16"):
         assert envs.make(f"pendulum:{option}").recover is None
 
 
-def test_a_model_starts_from_the_observation_of_a_state_of_another_kind():
+def test_a_model_starts_from_the_observation_if_the_state_has_another_structure():
     real = envs.make("navigation:observation_noise=0.1")
     state = real.reset(jax.random.key(0))
-    in_env = EnvState(sim=jnp.zeros((3,)), obs=state.obs, time=state.time)
+    other_engine = EnvState(sim=jnp.zeros((3,)), obs=state.obs, time=state.time)
     model = simulator.make(envs.make("navigation"))
-    seen = model.observe((), model.start((), in_env))
-    np.testing.assert_allclose(seen, state.obs, atol=0.4)  # a unit vector has no noise
+    obs = model.observe((), model.start((), other_engine))
+    np.testing.assert_allclose(obs, state.obs, atol=0.4)  # a unit vector has no noise
     exact = jnp.array([0, 1, 4, 5, 6])
-    np.testing.assert_allclose(seen[exact], state.obs[exact])
+    np.testing.assert_allclose(obs[exact], state.obs[exact])

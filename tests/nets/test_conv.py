@@ -39,44 +39,44 @@ def by_hand(params, image):
 def test_features_are_those_of_four_convolutions_by_hand():
     network, params = made()
     image = np.random.default_rng(1).integers(0, 256, (41, 43, 2), dtype=np.uint8)
-    told = jax.jit(network.apply)(params, image)
+    output = jax.jit(network.apply)(params, image)
     expected = by_hand(params, image)
     assert expected.std() > 0.1  # that there is something to agree on
-    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_of_64_pixels_there_are_512_features():
+def test_an_image_of_64_pixels_has_512_features():
     network = conv.make(conv.Config(), (64, 64, 9))
     params = jax.eval_shape(network.init, jax.random.key(0))
-    told = jax.eval_shape(network.apply, params, jnp.zeros((64, 64, 9), jnp.uint8))
-    assert told.shape == (512,) and told.dtype == jnp.float32
+    output = jax.eval_shape(network.apply, params, jnp.zeros((64, 64, 9), jnp.uint8))
+    assert output.shape == (512,) and output.dtype == jnp.float32
     shapes = [params["params"][f"Conv_{i}"]["kernel"].shape for i in range(4)]
     assert shapes == [(7, 7, 9, 32), (5, 5, 32, 32), (3, 3, 32, 32), (3, 3, 32, 32)]
 
 
 @pytest.mark.parametrize("image", [(64, 64, 3), (84, 64, 1), (39, 50, 2)])
-def test_the_number_of_features_is_told_beforehand(image):
+def test_the_number_of_features_is_known_without_parameters(image):
     config = conv.Config(filters=5)
     network = conv.make(config, image)
     params = jax.eval_shape(network.init, jax.random.key(0))
-    told = jax.eval_shape(network.apply, params, jnp.zeros(image))
-    assert told.shape == (conv.features(config, image),)
+    output = jax.eval_shape(network.apply, params, jnp.zeros(image))
+    assert output.shape == (conv.features(config, image),)
 
 
 @pytest.mark.parametrize("lead", [(), (6,), (2, 3)])
-def test_leading_axes_pass_through(lead):
+def test_leading_axes_are_kept(lead):
     network, params = made()
     images = jnp.zeros((*lead, 41, 43, 2), jnp.uint8)
-    told = jax.eval_shape(network.apply, params, images)
-    assert told.shape == (*lead, conv.features(conv.Config(filters=3), (41, 43, 2)))
+    output = jax.eval_shape(network.apply, params, images)
+    assert output.shape == (*lead, conv.features(conv.Config(filters=3), (41, 43, 2)))
 
 
-def test_a_picture_that_is_too_small_is_refused():
+def test_an_image_that_is_too_small_is_refused():
     with pytest.raises(UsageError, match="39 × 39 pixels or more, not 38 × 64"):
         conv.make(conv.Config(), (38, 64, 3))
 
 
-def test_weights_begin_within_one_over_the_root_of_their_inputs():
+def test_initial_weights_are_within_one_over_the_root_of_their_inputs():
     network = conv.make(conv.Config(), (64, 64, 9))
     layers = jax.jit(network.init)(jax.random.key(0))["params"]
     for layer in layers.values():
@@ -91,7 +91,7 @@ def padded_and_cut(image, down, right, pad):
     return edges[down : down + height, right : right + width]
 
 
-def test_a_shift_is_a_piece_of_the_padded_picture_and_every_piece_occurs():
+def test_a_shift_is_a_crop_of_the_padded_image_and_every_crop_occurs():
     image = np.random.default_rng(0).integers(0, 256, (7, 6, 2), dtype=np.uint8)
     pieces = {
         (down, right): padded_and_cut(image, down, right, 2)
@@ -109,14 +109,14 @@ def test_a_shift_is_a_piece_of_the_padded_picture_and_every_piece_occurs():
     assert {matches[0] for matches in seen} == set(pieces)  # misses one with 2e-6
 
 
-def test_a_shift_is_by_up_to_three_pixels_unless_it_is_told():
+def test_a_shift_is_by_up_to_three_pixels_by_default():
     image = jnp.arange(20)[:, None, None] * jnp.ones((20, 20, 1), jnp.int32)
     keys = jax.random.split(jax.random.key(1), 200)
     rows = jax.vmap(conv.random_shift, (0, None))(keys, image)[:, 10, 10, 0] - 10
     assert set(np.asarray(rows).tolist()) == set(range(-3, 4))
 
 
-def test_each_of_a_batch_has_its_own_shift_and_all_of_its_frames_have_the_same():
+def test_images_of_a_batch_shift_differently_and_their_frames_shift_alike():
     frame = np.random.default_rng(0).integers(0, 256, (9, 9, 1), dtype=np.uint8)
     images = jnp.asarray(np.tile(frame, (8, 1, 1, 3)))
     shifted = np.asarray(
@@ -127,10 +127,10 @@ def test_each_of_a_batch_has_its_own_shift_and_all_of_its_frames_have_the_same()
     np.testing.assert_array_equal(shifted[..., 0], shifted[..., 2])
 
 
-# ------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------- decoder
 
 
-def drawn_by_hand(params, features):
+def decoded_by_hand(params, features):
     """Transposed convolutions as sums of shifted kernels, in double precision."""
     layers = jax.tree.map(np.float64, params["params"])
     x = np.float64(features) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
@@ -147,7 +147,7 @@ def drawn_by_hand(params, features):
     return x
 
 
-def test_a_picture_is_drawn_by_four_transposed_convolutions_by_hand():
+def test_an_image_is_decoded_by_four_transposed_convolutions_by_hand():
     network = conv.make_decoder(conv.Config(filters=1), (64, 64, 3), 7)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -155,10 +155,10 @@ def test_a_picture_is_drawn_by_four_transposed_convolutions_by_hand():
         jax.eval_shape(network.init, jax.random.key(0)),
     )
     features = rng.normal(size=(2, 7)).astype(np.float32)
-    told = jax.jit(network.apply)(params, features)
-    expected = np.stack([drawn_by_hand(params, each) for each in features])
+    output = jax.jit(network.apply)(params, features)
+    expected = np.stack([decoded_by_hand(params, row) for row in features])
     assert expected.shape == (2, 64, 64, 3) and expected.std() > 0.1
-    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_decoder_has_dreamer_s_filters_and_keeps_leading_axes():
@@ -166,10 +166,10 @@ def test_the_decoder_has_dreamer_s_filters_and_keeps_leading_axes():
     params = jax.eval_shape(network.init, jax.random.key(0))
     shapes = [params["params"][f"_Transposed_{i}"]["kernel"].shape for i in range(4)]
     assert shapes == [(5, 5, 128, 16), (5, 5, 16, 8), (6, 6, 8, 4), (6, 6, 4, 1)]
-    told = jax.eval_shape(network.apply, params, jnp.zeros((2, 3, 7)))
-    assert told.shape == (2, 3, 64, 64, 1)
+    output = jax.eval_shape(network.apply, params, jnp.zeros((2, 3, 7)))
+    assert output.shape == (2, 3, 64, 64, 1)
 
 
-def test_pictures_of_another_size_cannot_be_drawn():
+def test_images_of_another_size_cannot_be_decoded():
     with pytest.raises(UsageError, match="64 × 64 pixels, not 84 × 84: .* pixels=64"):
         conv.make_decoder(conv.Config(), (84, 84, 3), 7)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax.base import EnvSpec
+from planil_jax.base import EnvSpec, UsageError
 from planil_jax.nets import heads, mlp
 
 BOUNDS = [(-2.0, 2.0), (0.0, 1.0), (-0.5, 3.0)]
@@ -18,7 +18,7 @@ DISCRETE = EnvSpec("choices", ("a",), (0.0,) * 4, (1.0,) * 4, 5, 0.1, discrete=T
 
 
 @functools.cache
-def made(low: tuple[float, ...], high: tuple[float, ...]):
+def functions(low: tuple[float, ...], high: tuple[float, ...]):
     """`sample`, `log_prob` and `mode` of a policy within these bounds, compiled."""
     policy = heads.make(SMALL, (3,), low, high)
     return jax.jit(policy.sample), jax.jit(policy.log_prob), jax.jit(policy.mode)
@@ -45,7 +45,7 @@ def test_the_density_integrates_to_one(low, high, mean, std):
     """By quadrature on even steps of u, which crowd near the bounds; within 1e-4."""
     u = np.linspace(-4.0, 4.0, 8001)
     actions = (low + high) / 2 + (high - low) / 2 * np.tanh(u)
-    log_prob = made((low,), (high,))[1]
+    log_prob = functions((low,), (high,))[1]
     many = squashed(np.full((len(u), 1), mean), np.full((len(u), 1), std))
     density = np.exp(np.float64(log_prob(many, jnp.float32(actions)[:, None])))
     np.testing.assert_allclose(np.trapezoid(density, actions), 1.0, atol=1e-4)
@@ -53,7 +53,7 @@ def test_the_density_integrates_to_one(low, high, mean, std):
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_the_density_is_that_of_the_change_of_variables(low, high):
-    log_prob = made((low,), (high,))[1]
+    log_prob = functions((low,), (high,))[1]
     for mean, std in ((0.0, 0.6), (1.5, 0.2), (-0.7, 2.0)):
         for share in (0.02, 0.3, 0.5, 0.9, 0.99):
             action = low + share * (high - low)
@@ -67,13 +67,13 @@ def test_the_log_density_is_the_sum_over_action_entries():
     mean, std, action = (0.3, -0.6, 1.1), (0.6, 0.2, 1.5), (-1.0, 0.3, 2.0)
     parts = zip(action, mean, std, low, high, strict=True)
     expected = sum(change_of_variables(*part) for part in parts)
-    found = made(low, high)[1](squashed(mean, std), jnp.float32(action))
+    found = functions(low, high)[1](squashed(mean, std), jnp.float32(action))
     assert found.shape == ()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_leading_axes_pass_through():
-    sample, log_prob, mode = made((-2.0, 0.0), (2.0, 1.0))
+def test_leading_axes_are_kept():
+    sample, log_prob, mode = functions((-2.0, 0.0), (2.0, 1.0))
     many = squashed(np.zeros((4, 3, 2)), np.ones((4, 3, 2)))
     actions, log_probs = sample(many, jax.random.key(0))
     assert actions.shape == mode(many).shape == (4, 3, 2)
@@ -81,18 +81,18 @@ def test_leading_axes_pass_through():
 
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
-def test_a_sample_comes_with_the_density_that_its_action_has(low, high):
+def test_the_density_of_a_sample_is_the_density_of_its_action(low, high):
     """Away from the bounds, where single precision tells u from a; within 0.01."""
-    sample, log_prob, _ = made((low,), (high,))
+    sample, log_prob, _ = functions((low,), (high,))
     many = squashed(np.full((400, 1), 0.4), np.full((400, 1), 0.5))
     actions, log_probs = sample(many, jax.random.key(1))
     np.testing.assert_allclose(log_prob(many, actions), log_probs, atol=0.01)
     assert np.ptp(log_probs) > 1.0  # they do differ
 
 
-def test_samples_have_the_distribution_that_they_claim():
+def test_samples_have_the_distribution_of_their_density():
     """Medians and quantiles pass through a monotone squashing; 20,000 samples, 0.03."""
-    sample = made((0.0,), (1.0,))[0]
+    sample = functions((0.0,), (1.0,))[0]
     many = squashed(np.full((20_000, 1), 0.4), np.full((20_000, 1), 0.5))
     actions = np.array(sample(many, jax.random.key(2))[0])[:, 0]
     for share in (0.1, 0.5, 0.9):
@@ -122,7 +122,7 @@ def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_the_mode_is_the_squashed_mean(low, high):
-    found = made((low,), (high,))[2](squashed([0.7], [3.0]))
+    found = functions((low,), (high,))[2](squashed([0.7], [3.0]))
     expected = (low + high) / 2 + (high - low) / 2 * math.tanh(0.7)
     np.testing.assert_allclose(found, [expected], rtol=1e-6)
 
@@ -131,28 +131,28 @@ def test_the_mode_is_the_squashed_mean(low, high):
 
 
 @pytest.mark.parametrize("of_state", [False, True])
-def test_a_new_policy_has_the_std_of_its_config_and_acts_about_the_centre(of_state):
+def test_a_new_policy_has_the_std_of_its_config_and_a_mean_at_the_centre(of_state):
     config = heads.Config(network=SMALL.network, std=0.35, std_of_state=of_state)
     policy = heads.make(config, (3, 2), (0.0, -2.0), (1.0, 2.0))
     params = jax.jit(policy.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     inputs = [jnp.asarray(rng.normal(size=(6, size)), jnp.float32) for size in (3, 2)]
-    told = policy.apply(params, *inputs)
-    assert told.mean.shape == told.std.shape == (6, 2)
-    np.testing.assert_allclose(told.std, 0.35, rtol=0.02)
-    np.testing.assert_allclose(told.mean, 0.0, atol=0.05)
+    output = policy.apply(params, *inputs)
+    assert output.mean.shape == output.std.shape == (6, 2)
+    np.testing.assert_allclose(output.std, 0.35, rtol=0.02)
+    np.testing.assert_allclose(output.mean, 0.0, atol=0.05)
 
 
 @pytest.mark.parametrize("of_state", [False, True])
-def test_the_std_depends_on_the_input_only_if_it_shall(of_state):
+def test_the_std_depends_on_the_input_only_if_std_of_state_is_set(of_state):
     config = heads.Config(network=SMALL.network, std_of_state=of_state)
     policy = heads.make(config, (3,), (-1.0,), (1.0,))
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
-    told = policy.apply(params, jnp.asarray(rng.normal(size=(6, 3)), jnp.float32))
-    assert np.ptp(told.mean) > 0.1
-    assert (np.ptp(told.std) > 0.01) == of_state
+    output = policy.apply(params, jnp.asarray(rng.normal(size=(6, 3)), jnp.float32))
+    assert np.ptp(output.mean) > 0.1
+    assert (np.ptp(output.std) > 0.01) == of_state
 
 
 def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
@@ -168,6 +168,15 @@ def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
     assert (np.diff(stds) > 0).all()
 
 
+@pytest.mark.parametrize(
+    "bounds", [{"std_low": 0.6}, {"std_high": 0.6}, {"std": 9.0}, {"std_low": 0.0}]
+)
+def test_a_std_outside_its_bounds_is_refused(bounds):
+    config = heads.Config(**{"std": 0.6} | bounds)
+    with pytest.raises(UsageError, match="must lie between std_low and std_high"):
+        heads.bounded_std(config, jnp.zeros(()))
+
+
 # -------------------------------------------------------------------------------- choices
 
 
@@ -179,7 +188,7 @@ def softmax(x) -> np.ndarray:
     return np.exp(x) / np.exp(x).sum()
 
 
-def test_choices_are_one_hot_and_as_frequent_as_the_softmax_says():
+def test_choices_are_one_hot_and_have_the_frequencies_of_the_softmax():
     """Four standard errors of 20,000 draws are at most 0.015."""
     many = heads.Categorical(jnp.broadcast_to(LOGITS, (20_000, 4)))
     actions, log_probs = jax.jit(CHOICES.sample)(many, jax.random.key(0))
@@ -190,7 +199,7 @@ def test_choices_are_one_hot_and_as_frequent_as_the_softmax_says():
     np.testing.assert_allclose(log_probs, np.log(wanted)[actions.argmax(-1)], rtol=1e-5)
 
 
-def test_the_slope_of_a_choice_is_that_of_the_softmax_at_its_temperature():
+def test_the_gradient_of_a_choice_is_that_of_the_softmax_at_its_temperature():
     """J = (diag p - p pᵀ) / τ, of p = softmax((logit + ξ) / τ)."""
     noise = jax.random.gumbel(jax.random.key(1), (4,))
 
@@ -203,7 +212,7 @@ def test_the_slope_of_a_choice_is_that_of_the_softmax_at_its_temperature():
     np.testing.assert_array_equal(chosen(LOGITS), np.eye(4)[np.argmax(LOGITS + noise)])
 
 
-def test_the_likeliest_choice_is_the_mode():
+def test_the_mode_is_the_likeliest_choice():
     given = heads.Categorical(jnp.stack([LOGITS, -LOGITS]))
     np.testing.assert_array_equal(CHOICES.mode(given), np.eye(4)[[2, 1]])
 
@@ -214,7 +223,7 @@ def test_log_probabilities_of_choices_are_the_log_softmax():
     np.testing.assert_allclose(found, np.log(softmax(np.asarray(LOGITS))), rtol=1e-5)
 
 
-def test_inferred_noise_leads_to_the_choice_and_is_as_it_is_drawn():
+def test_inverse_noise_reproduces_the_choice_and_has_the_distribution_of_noise():
     """Of choices that the policy made itself; the mean of a Gumbel is 0.577 and its
     deviation π / √6, within four standard errors of 20,000 draws."""
     act_key, noise_key = jax.random.split(jax.random.key(2))
@@ -229,15 +238,15 @@ def test_inferred_noise_leads_to_the_choice_and_is_as_it_is_drawn():
     np.testing.assert_allclose(pairs, 0.0, atol=0.03)
 
 
-def test_inferred_noise_leads_to_an_action_within_bounds():
+def test_inverse_noise_reproduces_a_bounded_action():
     policy = heads.make(SMALL, (3,), (-2.0,), (1.0,))
     given, action = squashed([[0.4]], [[0.5]]), jnp.array([[0.7]])
     noise = policy.inverse_noise(given, action, jnp.zeros((1, 1)))
     np.testing.assert_allclose(policy.rsample(given, noise), action, rtol=1e-5)
 
 
-def test_a_new_policy_of_choices_prefers_none():
+def test_a_new_policy_over_choices_is_nearly_uniform():
     policy = heads.make_for(DISCRETE, SMALL, (3, 2))
     params = jax.jit(policy.init)(jax.random.key(0))
-    told = policy.apply(params, jnp.ones((6, 3)), jnp.ones((6, 2)))
-    np.testing.assert_allclose(told.logits, np.zeros((6, 4)), atol=0.05)
+    output = policy.apply(params, jnp.ones((6, 3)), jnp.ones((6, 2)))
+    np.testing.assert_allclose(output.logits, np.zeros((6, 4)), atol=0.05)

@@ -26,7 +26,7 @@ def test_the_moments_of_batches_are_those_of_all_rows_together(counts):
     np.testing.assert_allclose(moments.variance, rows.var(0), rtol=1e-4)
 
 
-def test_leading_axes_are_rows_alike():
+def test_all_leading_axes_count_alike():
     rows = draws(0, 24)
     flat = update(normalise.init(3), rows)
     folded = update(normalise.init(3), rows.reshape(4, 6, 3))
@@ -34,20 +34,20 @@ def test_leading_axes_are_rows_alike():
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
-def test_before_any_data_nothing_is_changed():
+def test_initial_moments_change_nothing():
     x = np.float32([[0.5, -3.0, 9.0], [1e-3, 0.0, -7.0]])
     np.testing.assert_array_equal(apply(normalise.init(3), x), x)
 
 
-def test_what_was_seen_has_mean_0_and_variance_1_afterwards():
+def test_data_normalised_by_its_own_moments_has_mean_0_and_variance_1():
     rows = draws(1, 200)
-    seen = np.array(apply(update(normalise.init(3), rows), rows))
-    np.testing.assert_allclose(seen.mean(0), 0.0, atol=1e-4)
-    np.testing.assert_allclose(seen.var(0), 1.0, rtol=1e-4)
+    normalised = np.array(apply(update(normalise.init(3), rows), rows))
+    np.testing.assert_allclose(normalised.mean(0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(normalised.var(0), 1.0, rtol=1e-4)
 
 
-def test_a_full_memory_forgets_at_its_rate():
-    """A memory of 30 and batches of 10: the share of what is older falls by 3/4 a batch.
+def test_at_the_cap_the_weight_of_old_data_decays():
+    """A cap of 30 and batches of 10: the weight of old data falls to 3/4 with each batch.
 
     The old mean is 8, the new one 0; the variance is that of the mixture, 64 p (1 - p).
     """
@@ -63,7 +63,7 @@ def test_a_full_memory_forgets_at_its_rate():
         np.testing.assert_allclose(moments.variance, [64 * old * (1 - old)], rtol=1e-4)
 
 
-def test_without_a_limit_nothing_is_forgotten():
+def test_without_a_cap_all_data_count_alike():
     moments = normalise.init(1)
     for _ in range(20):
         moments = update(moments, jnp.full((10, 1), 8.0))
@@ -71,16 +71,16 @@ def test_without_a_limit_nothing_is_forgotten():
     np.testing.assert_allclose(moments.mean, [4.0], rtol=1e-5)
 
 
-def test_what_is_far_out_is_cut_off_at_ten_deviations():
+def test_outliers_are_clipped_at_ten_standard_deviations():
     moments = update(normalise.init(1), np.float32([[-2.0], [2.0]]))
-    seen = apply(moments, np.float32([[1e6], [-1e6], [6.0]]))
-    np.testing.assert_allclose(seen, [[10.0], [-10.0], [3.0]], rtol=1e-6)
+    normalised = apply(moments, np.float32([[1e6], [-1e6], [6.0]]))
+    np.testing.assert_allclose(normalised, [[10.0], [-10.0], [3.0]], rtol=1e-6)
 
 
 def test_an_entry_that_never_changed_stays_finite_and_small():
     moments = update(normalise.init(2), np.float32([[3.0, 1.0], [3.0, 2.0]]))
-    seen = apply(moments, np.float32([[3.0, 1.5], [3.001, 1.5]]))
-    np.testing.assert_allclose(seen, [[0.0, 0.0], [1.0, 0.0]], atol=1e-3)
+    normalised = apply(moments, np.float32([[3.0, 1.5], [3.001, 1.5]]))
+    np.testing.assert_allclose(normalised, [[0.0, 0.0], [1.0, 0.0]], atol=1e-3)
 
 
 def test_moments_keep_their_dtypes():

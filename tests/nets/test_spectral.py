@@ -73,6 +73,6 @@ def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():
         draw = functools.partial(rng.standard_normal, dtype=np.float32)
         params = jax.tree.map(lambda leaf: draw(leaf.shape), shapes)  # noqa: B023
         left, right = draw((2, 500, 14))
-        for told in slopes(normalise(params), left, right):
-            assert 0.01 < told.max() <= 1.05
+        for output in slopes(normalise(params), left, right):
+            assert 0.01 < output.max() <= 1.05
         assert slopes(params, left, right)[1].max() > 20  # it would not be so by itself

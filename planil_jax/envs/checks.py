@@ -1,0 +1,86 @@
+"""Whether an environment can be used: its specification is checked where it is made."""
+
+import math
+import numbers
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from planil_jax.base import EnvSpec, UsageError
+
+
+def check_spec(spec: EnvSpec, actions: Sequence[str] = ()) -> None:
+    """Checks names, action bounds and times of an environment.
+
+    `envs.make` and `mjcf.make` call it. Call it on `env.spec` of any other environment.
+
+    Args:
+      spec: of the environment.
+      actions: names of the action entries for messages; without them "action entry 0".
+
+    Raises:
+      UsageError: the observation has no names or the same name twice; the action has no
+        entries, or bounds that differ in number, are not finite, or are not increasing;
+        the episode has no steps; the control period is not a positive number of seconds.
+    """
+    _check_names(spec)
+    _check_bounds(spec, actions)
+    length, period = spec.episode_length, spec.control_period
+    if not isinstance(length, numbers.Integral) or length < 1:
+        _refuse(spec, f"episode_length must be a whole number >= 1, not {length!r}")
+    if not _is_finite(period) or period <= 0:
+        _refuse(spec, f"control_period must be more than 0 seconds, not {period!r}")
+
+
+def _check_names(spec: EnvSpec) -> None:
+    if spec.image is not None:
+        return  # an image has no named entries
+    names = spec.observation_names
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        _refuse(spec, f"observation_names must be a tuple of names, not {names!r}")
+    if not names:
+        _refuse(spec, "observation_names is empty; name each entry of the observation")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        _refuse(
+            spec, f"the observation name {repeated[0]!r} occurs twice; rename one entry"
+        )
+
+
+def _check_bounds(spec: EnvSpec, actions: Sequence[str]) -> None:
+    low, high = _sequence(spec, "action_low"), _sequence(spec, "action_high")
+    if len(low) != len(high):
+        _refuse(
+            spec,
+            f"action_low has {len(low)} entries and action_high has {len(high)}; "
+            "give each action entry both bounds",
+        )
+    if not low:
+        _refuse(spec, "action_low is empty; an action needs at least one entry")
+    for i, (lower, upper) in enumerate(zip(low, high, strict=True)):
+        if not (_is_finite(lower) and _is_finite(upper) and lower < upper):
+            who = actions[i] if actions else f"action entry {i}"
+            _refuse(
+                spec,
+                f"the bounds of {who} are {lower} and {upper}; they must be finite, "
+                "and the lower one less than the upper one",
+            )
+
+
+def _sequence(spec: EnvSpec, field: str) -> tuple[Any, ...]:
+    try:
+        return tuple(getattr(spec, field))
+    except TypeError:
+        value = getattr(spec, field)
+        _refuse(spec, f"{field} must be a tuple of numbers, not {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def _refuse(spec: EnvSpec, what: str) -> NoReturn:
+    raise UsageError(f"environment {spec.name!r}: {what}.")

@@ -23,10 +23,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import timing
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import mail
 from planil_jax.base import Environment, Task
 from planil_jax.cli import app
+from planil_jax.evaluation import expert_policies
 from planil_jax.models import ensemble, simulator
 from planil_jax.reporting import figures
 from planil_jax.training import loop
@@ -130,9 +131,15 @@ def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Ar
     parts = mail.make_parts(env.spec, config)
     shape = loop.Config(num_envs=_STEPS, steps=_STEPS)
     state, rollout_key, fit_key = agent.init(key), *jax.random.split(key)
-    begin = loop.init(experiment.make_random(env), env, shape, key)
+    begin = loop.init(expert_policies.make_random(env), env, shape, key)
     rollout = loop.collect(
-        experiment.make_random(env), env, shape, (), begin.env, begin.carry, rollout_key
+        expert_policies.make_random(env),
+        env,
+        shape,
+        (),
+        begin.env,
+        begin.carry,
+        rollout_key,
     )[2]
     obs, next_obs, actions = (
         leaf.reshape(-1, leaf.shape[-1])

@@ -38,7 +38,7 @@ def main() -> None:
             f"{', '.join(experiment.engines())}."
         )
     launch.launch(settings, logdir=FLAGS.logdir, resume=True)
-    card = collect.from_run(
+    collect.from_run(
         runs.load(FLAGS.logdir, FLAGS.which),
         FLAGS.out,
         FLAGS.episodes,
@@ -46,4 +46,4 @@ def main() -> None:
         FLAGS.actions,
         unlearned=FLAGS.unlearned,
     )
-    print(collect.told(FLAGS.out, card, FLAGS.actions))
+    print(f"wrote {collect.summary(FLAGS.out)}")

@@ -198,8 +198,12 @@ def test_an_expert_of_numbers_demonstrates_in_pictures(tmp_path):
 
 
 def test_names_without_what_is_said_of_pictures():
-    assert expert_policies.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
+    assert (
+        expert_policies.without_pixels("pendulum:pixels=64,frames=3,camera=back")
+        == "pendulum"
+    )
     named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
     assert (
-        expert_policies.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"
+        expert_policies.without_pixels(named)
+        == "playground/CheetahRun:action_repeat=2,tremble=0.1"
     )

@@ -80,7 +80,7 @@ def require_format(path: str) -> None:
       UserError: the extra that writes such films is not installed.
     """
     if not path.endswith(FORMATS):
-        raise UsageError(f"{path}: a film (--out) ends in {' or '.join(FORMATS)}.")
+        raise UsageError(f"{path}: a film (--out) must end in {' or '.join(FORMATS)}.")
     if path.endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise missing_extra("writing an .mp4", "imageio with ffmpeg", "video")
     if path.endswith(".gif") and importlib.util.find_spec("PIL") is None:

@@ -81,7 +81,7 @@ def _drive(
     trained: runs.Run, scene: views.Scene, landscape: views.Landscape, seed_index: int
 ) -> tuple[str, "Figure"]:
     driven, shows = views.drive(trained, seed_index), runs.shows(trained)
-    underlay = None
+    seed, underlay = trained.experiment.seed + seed_index, None
     if landscape.value is not None:
         underlay = page.picture(figures.underlay(landscape.value[seed_index]))
     scores = [
@@ -94,10 +94,10 @@ def _drive(
         "An episode and its plans",
         page.player(
             views.animation(trained, scene, driven, underlay),
-            f"The first evaluation episode of seed {trained.experiment.seed + seed_index}. "
+            f"The first evaluation episode of seed {seed}. "
             "At every control step the planner samples plans, predicts their paths with "
-            f"its model{weighed}. The planner is sure where the effective number of plans is "
-            "small. Space plays and pauses, the arrows step, f zooms out and in.",
+            f"its model{weighed}. Where the effective number of plans is small, the planner is "
+            "sure. Space plays and pauses, the arrows step, f zooms out and in.",
         ),
         page.figure(
             still,
@@ -254,9 +254,9 @@ def fields(trained: runs.Run, evaluation: dict[str, Any], evaluation_command: st
         drawn.append(
             page.figure(
                 figures.field(scene, paths, reached, side, trained.experiment.seed),
-                f"Starts anywhere on {side:g} × {side:g} m, any heading, at rest. At a dot the "
-                "goal was reached in time, at a cross it was not. Lines are the paths; "
-                "dark lines are all the demonstrations.",
+                f"Starts anywhere on {side:g} × {side:g} m, at any heading, at rest. A dot "
+                "means that the goal was reached in time, a cross that it was not. Lines are "
+                "the paths; dark lines are all the demonstrations.",
                 f"Paths from starts all over a {side:g} m field, one map for each seed",
             )
         )

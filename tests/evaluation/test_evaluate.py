@@ -81,7 +81,7 @@ def test_a_run_without_evaluations_during_training_has_an_empty_curve(tmp_path):
 
 
 def test_subtasks_are_evaluated_under_any_wrapper(tmp_path):
-    """The first is done in one state only, before the end of the episode; the last never."""
+    """The first is done in one state only, before the end; the last never."""
     trained = fixed_run("navigation", [[1.0, 0.0], [0.0, 0.0]], tmp_path)
     plain = evaluate.in_distribution(trained, 3, expert=False)
     assert "subtasks" not in plain

@@ -187,16 +187,16 @@ def test_a_drive_has_a_frame_a_step_and_shows_the_plans_that_weigh_most(
 @pytest.mark.parametrize(
     ("can", "words", "absent"),
     [
-        ({}, ["Observations over time"], ["player", "Maps of the"]),
+        ({}, ["Observations over time"], ["Maps of the"]),
         (
             {"reward": lambda params, obs, action, next_obs: obs[..., 0]},
             ["Observations over time", "Maps of the reward"],
-            ["player", "Maps of the value"],
+            ["Maps of the value"],
         ),
         (
             {"value": lambda params, obs: obs[..., 0]},
             ["Observations over time", "Maps of the value"],
-            ["player", "Maps of the reward"],
+            ["Maps of the reward"],
         ),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_report_shows_what_the_method_can_show(tmp_path, monkeypatch, can, wor
     written = report.render(trained)
     assert_whole(written)
     assert all(word in written for word in words)
-    assert not any(f'id="{word}"' in written or f"{word} " in written for word in absent)
+    assert not any(word in written for word in (*absent, 'id="player"'))
     assert not (tmp_path / report.REPORT_FILE).exists()  # render writes nothing
     assert not (tmp_path / report.PLANS_FILE).exists()
 

@@ -2,14 +2,14 @@
 
     planil compare --config=experiments/configs/compare_navigation.py --logdir=runs/compare
 
-A task is a file of experiments/configs, which has settings for each method. More settings
-may follow a method's name: "gaifo:agent.learning_rate=1e-3,loop.num_envs=1". An interrupted
-comparison continues where it was. Writes comparison.json, comparison.md and pictures.
+A task is a file of experiments/configs. More settings may follow a method's name:
+"gaifo:loop.num_envs=1". An interrupted comparison continues where it was.
 """
 
 import dataclasses
 import functools
 import importlib
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,21 +33,22 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    plan, logdir = config.from_config_dict(FLAGS.config, compare.Comparison()), FLAGS.logdir
+    plan = config.from_config_dict(FLAGS.config, compare.Comparison())
+    logdir, found = Path(FLAGS.logdir), {}
     say = functools.partial(print, file=sys.stderr, flush=True)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    found = {}
     for task in plan.tasks:
-        directory, chosen = Path(logdir) / task, settings(plan, task)
+        directory, chosen = logdir / task, settings(plan, task)
         found[task] = compare.compare(plan, task, chosen, directory, FLAGS.demos, say)
         pictures.comparison(directory, plan, found[task])
-    print(compare.save(Path(logdir), plan, found, " ".join(sys.argv), FLAGS.out))
+    command = shlex.join(["planil", "compare", *sys.argv[1:]])
+    print(compare.save(logdir, plan, found, command, FLAGS.out))
     print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
 
 
 def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experiment]:
-    """The experiment of every method on a task, by what the plan calls the method."""
+    """The experiment of every method of a plan on a task."""
     try:
         module = importlib.import_module(f"experiments.configs.{task}")
     except ModuleNotFoundError:
@@ -55,7 +56,8 @@ def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experi
     chosen = {}
     for method in plan.methods:
         name, _, text = method.partition(":")
-        recipe = experiment.from_config_dict(module.get_config(name))
-        recipe = experiment.override(recipe, text)
+        recipe = experiment.override(
+            experiment.from_config_dict(module.get_config(name)), text
+        )
         chosen[method] = dataclasses.replace(recipe, seed=plan.seed, seeds=plan.seeds)
     return chosen

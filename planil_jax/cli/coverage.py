@@ -8,6 +8,7 @@ measures. Writes coverage.json into each run's directory.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    found, records = {}, {}
+    found, results = {}, {}
     for directory in FLAGS.runs:
         trained = runs.load(directory, FLAGS.which)
         limits = coverage.parse_limits(FLAGS.limits, trained.env.spec.observation_names)
@@ -39,10 +40,11 @@ def main() -> None:
         (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")
         print(coverage.table(directory, result))
         if FLAGS.out:
-            records[directory] = {"coverage": result} | runs.record(trained)
+            results[directory] = {"coverage": result} | runs.record(trained)
     if FLAGS.out:
-        record = {"command": " ".join(sys.argv), "runs": records}
-        Path(FLAGS.out).write_text(json.dumps(record, indent=1) + "\n")
+        command = shlex.join(["planil", "coverage", *sys.argv[1:]])
+        content = {"command": command, "runs": results}
+        Path(FLAGS.out).write_text(json.dumps(content, indent=1) + "\n")
     if FLAGS.picture:
         from planil_jax.reporting import pictures  # here: without a picture none is needed
 

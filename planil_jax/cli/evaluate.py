@@ -2,11 +2,11 @@
 
     planil evaluate --run=runs/nav --field=40
 
-Writes evaluation.json, which the report shows, into the run's directory. --rewards also
-correlates the recovered reward with the task's and draws rewards.png.
+Writes evaluation.json, which the report shows, into the run's directory.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,12 +29,12 @@ def define_flags() -> None:
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
     flags.DEFINE_bool("rewards", False, "Correlate the recovered reward with the task's.")
-    flags.DEFINE_string("out", "", "Also write the full record of the run here, .json.")
+    flags.DEFINE_string("out", "", "Also write all results of the run here, .json.")
 
 
 def main() -> None:
-    fields = _sides(FLAGS.field)
-    trained = runs.load(FLAGS.run, FLAGS.which, ",".join(FLAGS.set))
+    fields, override = _sides(FLAGS.field), ",".join(FLAGS.set)
+    trained = runs.load(FLAGS.run, FLAGS.which, override)
     trained = evaluate.in_env(trained, FLAGS.env) if FLAGS.env else trained
     print(f"evaluating {FLAGS.run} at step {trained.step} …", file=sys.stderr)
     found = evaluate.evaluate(trained, FLAGS.episodes, fields, FLAGS.starts)
@@ -42,19 +42,19 @@ def main() -> None:
     if FLAGS.rewards:
         from planil_jax.reporting import pictures  # here: other evaluations draw nothing
 
-        compared = rewards.compare(trained, FLAGS.episodes)
-        found["rewards"] = compared.found
+        found["rewards"], pairs = rewards.compare(trained, FLAGS.episodes)
         evaluate.save(trained, found)
-        print(rewards.table(compared.found))
-        print(f"wrote {pictures.rewards(trained.directory, compared.pairs)}")
+        print(rewards.table(found["rewards"]))
+        print(f"wrote {pictures.rewards(trained.directory, pairs)}")
     if FLAGS.out:
-        record = evaluate.record(trained, found, " ".join(sys.argv))
-        Path(FLAGS.out).write_text(json.dumps(record, indent=1) + "\n")
+        command = shlex.join(["planil", "evaluate", *sys.argv[1:]])
+        content = evaluate.with_provenance(trained, found, command)
+        Path(FLAGS.out).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _sides(texts: list[str]) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError:
-        text = ",".join(texts)
-        raise UsageError(f"--field={text}: must be metres, such as 40 or 40,80.") from None
+        text = f"--field={','.join(texts)}: must be metres, such as 40 or 40,80."
+        raise UsageError(text) from None

@@ -124,11 +124,7 @@ def record(
     """
     if not path.endswith(".npz"):
         raise UsageError(f"{path}: demonstrations (--out) are a file that ends in .npz.")
-    spec, render_spec = expert.env.spec, None
-    if view:
-        spec = spec._replace(observation_names=(), image=(view.height, view.width, 3))
-        render_spec = mujoco_renderer.render_spec(spec.name, view)
-        mujoco_renderer.require_opengl(render_spec)
+    spec, render_spec = _drawn(expert.env.spec, view)
     columns = _columns(spec, observed)
     keys = jax.random.split(jax.random.key(seed), episodes)
     transitions, alive = expert_policies.rollout(expert, keys, render_spec)
@@ -138,17 +134,9 @@ def record(
         _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
         for n in range(episodes)
     ]
-    if render_spec:
-        obs = mujoco_renderer.draw(render_spec, [episode.obs for episode in recorded])
-    else:
-        obs = [episode.obs[..., columns] for episode in recorded]
+    recorded = _with_observations(recorded, columns, render_spec)
     drawn_by = mujoco_renderer.NAME if render_spec else "the ray caster"
-    pairs = zip(recorded, obs, strict=True)
-    demos.save(
-        path,
-        [dataclasses.replace(episode, obs=obs) for episode, obs in pairs],
-        _card(spec, columns, expert.name, drawn_by),
-    )
+    demos.save(path, recorded, _card(spec, columns, expert.name, drawn_by))
     return demos.read(path)[1]
 
 
@@ -186,6 +174,32 @@ def _asked_view(environment: str, renderer: str) -> scenes.View | None:
             f"a side has, as in --env={name}:pixels=64."
         )
     return scenes.View(height=int(size), width=int(size), camera=options.get("camera", ""))
+
+
+def _drawn(
+    spec: EnvSpec, view: scenes.View | None
+) -> tuple[EnvSpec, mujoco_renderer.RenderSpec | None]:
+    """The spec of what the file holds, and what MuJoCo's renderer draws, if it does."""
+    if view is None:
+        return spec, None
+    render_spec = mujoco_renderer.render_spec(spec.name, view)
+    mujoco_renderer.require_opengl(render_spec)
+    image = (view.height, view.width, 3)
+    return spec._replace(observation_names=(), image=image), render_spec
+
+
+def _with_observations(
+    episodes: list[demos.Episode],
+    columns: list[int],
+    render_spec: mujoco_renderer.RenderSpec | None,
+) -> list[demos.Episode]:
+    """The episodes with the observations that are written."""
+    if render_spec:
+        obs = mujoco_renderer.draw(render_spec, [episode.obs for episode in episodes])
+    else:
+        obs = [episode.obs[..., columns] for episode in episodes]
+    pairs = zip(episodes, obs, strict=True)
+    return [dataclasses.replace(episode, obs=values) for episode, values in pairs]
 
 
 def _named(expert: ExpertPolicy, seed: int) -> ExpertPolicy:

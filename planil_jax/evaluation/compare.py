@@ -179,9 +179,9 @@ def _cells(method: str, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def compact(record: Any) -> str:
-    """A record as JSON: numbers to five digits, and a list of numbers on one line."""
-    text = json.dumps(_rounded(record), indent=1)
+def compact(content: Any) -> str:
+    """JSON with numbers to five digits and every list of numbers on one line."""
+    text = json.dumps(_rounded(content), indent=1)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
 
 
@@ -210,13 +210,13 @@ def save(
       command: that made them.
       also: a second file for the JSON.
     """
-    record = {
+    content = {
         "command": command,
         "comparison": json.loads(config.to_json(plan)),
         "tasks": found,
     }
     text = "\n\n".join(table(task, plan, results) for task, results in found.items())
     (directory / "comparison.md").write_text(text + "\n")
-    for path in filter(None, [directory / "comparison.json", also]):
-        Path(path).write_text(compact(record) + "\n")
+    for path in [directory / "comparison.json", *([Path(also)] if also else [])]:
+        path.write_text(compact(content) + "\n")
     return text

@@ -88,7 +88,9 @@ def save(trained: runs.Run, found: dict[str, Any]) -> None:
     (trained.directory / RESULT).write_text(json.dumps(found, indent=1) + "\n")
 
 
-def record(trained: runs.Run, found: dict[str, Any], command: str) -> dict[str, Any]:
+def with_provenance(
+    trained: runs.Run, found: dict[str, Any], command: str
+) -> dict[str, Any]:
     """An evaluation with its command, training curve, configuration and versions."""
     return {"command": command, "evaluation": found} | runs.record(trained)
 

@@ -82,7 +82,7 @@ def on_field(
     obs = member_episodes.rollout(trained, env, keys).obs  # [S, B, L + 1, O]
     assert env.success is not None  # as make_field checks
     success = jax.vmap(jax.vmap(jax.vmap(env.success)))(jnp.asarray(obs))
-    reached = np.asarray(success).any(axis=2)  # [S, B]
+    reached = np.any(np.asarray(success), axis=2)  # [S, B]
     found = {
         "side_m": side,
         "starts": starts,

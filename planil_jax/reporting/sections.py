@@ -96,8 +96,8 @@ def _drive(
             views.animation(trained, scene, driven, underlay),
             f"The first evaluation episode of seed {seed}. "
             "At every control step the planner samples plans, predicts their paths with "
-            f"its model{weighed}. Where the effective number of plans is small, the planner is "
-            "sure. Space plays and pauses, the arrows step, f zooms out and in.",
+            f"its model{weighed}. Where the effective number of plans is small, the "
+            "planner is sure. Space plays and pauses, the arrows step, f zooms out and in.",
         ),
         page.figure(
             still,
@@ -255,8 +255,8 @@ def fields(trained: runs.Run, evaluation: dict[str, Any], evaluation_command: st
             page.figure(
                 figures.field(scene, paths, reached, side, trained.experiment.seed),
                 f"Starts anywhere on {side:g} × {side:g} m, at any heading, at rest. A dot "
-                "means that the goal was reached in time, a cross that it was not. Lines are "
-                "the paths; dark lines are all the demonstrations.",
+                "means that the goal was reached in time, a cross that it was not. Lines "
+                "are the paths; dark lines are all the demonstrations.",
                 f"Paths from starts all over a {side:g} m field, one map for each seed",
             )
         )

@@ -47,10 +47,17 @@ def of(trained: runs.Run) -> Rollouts | None:
         return world_model(params, obs, actions, OBSERVED, key)
 
     first = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    observed, *decoded = map(np.asarray, predict(first, jax.random.key(0)))
+    observed, again, ahead, alone = map(np.asarray, predict(first, jax.random.key(0)))
     if spec.image:
-        decoded = [_frames(values) for values in decoded]
-    return Rollouts(observed, *decoded, spec.control_period, spec.observation_names)
+        again, ahead, alone = map(_frames, (again, ahead, alone))
+    return Rollouts(
+        observed=observed,
+        reconstruction=again,
+        open_loop=ahead,
+        imagination=alone,
+        period=spec.control_period,
+        names=spec.observation_names,
+    )
 
 
 def _frames(decoded: np.ndarray) -> np.ndarray:

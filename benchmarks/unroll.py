@@ -24,10 +24,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import timing
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import mail
 from planil_jax.base import Environment, Task
 from planil_jax.cli import app
+from planil_jax.evaluation import expert_policies
 from planil_jax.models import ensemble, simulator
 from planil_jax.reporting import figures
 from planil_jax.training import loop
@@ -137,7 +138,7 @@ def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Ar
     state = mail.make(task, config).init(key)
     rollout_key, fit_key = jax.random.split(key)
     agent, loop_config = (
-        experiment.make_random(env),
+        expert_policies.make_random(env),
         loop.Config(num_envs=_STEPS, steps=_STEPS),
     )
     start = loop.init(agent, env, loop_config, key)

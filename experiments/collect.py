@@ -1,7 +1,6 @@
-"""`python -m experiments.collect`: see planil_jax.evaluation.collect."""
+"""`python -m experiments.collect`: see planil_jax.cli.collect."""
 
-from planil_jax.cli import app
-from planil_jax.evaluation import collect
+from planil_jax.cli import app, collect
 
 if __name__ == "__main__":
     collect.define_flags()

@@ -1,7 +1,6 @@
-"""`python -m experiments.convert`: see planil_jax.evaluation.convert."""
+"""`python -m experiments.convert`: see planil_jax.cli.convert."""
 
-from planil_jax.cli import app
-from planil_jax.evaluation import convert
+from planil_jax.cli import app, convert
 
 if __name__ == "__main__":
     convert.define_flags()

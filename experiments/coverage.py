@@ -1,7 +1,6 @@
-"""`python -m experiments.coverage`: see planil_jax.evaluation.coverage."""
+"""`python -m experiments.coverage`: see planil_jax.cli.coverage."""
 
-from planil_jax.cli import app
-from planil_jax.evaluation import coverage
+from planil_jax.cli import app, coverage
 
 if __name__ == "__main__":
     coverage.define_flags()

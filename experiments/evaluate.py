@@ -1,7 +1,6 @@
-"""`python -m experiments.evaluate`: see planil_jax.evaluation.evaluate."""
+"""`python -m experiments.evaluate`: see planil_jax.cli.evaluate."""
 
-from planil_jax.cli import app
-from planil_jax.evaluation import evaluate
+from planil_jax.cli import app, evaluate
 
 if __name__ == "__main__":
     evaluate.define_flags()

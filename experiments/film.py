@@ -1,7 +1,6 @@
-"""`python -m experiments.film`: see planil_jax.reporting.film."""
+"""`python -m experiments.film`: see planil_jax.cli.film."""
 
-from planil_jax.cli import app
-from planil_jax.reporting import film
+from planil_jax.cli import app, film
 
 if __name__ == "__main__":
     film.define_flags()

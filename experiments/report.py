@@ -1,7 +1,6 @@
-"""`python -m experiments.report`: see planil_jax.reporting.report."""
+"""`python -m experiments.report`: see planil_jax.cli.report."""
 
-from planil_jax.cli import app
-from planil_jax.reporting import report
+from planil_jax.cli import app, report
 
 if __name__ == "__main__":
     report.define_flags()

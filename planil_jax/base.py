@@ -44,6 +44,19 @@ def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
+def missing_extra(what: str, module: str, extra: str) -> UserError:
+    """The error where an optional dependency is not installed.
+
+    Args:
+      what: the subject of the sentence: "drawing a figure".
+      module: what is missing: "matplotlib".
+      extra: the extra of this package that brings it: "report".
+    """
+    return UserError(
+        f'{what} needs {module}, which is not installed: pip install "planil_jax[{extra}]".'
+    )
+
+
 # --------------------------------------------------------------------------- environments
 
 

@@ -3,21 +3,16 @@
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from planil_jax import config, envs, registry
-from planil_jax.agents import scripted
 from planil_jax.base import (
     Agent,
     Demonstrations,
     Dynamics,
     Environment,
-    EnvState,
     Needs,
     Task,
     UsageError,
@@ -25,7 +20,6 @@ from planil_jax.base import (
 from planil_jax.data.demos import require_actions, require_length
 from planil_jax.losses.adversarial import BIASES
 from planil_jax.models import simulator
-from planil_jax.planners import mppi
 from planil_jax.training import loop as training_loop
 from planil_jax.training import run as training_run
 
@@ -50,44 +44,6 @@ class Experiment:
     agent: Any = field(default_factory=lambda: registry.method("mpail").config)
     loop: training_loop.Config = field(default_factory=training_loop.Config)
     run: training_run.Config = field(default_factory=training_run.Config)
-
-
-# Settings of the scripted demonstrator by environment; elsewhere scripted.Config's own.
-EXPERTS: dict[str, scripted.Config] = {
-    "navigation": scripted.Config(
-        temperature=0.01,
-        planner=mppi.Config(samples=1024, horizon=20, iterations=3, noise=(0.3,)),
-    ),
-    "pendulum": scripted.Config(
-        temperature=0.1,
-        planner=mppi.Config(samples=256, horizon=30, iterations=3, noise=(1.0,)),
-    ),
-}
-EXPERTS["playground/PendulumSwingup"] = scripted.Config(
-    temperature=0.05,
-    keep_plan=True,
-    planner=mppi.Config(
-        samples=256,
-        horizon=40,
-        iterations=4,
-        elites=16,
-        sampling="gaussian",
-        noise=(1.0,),
-        adapt_spread=True,
-        min_spread=0.05,
-    ),
-)
-EXPERTS["playground/CartpoleSwingup"] = scripted.Config(
-    planner=mppi.Config(samples=256, horizon=25, iterations=2)
-)
-EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
-
-# Where actions are choices: smooth plans are of no use there.
-EXPERT_OF_CHOICES = scripted.Config(
-    planner=mppi.Config(
-        samples=256, horizon=30, iterations=3, sampling="gaussian", noise=(0.5,)
-    )
-)
 
 
 def for_method(method: str, **fields: Any) -> Experiment:
@@ -281,58 +237,3 @@ def make_model(experiment: Experiment, env: Environment) -> Dynamics:
     if len(models) > 1:
         return simulator.members(models)
     return simulator.make(models[0]) if models else simulator.prior_or_physics(env)
-
-
-def make_expert(environment: str, env: Environment) -> Agent:
-    """The scripted demonstrator of an environment."""
-    script = env.demonstrator
-    if script is not None:
-        return _acting(lambda state, key: script(state))
-    settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
-    settings = EXPERT_OF_CHOICES if env.spec.discrete else settings
-    return scripted.make(env, env.prior if env.expert_cost else None, settings)
-
-
-def make_random(env: Environment) -> Agent:
-    """Uniformly random actions."""
-    low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
-    return _acting(lambda _, key: jax.random.uniform(key, low.shape, low.dtype, low, high))
-
-
-def _acting(choose: Callable[[EnvState, jax.Array], jax.Array]) -> Agent:
-    """An agent that learns nothing."""
-
-    def act(params, carry, state: EnvState, key: jax.Array, explore: bool):
-        return choose(state, key), carry
-
-    return Agent(
-        init=lambda key: (),
-        carry=lambda: (),
-        act=act,
-        update=lambda state, *_: (state, {}),
-    )
-
-
-def make_field(environment: str, side: float, episode_length: int) -> Environment:
-    """The same task, started anywhere on a square field, with time enough to get there.
-
-    Args:
-      side: metres.
-      episode_length: control steps.
-
-    Raises:
-      UsageError: the environment has no field.
-    """
-    try:
-        env = envs.make(
-            environment, start="field", field=side, episode_length=episode_length
-        )
-        if env.success is None:
-            raise UsageError(f"environment {environment!r} has no success.")
-        return env
-    except UsageError:
-        raise UsageError(
-            f"environment {environment!r} has no field of starts (options start, field and "
-            "episode_length of its make function, and a success); leave field out "
-            "(--field)."
-        ) from None

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import adversarial, bc, ppo
 from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
@@ -81,7 +81,7 @@ def demos(tmp_path_factory) -> Demonstrations:
 
 @pytest.fixture(scope="module")
 def expert() -> float:
-    return return_of(experiment.make_expert("pendulum", ENV))
+    return return_of(expert_policies.make_expert("pendulum", ENV))
 
 
 def test_gaifo_swings_up_like_the_expert_from_4_observation_only_demonstrations(

@@ -45,7 +45,7 @@ def main() -> None:
             f"{experiment.engines()}."
         )
     launch.launch(asked, logdir=FLAGS.logdir, resume=True)
-    card = collect.from_run(
+    collect.from_run(
         runs.load(FLAGS.logdir, FLAGS.which),
         FLAGS.out,
         FLAGS.episodes,
@@ -53,4 +53,4 @@ def main() -> None:
         FLAGS.actions,
         unlearned=FLAGS.unlearned,
     )
-    print(collect.told(FLAGS.out, card, FLAGS.actions))
+    print(f"wrote {collect.summary(FLAGS.out)}")

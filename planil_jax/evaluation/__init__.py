@@ -1,1 +1,1 @@
-"""Evaluation of runs, and what demonstrates."""
+"""Evaluation of trained runs, and the expert policies that demonstrate."""

@@ -1,267 +1,258 @@
-"""Collects demonstrations from an environment's scripted expert, or from a trained run.
+"""Records demonstrations of an environment's scripted expert, or of a trained run.
 
-    python -m experiments.collect --env=navigation --out=demos/navigation.npz --episodes=4
-    python -m experiments.collect --run=runs/expert --out=demos/pendulum.npz --actions
-    python -m experiments.collect --run=runs/expert --env=pendulum:pixels=64 \
-        --out=demos/pendulum_seen.npz --actions
-
-Given both, the trained expert drives in the environment, and may read there what pictures
-show; the file holds the pictures, each frame once. They come from the ray caster, as in
-training, or, of MuJoCo models, from MuJoCo's own renderer, meshes and shadows included:
-
-    python -m experiments.collect --env=kitchen:pixels=64 --renderer=mujoco \
-        --out=demos/kitchen.npz --actions
-
-The scripted expert plans on the task's own cost or, where there is none, on its reward.
-An expert that is no better than random actions is refused, unless --unlearned is given.
+Pictures come from the ray caster, as in training, or from MuJoCo's own renderer. A file
+holds every frame once. An expert that is no better than random actions is refused.
 """
 
 import dataclasses
 
 import jax
 import numpy as np
-from absl import flags
 
-from planil_jax import experiment, runs
-from planil_jax.base import (
-    Agent,
-    Environment,
-    EnvSpec,
-    Params,
-    Transition,
-    UsageError,
-    UserError,
-)
+from planil_jax import runs
+from planil_jax.base import EnvSpec, Transition, UsageError, UserError
 from planil_jax.data import demos
-from planil_jax.envs import scenes
+from planil_jax.envs import mujoco_renderer, scenes
 from planil_jax.evaluation import expert_policies
-from planil_jax.reporting import renderer
+from planil_jax.evaluation.expert_policies import ExpertPolicy
 
-FLAGS = flags.FLAGS
-
-RANDOM_EPISODES = 16  # of random actions, that an expert is compared with
+RANDOM_EPISODES = 16  # episodes of random actions with which an expert is compared
 RAY_CASTER, MUJOCO = RENDERERS = ("raycast", "mujoco")
-
-
-def define_flags() -> None:
-    """Not on import: other binaries import this one."""
-    flags.DEFINE_string("env", None, "Environment to demonstrate; or that of --run.")
-    flags.DEFINE_string("run", None, "The --logdir of a training whose first seed drives.")
-    flags.DEFINE_string("which", "last", "Checkpoint of --run: last, best, or a step.")
-    flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
-    flags.DEFINE_integer("episodes", 4, "Episodes to demonstrate.", lower_bound=1)
-    flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
-    flags.DEFINE_bool("actions", False, "Write actions too; without, observations only.")
-    flags.DEFINE_list(
-        "observed", [], "Indices of the observation's entries to write; empty: all."
-    )
-    flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
-    flags.DEFINE_enum(
-        "renderer", RAY_CASTER, RENDERERS, "What draws pictures; mujoco needs OpenGL."
-    )
-
-
-def main() -> None:
-    if FLAGS.env is None and FLAGS.run is None:
-        raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
-    if FLAGS.run is None and FLAGS.which != "last":
-        raise UsageError(f"--which={FLAGS.which} is of a --run, and there is none.")
-    if not all(entry.isdigit() for entry in FLAGS.observed):
-        raise UsageError(
-            f"--observed={','.join(FLAGS.observed)}: must be numbers from 0 on."
-        )
-    args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
-    more = {
-        "unlearned": FLAGS.unlearned,
-        "observed": tuple(map(int, FLAGS.observed)),
-        "drawn_by": FLAGS.renderer,
-    }
-    if FLAGS.run:
-        card = from_run(
-            runs.load(FLAGS.run, FLAGS.which), *args, environment=FLAGS.env, **more
-        )
-    else:
-        card = collect(FLAGS.env, *args, **more)
-    print(told(FLAGS.out, card, FLAGS.actions))
-
-
-def told(path: str, card: demos.Card, actions: bool) -> str:
-    """A line about demonstrations that were written."""
-    held = "observations and actions" if actions else "observations only"
-    return (
-        f"wrote {path}: {len(card.returns)} episodes of {card.environment}, {held}, "
-        f"return {np.mean(card.returns):.1f} ± {np.std(card.returns):.1f}"
-    )
 
 
 def collect(
     environment: str,
     path: str,
-    count: int,
+    episodes: int,
     seed: int,
     actions: bool,
-    drawn_by: str = RAY_CASTER,
-    **more,
+    *,
+    unlearned: bool = False,
+    observed: tuple[int, ...] = (),
+    renderer: str = RAY_CASTER,
 ) -> demos.Card:
-    """Runs the scripted expert for `count` episodes; `more` as for `record`.
+    """Records the scripted expert of an environment.
 
     Args:
-      drawn_by: one of RENDERERS, where there are pictures.
+      environment: its name, with options or without.
+      renderer: what draws pictures, one of RENDERERS.
+
+    Other arguments and errors are those of `record`.
     """
-    view = asked_for(environment) if drawn_by == MUJOCO else None
-    driver = expert_policies.scripted(
-        expert_policies.unseen(environment) if view else environment
+    view = _asked_view(environment, renderer)
+    name = expert_policies.without_pixels(environment) if view else environment
+    expert = _named(expert_policies.scripted_expert(name), seed)
+    return record(
+        expert,
+        path,
+        episodes,
+        seed,
+        actions,
+        unlearned=unlearned,
+        observed=observed,
+        view=view,
     )
-    name = f"{driver.name}, seed {seed}"
-    more |= {"view": view}
-    return record(*driver._replace(name=name), path, count, seed, actions, **more)
 
 
 def from_run(
     trained: runs.Run,
     path: str,
-    count: int,
+    episodes: int,
     seed: int,
     actions: bool,
     environment: str | None = None,
-    drawn_by: str = RAY_CASTER,
-    **more,
+    *,
+    unlearned: bool = False,
+    observed: tuple[int, ...] = (),
+    renderer: str = RAY_CASTER,
 ) -> demos.Card:
-    """Lets the first member of a run drive `count` episodes; `more` as for `record`.
+    """Records the policy of the first member of a run.
 
     Args:
-      environment: where; None: where it was trained.
-      drawn_by: as for `collect`; a run that learned from pictures drives by those of the
-        ray caster all the same.
+      environment: where it acts; None: where it was trained.
+      renderer: what draws the pictures in the file, one of RENDERERS. A run that learned
+        from pictures still reads those of the ray caster.
+
+    Other arguments are those of `record`.
 
     Raises:
-      UsageError: the environment is of other sizes than where it was trained.
+      UsageError: the environment has other observations or actions than the one where the
+        run was trained; or as for `record`.
     """
-    view = None
-    if drawn_by == MUJOCO:
+    view = _asked_view(environment or trained.experiment.environment, renderer)
+    if view and not trained.env.spec.image:
         environment = environment or trained.experiment.environment
-        view = asked_for(environment)
-        if not trained.env.spec.image:
-            environment = expert_policies.unseen(environment)
-    driver = expert_policies.first_member(trained, environment)
-    name = f"{driver.name}, seed {seed}"
-    more |= {"view": view}
-    return record(*driver._replace(name=name), path, count, seed, actions, **more)
+        environment = expert_policies.without_pixels(environment)
+    expert = _named(expert_policies.from_run(trained, environment), seed)
+    return record(
+        expert,
+        path,
+        episodes,
+        seed,
+        actions,
+        unlearned=unlearned,
+        observed=observed,
+        view=view,
+    )
 
 
-def asked_for(environment: str) -> scenes.View:
-    """What "kitchen:pixels=64,camera=front" says of its pictures.
+def record(
+    expert: ExpertPolicy,
+    path: str,
+    episodes: int,
+    seed: int,
+    actions: bool,
+    *,
+    unlearned: bool = False,
+    observed: tuple[int, ...] = (),
+    view: scenes.View | None = None,
+) -> demos.Card:
+    """Records an expert policy into a file of demonstrations, and returns its card.
+
+    Args:
+      path: the file, .npz.
+      seed: of the starts and of the expert's sampling.
+      actions: whether the file holds actions beside observations.
+      unlearned: whether an expert is accepted that is no better than random actions.
+      observed: indices of the observation entries in the file; empty: all.
+      view: pictures by MuJoCo's renderer, in place of observations; None: observations.
 
     Raises:
-      UsageError: it does not say how large they are.
+      UsageError: the path is no .npz, or there are no such observation entries.
+      UserError: the expert is no better than random actions; or MuJoCo's renderer is to
+        draw, and there is no OpenGL.
     """
+    if not path.endswith(".npz"):
+        raise UsageError(f"{path}: demonstrations (--out) are a file that ends in .npz.")
+    spec, render_spec = _drawn(expert.env.spec, view)
+    columns = _columns(spec, observed)
+    keys = jax.random.split(jax.random.key(seed), episodes)
+    transitions, alive = expert_policies.rollout(expert, keys, render_spec)
+    if not unlearned:
+        _refuse_unlearned(expert, np.sum(transitions.reward * alive, axis=1), seed)
+    recorded = [
+        _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
+        for n in range(episodes)
+    ]
+    recorded = _with_observations(recorded, columns, render_spec)
+    drawn_by = mujoco_renderer.NAME if render_spec else "the ray caster"
+    demos.save(path, recorded, _card(spec, columns, expert.name, drawn_by))
+    return demos.read(path)[1]
+
+
+def summary(path: str) -> str:
+    """One line about a file of demonstrations."""
+    episodes, card = demos.read(path)
+    content = "observations only"
+    if episodes[0].actions is not None:
+        content = "observations and actions"
+    returns = "returns unknown"
+    if card.returns:
+        returns = f"return {np.mean(card.returns):.1f} ± {np.std(card.returns):.1f}"
+    return f"{path}: {len(episodes)} episodes of {card.environment}, {content}, {returns}"
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+def _asked_view(environment: str, renderer: str) -> scenes.View | None:
+    """The view of MuJoCo's renderer that "kitchen:pixels=64,camera=front" asks for.
+
+    Raises:
+      UsageError: there is no such renderer, or the name does not say how many pixels.
+    """
+    if renderer not in RENDERERS:
+        raise UsageError(f"renderer is one of {', '.join(RENDERERS)}, not {renderer!r}.")
+    if renderer == RAY_CASTER:
+        return None
     name, _, text = environment.partition(":")
     options = dict(option.partition("=")[::2] for option in text.split(","))
     size = options.get("pixels", "")
     if not size.isdigit() or int(size) < 1:
         raise UsageError(
-            f"--renderer={MUJOCO} draws pictures: say of how many pixels along a side, as "
-            f"in --env={name}:pixels=64."
+            f"renderer={MUJOCO} (--renderer={MUJOCO}) draws pictures: say how many pixels "
+            f"a side has, as in --env={name}:pixels=64."
         )
-    side = int(size)
-    return scenes.View(height=side, width=side, camera=options.get("camera", ""))
+    return scenes.View(height=int(size), width=int(size), camera=options.get("camera", ""))
 
 
-def record(
-    env: Environment,
-    expert: Agent,
-    params: Params,
-    name: str,
-    path: str,
-    count: int,
-    seed: int,
-    actions: bool,
-    unlearned: bool = False,
-    observed: tuple[int, ...] = (),
-    view: scenes.View | None = None,
-) -> demos.Card:
-    """Runs an expert for `count` episodes and writes them to `path` with their card.
+def _drawn(
+    spec: EnvSpec, view: scenes.View | None
+) -> tuple[EnvSpec, mujoco_renderer.RenderSpec | None]:
+    """The spec of what the file holds, and what MuJoCo's renderer draws, if it does."""
+    if view is None:
+        return spec, None
+    render_spec = mujoco_renderer.render_spec(spec.name, view)
+    mujoco_renderer.require_opengl(render_spec)
+    image = (view.height, view.width, 3)
+    return spec._replace(observation_names=(), image=image), render_spec
 
-    Args:
-      entries: of the observation, to be written; empty: all.
-      view: what MuJoCo's renderer draws, and is written in place of what is observed; None:
-        nothing.
 
-    Raises:
-      UserError: the expert is no better than random actions, and `unlearned` is not set;
-        or there is a view, and nothing here that could draw it.
-    """
-    if not path.endswith(".npz"):
-        raise UsageError(f"--out={path} must end in .npz.")
-    spec, sight = env.spec, None
-    if view:
-        spec = spec._replace(observation_names=(), image=(view.height, view.width, 3))
-        sight = renderer.sight(spec.name, view)
-        renderer.require(sight)
-    columns = _columns(spec, observed)
-    print(f"compiling and driving {count} episodes of {spec.name} …", flush=True)
-    driver = expert_policies.Driver(env, expert, params, name)
-    keys = jax.random.split(jax.random.key(seed), count)
-    transitions, alive = expert_policies.drive(driver, keys, sight)
-    if not unlearned:
-        _refuse_unlearned(driver, np.sum(transitions.reward * alive, axis=1), seed)
-    episodes = [
-        _episode(jax.tree.map(lambda leaf, n=n: leaf[n], transitions), alive[n], actions)
-        for n in range(count)
-    ]
-    if sight:
-        shown = renderer.draw(sight, [each.obs for each in episodes])
+def _with_observations(
+    episodes: list[demos.Episode],
+    columns: list[int],
+    render_spec: mujoco_renderer.RenderSpec | None,
+) -> list[demos.Episode]:
+    """The episodes with the observations that are written."""
+    if render_spec:
+        obs = mujoco_renderer.draw(render_spec, [episode.obs for episode in episodes])
     else:
-        shown = [each.obs[..., columns] for each in episodes]
-    names, drawn_by = spec.observation_names, renderer.NAME if sight else "the ray caster"
-    card = demos.Card(
+        obs = [episode.obs[..., columns] for episode in episodes]
+    pairs = zip(episodes, obs, strict=True)
+    return [dataclasses.replace(episode, obs=values) for episode, values in pairs]
+
+
+def _named(expert: ExpertPolicy, seed: int) -> ExpertPolicy:
+    return expert._replace(name=f"{expert.name}, seed {seed}")
+
+
+def _card(spec: EnvSpec, columns: list[int], expert: str, drawn_by: str) -> demos.Card:
+    names = spec.observation_names
+    return demos.Card(
         environment=spec.name,
         control_period=spec.control_period,
         observation_names=() if spec.image else tuple(names[c] for c in columns),
         image=spec.frame,
         action_low=spec.action_low,
         action_high=spec.action_high,
-        expert=name,
+        expert=expert,
         note=f"frames drawn by {drawn_by}" if spec.image else "",
     )
-    pairs = zip(episodes, shown, strict=True)
-    demos.save(path, [dataclasses.replace(each, obs=obs) for each, obs in pairs], card)
-    return demos.read(path)[1]
 
 
 def _columns(spec: EnvSpec, observed: tuple[int, ...]) -> list[int]:
-    """Of what is observed, that which is written; of pictures, the newest frame."""
+    """Indices of the last axis of `obs` that are written: of pictures, the newest frame."""
     if spec.image:
         if observed:
             raise UsageError(
-                f"{spec.name} shows pictures, which have no entries: leave out --observed."
+                f"{spec.name} shows pictures, which have no entries: leave out observed "
+                "(--observed)."
             )
         return [-3, -2, -1]
     last = spec.observation_size - 1
-    if max(observed, default=0) > last:
-        raise UsageError(f"{spec.name} observes entries 0 to {last}, no {max(observed)}.")
+    wrong = [entry for entry in observed if not 0 <= entry <= last]
+    if wrong:
+        raise UsageError(f"{spec.name} observes entries 0 to {last}, no {wrong[0]}.")
     return list(observed or range(spec.observation_size))
 
 
-def _refuse_unlearned(
-    driver: expert_policies.Driver, returns: np.ndarray, seed: int
-) -> None:
+def _refuse_unlearned(expert: ExpertPolicy, returns: np.ndarray, seed: int) -> None:
     """Refuses an expert whose returns `[N]` are no better than those of random actions."""
-    env = driver.env
+    env = expert.env
     keys = jax.random.split(jax.random.key(seed), RANDOM_EPISODES)
-    random = driver._replace(agent=experiment.make_random(env), params=())
+    random = expert._replace(agent=expert_policies.make_random(env), params=())
     by_chance = expert_policies.returns(random, keys)
-    reached = float(np.mean(returns))
-    if reached <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
+    mean = float(np.mean(returns))
+    if mean <= by_chance.mean() + 2 * by_chance.std() / RANDOM_EPISODES**0.5:
         raise UserError(
-            f"the expert of {env.spec.name} returns {reached:.1f}, no better than "
-            f"random actions ({by_chance.mean():.1f}): it never learned; train it "
-            "longer, or take it as it is with --unlearned."
+            f"the expert of {env.spec.name} returns {mean:.1f}, no better than random "
+            f"actions ({by_chance.mean():.1f}): it never learned; train it longer, or "
+            "accept it with unlearned=True (--unlearned)."
         )
 
 
 def _episode(transitions: Transition, alive: np.ndarray, actions: bool) -> demos.Episode:
-    """What is alive of the transitions `[L]` of an episode."""
+    """The episode of transitions `[L]`, up to its end."""
     length = int(alive.sum())
     return demos.Episode(
         obs=np.concatenate([transitions.obs[:1], transitions.next_obs[:length]]),

@@ -1,93 +1,69 @@
-"""Compares methods on tasks: trains and evaluates every one, in one directory.
+"""Compares methods on a task: trains and evaluates every one of them.
 
-    python -m experiments.compare --config=experiments/configs/compare_navigation.py \\
-        --logdir=runs/compare
-
-A task is a file of experiments/configs, which says how each method is set there, and may
-know variants of a method by names of their own. Settings may follow a method's name,
-"gaifo:agent.learning_rate=1e-3,loop.num_envs=1", so that a comparison can be of settings. All
-methods of a task see the same demonstrations and are evaluated from the same starts as the
-expert. An interrupted comparison continues where it was. Writes comparison.json, the table
-comparison.md, and pictures beside them.
+All methods get the same demonstrations, and are evaluated from the same starts as the
+expert. An interrupted comparison continues where it was.
 """
 
 import dataclasses
-import importlib
 import json
 import re
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
 
 from planil_jax import config, experiment, launch, runs
-from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, statistics
-from planil_jax.reporting import figures, views
 
-FLAGS = flags.FLAGS
-
-ENOUGH = 0.95  # of the expert's return
+ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
+RESULT = "result.json"  # in the directory of each run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
+    """What is compared, and how it is evaluated."""
+
     tasks: tuple[str, ...] = ("navigation",)  # files of experiments/configs
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
-    seed: int = 0  # the first
-    seeds: int = 5
-    demonstrations: int = 4  # of the scripted expert, unless --demos says which
-    demonstrations_seed: int = 1
-    demonstrate: str = ""  # environment of the demonstrations; empty: the task's own
-    observed: tuple[int, ...] = ()  # of the observation, in demonstrations; empty: all
+    seed: config.Natural = 0  # the first seed
+    seeds: config.Count = 5  # seeds of every method, trained side by side
+    demonstrations: config.Count = 4  # episodes of the scripted expert, without --demos
+    demonstrations_seed: int = 1  # seed of the scripted expert
+    demonstrate: str | None = None  # environment of the demonstrations; None: the task's
+    observed: tuple[int, ...] = ()  # observation entries in demonstrations; empty: all
     actions: bool = True  # whether demonstrations hold actions
-    deploy: str = ""  # environment to be evaluated in; empty: the task's own
+    deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well
-    episodes: int = 64  # of each seed's last evaluation
-    field: float = 0.0  # side of the field of starts, metres; 0: none
-    starts: int = 128  # on the field
-
-
-def define_flags() -> None:
-    """Not on import: other binaries import this one."""
-    config_flags.DEFINE_config_file("config")
-    flags.DEFINE_string("logdir", None, "Directory of all the runs.", required=True)
-    flags.DEFINE_string("demos", None, "Demonstrations, .npz, of the one task.")
-    flags.DEFINE_string("out", "", "Also write comparison.json here.")
-
-
-def main() -> None:
-    plan = config.from_config_dict(FLAGS.config, Comparison())
-    if FLAGS.demos and len(plan.tasks) > 1:
-        raise UsageError("--demos is of one task; this comparison has several.")
-    logdir = Path(FLAGS.logdir)
-    found = {task: compare(plan, task, logdir / task, FLAGS.demos) for task in plan.tasks}
-    kept = {
-        "command": " ".join(["python -m experiments.compare", *sys.argv[1:]]),
-        "comparison": json.loads(config.to_json(plan)),
-        "tasks": found,
-    }
-    text = "\n\n".join(table(task, plan, rows) for task, rows in found.items())
-    (logdir / "comparison.md").write_text(text + "\n")
-    for path in [str(logdir / "comparison.json"), FLAGS.out]:
-        if path:
-            Path(path).write_text(compact(kept) + "\n")
-    print(text)
-    print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
+    episodes: config.Count = 64  # episodes of each seed's last evaluation
+    field: config.Positive | None = (
+        None  # side of a field of starts, metres; None: no field
+    )
+    starts: config.Count = 128  # starts on the field
 
 
 def compare(
-    plan: Comparison, task: str, directory: Path, demos_path: str | None
+    plan: Comparison,
+    task: str,
+    settings: Mapping[str, experiment.Experiment],
+    directory: Path,
+    demos_path: str | Path | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """All methods on a task: what each reached, by method."""
+    """Trains and evaluates every method on a task, and returns its result by method.
+
+    Args:
+      task: its name, for progress.
+      settings: the experiment of each method, on the same environment.
+      directory: of all the runs, one for each method.
+      demos_path: a file of demonstrations; None: the scripted expert records them.
+      say: receives lines of progress.
+    """
     source = Path(demos_path) if demos_path else directory / runs.DEMONSTRATIONS
-    settings = {method: _settings(plan, task, method) for method in plan.methods}
-    environment = settings[plan.methods[0]].environment
     if not source.exists():
         directory.mkdir(parents=True, exist_ok=True)
+        environment = next(iter(settings.values())).environment
+        say(f"{task}: recording {plan.demonstrations} demonstrations …")
         collect.collect(
             plan.demonstrate or environment,
             str(source),
@@ -96,73 +72,73 @@ def compare(
             plan.actions,
             observed=plan.observed,
         )
-    found, trained = {}, {}
-    for method, experiment_ in settings.items():
-        print(f"--- {task}: {method}", flush=True)
+    found = {}
+    for method, method_settings in settings.items():
+        say(f"--- {task}: {method}")
         logdir = directory / method
-        launch.launch(experiment_, demos_path=source, logdir=logdir, resume=True)
-        trained[method] = runs.load(logdir)
-        found[method] = _evaluated(plan, trained[method])
-    _draw(plan, directory, trained, found)
+        launch.launch(method_settings, demos_path=source, logdir=logdir, resume=True)
+        found[method] = _result(plan, runs.load(logdir), say)
     return found
 
 
-def _settings(plan: Comparison, task: str, method: str) -> experiment.Experiment:
-    try:
-        module = importlib.import_module(f"experiments.configs.{task}")
-    except ModuleNotFoundError:
-        raise UsageError(f"there is no task experiments/configs/{task}.py.") from None
-    name, _, text = method.partition(":")
-    settings = experiment.override(
-        experiment.from_config_dict(module.get_config(name)), text
-    )
-    return dataclasses.replace(settings, seed=plan.seed, seeds=plan.seeds)
-
-
-def _evaluated(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
-    """What a run reached; evaluated once, and read after that."""
-    path = trained.directory / "reached.json"
+def _result(
+    plan: Comparison, trained: runs.Run, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """The result of a run: evaluated once, and read from its file after that."""
+    path = trained.directory / RESULT
     if path.exists():
-        held = json.loads(path.read_text())
-        if held["step"] == trained.step and held["plan"] == config.to_json(plan):
-            return held
+        result = json.loads(path.read_text())
+        if result["step"] == trained.step and result["plan"] == config.to_json(plan):
+            return result
+    say(f"evaluating {trained.directory} at step {trained.step} …")
     fields = [plan.field] if plan.field else []
     deployed = evaluate.in_env(trained, plan.deploy) if plan.deploy else trained
-    found = evaluate.evaluate(deployed, plan.episodes, fields, plan.starts, plan.expert)
-    held = {
+    evaluation = evaluate.evaluate(
+        deployed, plan.episodes, fields, plan.starts, plan.expert
+    )
+    result = {
         "plan": config.to_json(plan),
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,
-        "evaluation": found,
+        "evaluation": evaluation,
     } | runs.record(trained)
     if experiment.needs(trained.experiment).interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(
             settings.environment, settings.run.evaluation_episodes
         ).mean()
-        held["expert_return_while_training"] = float(expert)
-        held["interactions"] = interactions(
-            np.array(held["steps"]), np.array(held["returns"]), expert
+        result["expert_return_while_training"] = float(expert)
+        result["interactions"] = interactions(
+            np.array(result["steps"]), np.array(result["returns"]), expert
         )
-    path.write_text(json.dumps(held) + "\n")
-    return held
+    path.write_text(json.dumps(result) + "\n")
+    return result
 
 
 def interactions(steps: np.ndarray, returns: np.ndarray, expert: float) -> list[int | None]:
     """Environment steps after which each seed first had 95% of the expert's return.
 
     Args:
-      steps: `[P]`; returns: `[P, S]`, of evaluations on the way.
+      steps: `[P]`, of the evaluations during training.
+      returns: `[P, S]`.
 
     Returns:
-      One a seed; None: it never had.
+      A number for each seed; None: it never had.
     """
     enough = statistics.share(returns, expert) >= ENOUGH
     return [int(steps[np.argmax(column)]) if column.any() else None for column in enough.T]
 
 
+def interacts(result: Mapping[str, Any]) -> bool:
+    """Whether the method of a result learns from what it does in the environment."""
+    return experiment.needs(experiment.from_config_dict(result["config"])).interacts
+
+
+# ------------------------------------------------------------------------------------ text
+
+
 def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
-    """What every method reached, as Markdown."""
+    """The results of all methods on a task, as Markdown."""
     first = next(iter(found.values()))["evaluation"]["in_distribution"]
     expert = f"; expert {first['expert_return']:.1f}" if "expert_return" in first else ""
     lines = [
@@ -174,42 +150,38 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
         "[m/s] | steps | seconds, all seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for method, held in found.items():
-        inside = held["evaluation"]["in_distribution"]
-        share = inside.get("share_of_expert")
-        reached = held.get("interactions")
-        arrived = "–"
-        if held["evaluation"]["fields"]:
-            each = held["evaluation"]["fields"][0]["successes"]
-            arrived = f"{100 * np.mean(each):.1f}%, {100 * min(each):.1f}%"
-        error, speeds = inside.get("cross_track_m"), inside.get("speed_m_per_s")
-        interacts = _interacts(held)
-        counts = "–" if interacts else "none needed"
-        if reached:
-            counts = ", ".join("never" if n is None else str(n) for n in reached)
-        cells = [
-            method,
-            str(statistics.Summary(**inside["return"])),
-            str(statistics.Summary(**share)) if share else "–",
-            counts,
-            arrived,
-            f"{error['mean']:.2f}, {error['largest']:.2f}" if error else "–",
-            f"{np.mean(speeds):.2f}" if speeds else "–",
-            str(held["step"]) if interacts else "0",
-            f"{held['seconds']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_cells(*row))} |" for row in found.items()]
     return "\n".join(lines)
 
 
-def _interacts(held: dict[str, Any]) -> bool:
-    """Whether the method of a run that is written down learns from what it does."""
-    return experiment.needs(experiment.from_config_dict(held["config"])).interacts
+def _cells(method: str, result: dict[str, Any]) -> list[str]:
+    """One row of the table."""
+    inside = result["evaluation"]["in_distribution"]
+    share, error = inside.get("share_of_expert"), inside.get("cross_track_m")
+    speeds, counts = inside.get("speed_m_per_s"), result.get("interactions")
+    arrived = "–"
+    if result["evaluation"]["fields"]:
+        successes = result["evaluation"]["fields"][0]["successes"]
+        arrived = f"{100 * np.mean(successes):.1f}%, {100 * min(successes):.1f}%"
+    steps_needed = "–" if interacts(result) else "none needed"
+    if counts:
+        steps_needed = ", ".join("never" if n is None else str(n) for n in counts)
+    return [
+        method,
+        str(statistics.Summary(**inside["return"])),
+        str(statistics.Summary(**share)) if share else "–",
+        steps_needed,
+        arrived,
+        f"{error['mean']:.2f}, {error['largest']:.2f}" if error else "–",
+        f"{np.mean(speeds):.2f}" if speeds else "–",
+        str(result["step"]) if interacts(result) else "0",
+        f"{result['seconds']:.0f}",
+    ]
 
 
-def compact(record: Any) -> str:
-    """A record as JSON, numbers to five digits and lists of numbers on one line."""
-    text = json.dumps(_rounded(record), indent=1)
+def compact(content: Any) -> str:
+    """JSON with numbers to five digits and every list of numbers on one line."""
+    text = json.dumps(_rounded(content), indent=1)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
 
 
@@ -224,41 +196,27 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _draw(
-    plan: Comparison,
+def save(
     directory: Path,
-    trained: dict[str, runs.Run],
-    found: dict[str, Any],
-) -> None:
-    curves = {
-        method: (np.array(held["steps"]), np.array(held["returns"]))
-        for method, held in found.items()
-        if _interacts(held)
+    plan: Comparison,
+    found: dict[str, dict[str, Any]],
+    command: str,
+    also: str | Path | None = None,
+) -> str:
+    """Writes comparison.json and comparison.md, and returns the tables.
+
+    Args:
+      found: results by task, then by method.
+      command: that made them.
+      also: a second file for the JSON.
+    """
+    content = {
+        "command": command,
+        "comparison": json.loads(config.to_json(plan)),
+        "tasks": found,
     }
-    flat = {
-        method: float(np.mean(held["evaluation"]["in_distribution"]["returns"]))
-        for method, held in found.items()
-        if not _interacts(held)
-    }
-    expert = next(
-        (
-            held["expert_return_while_training"]
-            for held in found.values()
-            if "interactions" in held
-        ),
-        None,
-    )
-    drawn = figures.comparison(curves, flat, expert)
-    drawn.savefig(directory / "returns.png", dpi=110)
-    if not plan.field:
-        return
-    paths, reached = [], []
-    for each in trained.values():
-        with np.load(each.directory / f"field_{plan.field:g}.npz") as file:
-            paths.append(file["paths"][0])
-            reached.append(file["reached"][0])
-    scene = views.scene(next(iter(trained.values())))
-    drawn = figures.field(
-        scene, np.array(paths), np.array(reached), plan.field, titles=list(trained)
-    )
-    drawn.savefig(directory / "field.png", dpi=80)
+    text = "\n\n".join(table(task, plan, results) for task, results in found.items())
+    (directory / "comparison.md").write_text(text + "\n")
+    for path in [directory / "comparison.json", *([Path(also)] if also else [])]:
+        path.write_text(compact(content) + "\n")
+    return text

@@ -1,132 +1,227 @@
-"""Who drives when demonstrations or films are made: a scripted expert, or a trained run.
+"""Expert policies: they record demonstrations and drive in films.
 
-Where an environment shows pictures, both may read the state that they show; where it takes
-choices, a run that acts continuously takes the nearest.
+An expert is scripted, or it is the policy of a trained run. In an environment that shows
+pictures it may read the state behind them. In an environment of choices a continuous policy
+takes the choice that is nearest to its action.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from planil_jax import envs, experiment, runs
-from planil_jax.base import Agent, Environment, Params, Transition, UsageError
-from planil_jax.envs import wrappers
-from planil_jax.reporting import renderer
+from planil_jax import envs, runs
+from planil_jax.agents import scripted
+from planil_jax.base import (
+    Agent,
+    Environment,
+    EnvState,
+    Params,
+    Transition,
+    UsageError,
+)
+from planil_jax.envs import mujoco_renderer, wrappers
+from planil_jax.planners import mppi
 from planil_jax.training import loop, run
 
-_OF_PICTURES = ("pixels", "frames", "camera")
-_OF_CHOICES = ("choices",)
+_PIXEL_OPTIONS = ("pixels", "frames", "camera")
+_CHOICE_OPTIONS = ("choices",)
+
+# Settings of the scripted planner by environment; others take the defaults of
+# `scripted.Config`.
+EXPERTS: dict[str, scripted.Config] = {
+    "navigation": scripted.Config(
+        temperature=0.01,
+        planner=mppi.Config(samples=1024, horizon=20, iterations=3, noise=(0.3,)),
+    ),
+    "pendulum": scripted.Config(
+        temperature=0.1,
+        planner=mppi.Config(samples=256, horizon=30, iterations=3, noise=(1.0,)),
+    ),
+    "playground/PendulumSwingup": scripted.Config(
+        temperature=0.05,
+        keep_plan=True,
+        planner=mppi.Config(
+            samples=256,
+            horizon=40,
+            iterations=4,
+            elites=16,
+            sampling="gaussian",
+            noise=(1.0,),
+            adapt_spread=True,
+            min_spread=0.05,
+        ),
+    ),
+    "playground/CartpoleSwingup": scripted.Config(
+        planner=mppi.Config(samples=256, horizon=25, iterations=2)
+    ),
+}
+EXPERTS["navigation_mjx"] = EXPERTS["navigation"]
+
+# Where actions are choices, smooth noise is of no use.
+DISCRETE_EXPERT = scripted.Config(
+    planner=mppi.Config(
+        samples=256, horizon=30, iterations=3, sampling="gaussian", noise=(0.5,)
+    )
+)
 
 
-class Driver(NamedTuple):
-    """Who drives, and where."""
+class ExpertPolicy(NamedTuple):
+    """A policy, and the environment in which it acts."""
 
     env: Environment
     agent: Agent
     params: Params
-    name: str  # of the expert
+    name: str  # for the card of demonstrations
 
 
-def scripted(environment: str) -> Driver:
-    """The scripted expert of an environment, there."""
+def make_expert(environment: str, env: Environment) -> Agent:
+    """The scripted expert of an environment: its own script, or a planner.
+
+    Args:
+      environment: the name of `env`, which chooses the planner's settings of EXPERTS.
+    """
+    script = env.demonstrator
+    if script is not None:
+        return _fixed(lambda state, key: script(state))
+    settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
+    settings = DISCRETE_EXPERT if env.spec.discrete else settings
+    return scripted.make(env, env.prior if env.expert_cost else None, settings)
+
+
+def make_random(env: Environment) -> Agent:
+    """The policy whose actions are uniform between the bounds."""
+    low, high = jnp.asarray(env.spec.action_low), jnp.asarray(env.spec.action_high)
+    return _fixed(lambda _, key: jax.random.uniform(key, low.shape, low.dtype, low, high))
+
+
+def scripted_expert(environment: str) -> ExpertPolicy:
+    """The scripted expert of an environment, which acts there."""
     env = envs.make(environment)
     if env.spec.image:
-        within = envs.make(unseen(environment))
-        expert = privileged(experiment.make_expert(environment, within))
+        state_env = envs.make(without_pixels(environment))
+        expert = privileged(make_expert(environment, state_env))
     else:
-        expert = experiment.make_expert(environment, env)
-    return Driver(env, expert, (), "scripted MPPI")
+        expert = make_expert(environment, env)
+    return ExpertPolicy(env, expert, (), "scripted MPPI")
 
 
-def first_member(trained: runs.Run, environment: str | None = None) -> Driver:
-    """The first member of a run.
+def from_run(trained: runs.Run, environment: str | None = None) -> ExpertPolicy:
+    """The policy of the first member of a run.
 
     Args:
-      environment: where; None: where it was trained.
+      environment: where it acts; None: where it was trained.
 
     Raises:
-      UsageError: the environment is of other sizes than where it was trained.
+      UsageError: the environment has other observations or actions than the one where the
+        run was trained.
     """
-    own, params = jax.tree.map(lambda leaf: leaf[0], (trained.settings, trained.params))
-    agent = trained.make_agent(trained.env, own)
+    settings, params = jax.tree.map(
+        lambda leaf: leaf[0], (trained.settings, trained.params)
+    )
+    agent = trained.make_agent(trained.env, settings)
     env = envs.make(environment) if environment else trained.env
     if environment:
-        seen = bool(env.spec.image and not trained.env.spec.image)
-        chosen = env.spec.discrete and not trained.env.spec.discrete
-        foreign = _OF_PICTURES * seen + _OF_CHOICES * chosen
-        _require_same(trained.env, envs.make(without(environment, foreign)))
-        agent = privileged(agent) if seen else agent
-        agent = choosing(agent, trained.env, env.spec.action_size) if chosen else agent
+        to_pixels = bool(env.spec.image and not trained.env.spec.image)
+        to_choices = env.spec.discrete and not trained.env.spec.discrete
+        options = _PIXEL_OPTIONS * to_pixels + _CHOICE_OPTIONS * to_choices
+        _require_same(trained.env, envs.make(without_options(environment, options)))
+        agent = privileged(agent) if to_pixels else agent
+        if to_choices:
+            agent = nearest_choice(agent, trained.env, env.spec.action_size)
     name = f"{trained.experiment.method} after {trained.step} steps"
-    return Driver(env, agent, params, name)
+    return ExpertPolicy(env, agent, params, name)
 
 
-def drive(
-    driver: Driver, keys: jax.Array, sight: renderer.RenderSpec | None = None
+def rollout(
+    expert: ExpertPolicy,
+    keys: jax.Array,
+    render_spec: mujoco_renderer.RenderSpec | None = None,
 ) -> tuple[Transition, np.ndarray]:
-    """An episode a key `[N]`: transitions `[N, L]`, and whether they belong to it `[N, L]`.
+    """One episode for each key `[N]`.
 
     Args:
-      sight: what MuJoCo's renderer draws; observations `[P]` then tell where bodies are.
+      render_spec: what MuJoCo's renderer will draw; observations are then the positions
+        `[P]` of the bodies.
+
+    Returns:
+      Transitions `[N, L]`, and whether they belong to the episode, `[N, L]` bool.
     """
-    env, agent = driver.env, driver.agent
-    if sight:
-        env, agent = renderer.placed(env, sight), privileged(agent)
-    driven = jax.jit(lambda params, keys: loop.evaluate(agent, env, params, keys))
-    return jax.device_get(driven(driver.params, keys))
+    env, agent = expert.env, expert.agent
+    if render_spec:
+        env = mujoco_renderer.with_poses(env, render_spec)
+        agent = privileged(agent)
+    run_all = jax.jit(lambda params, keys: loop.evaluate(agent, env, params, keys))
+    return jax.device_get(run_all(expert.params, keys))
 
 
-def returns(driver: Driver, keys: jax.Array) -> np.ndarray:
-    """What an episode of each key returns, `[N]`."""
+def returns(expert: ExpertPolicy, keys: jax.Array) -> np.ndarray:
+    """The return of one episode for each key, `[N]`."""
 
-    def driven(params, keys):
-        return run.mean_return(driver.agent, driver.env, keys[None], params)
+    def return_of(params, key):
+        return run.mean_return(expert.agent, expert.env, key[None], params)
 
-    return jax.device_get(jax.jit(jax.vmap(driven, (None, 0)))(driver.params, keys))
+    return jax.device_get(jax.jit(jax.vmap(return_of, (None, 0)))(expert.params, keys))
 
 
-def privileged(expert: Agent) -> Agent:
-    """An expert that reads, where pictures are shown, the state that they show."""
+def privileged(agent: Agent) -> Agent:
+    """An agent for a wrapped environment that reads the state inside the wrapper."""
 
     def act(params, carry, state, key, explore):
-        return expert.act(params, carry, state.sim.inner, key, explore)
+        return agent.act(params, carry, state.sim.inner, key, explore)
 
-    return expert._replace(act=act)
+    return agent._replace(act=act)
 
 
-def choosing(expert: Agent, env: Environment, count: int) -> Agent:
-    """An expert of `env`, who takes the nearest of so many choices."""
+def nearest_choice(agent: Agent, env: Environment, count: int) -> Agent:
+    """A continuous agent of `env` that takes the nearest of `count` choices."""
     nearest = wrappers.nearest(env.spec, count)
 
     def act(params, carry, state, key, explore):
-        action, carry = expert.act(params, carry, state, key, explore)
+        action, carry = agent.act(params, carry, state, key, explore)
         return nearest(action), carry
 
-    return expert._replace(act=act)
+    return agent._replace(act=act)
 
 
-def unseen(environment: str) -> str:
-    """The name of an environment without what is said of pictures."""
-    return without(environment, _OF_PICTURES)
+def without_pixels(environment: str) -> str:
+    """The name of an environment without its options of pictures."""
+    return without_options(environment, _PIXEL_OPTIONS)
 
 
-def without(environment: str, foreign: tuple[str, ...]) -> str:
-    """The name of an environment without some of its options."""
+def without_options(environment: str, names: tuple[str, ...]) -> str:
+    """The name of an environment without the options of these names."""
     name, _, options = environment.partition(":")
-    kept = [
+    remaining = [
         option
         for option in options.split(",")
-        if option and option.partition("=")[0] not in foreign
+        if option and option.partition("=")[0] not in names
     ]
-    return ":".join([name, *([",".join(kept)] if kept else [])])
+    return ":".join([name, *([",".join(remaining)] if remaining else [])])
+
+
+def _fixed(action_fn: Callable[[EnvState, jax.Array], jax.Array]) -> Agent:
+    """An agent that acts by `(state, key) -> action [U]` and never learns."""
+
+    def act(params, carry, state: EnvState, key: jax.Array, explore: bool):
+        return action_fn(state, key), carry
+
+    return Agent(
+        init=lambda key: (),
+        carry=lambda: (),
+        act=act,
+        update=lambda state, *_: (state, {}),
+    )
 
 
 def _require_same(trained: Environment, other: Environment) -> None:
-    """Refuses an environment that an expert of another cannot drive in."""
+    """Refuses an environment in which a policy of `trained` cannot act."""
     for what in ("observation_names", "action_low", "action_high"):
         if getattr(trained.spec, what) != getattr(other.spec, what):
             raise UsageError(
-                f"--env={other.spec.name} has other {what.replace('_', ' ')} than "
-                f"{trained.spec.name}, where --run was trained: give one with the same."
+                f"environment {other.spec.name!r} has other {what.replace('_', ' ')} than "
+                f"{trained.spec.name!r}, where the run was trained: choose one that has "
+                "the same."
             )

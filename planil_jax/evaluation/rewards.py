@@ -1,107 +1,124 @@
-"""The reward that a run learned beside the task's: are they of one mind about steps?
+"""The recovered reward beside the task's own: how far do the two agree?
 
-Pearson's correlation over steps of the run's own episodes, of random actions, of both, and
-of graded hands between: HANDS tells at which share of steps an action is random. Over
-graded hands also from episode to episode, by sums. A demonstrator's equal does much the
-same at every step, so that a correlation of its own steps says little. A reward is
-recovered up to its scale and a potential at best.
+Pearson's correlation over steps of the run's policy, of random actions, of both, and of
+policies of graded quality. A policy of graded quality takes a random action at a share of
+its steps; RANDOM_SHARES lists the shares. Sums over its episodes are correlated as well. A
+good policy does much the same at every step, so its steps alone say little. A reward can be
+recovered only up to its scale and a potential.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planil_jax import experiment, runs
+from planil_jax import runs
 from planil_jax.base import Agent, Environment, EnvState, UsageError
-from planil_jax.reporting import figures
+from planil_jax.evaluation import expert_policies
 from planil_jax.training import loop, run
 
-PICTURE = "rewards.png"
-HANDS = (0.0, 0.25, 0.5, 0.75, 1.0)
-PICTURED = ("own", "graded", "sums")  # of the first seed
-_GROUPS = ([0], [-1], [0, -1], slice(None))
+RANDOM_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SORTS = {
-    "own": "its own steps",
+    "policy": "steps of the policy",
     "random": "steps of random actions",
-    "both": "both",
-    "graded": "steps of graded hands",
-    "sums": "episodes of graded hands",
+    "policy_and_random": "both",
+    "graded": "steps of policies of graded quality",
+    "graded_episodes": "episodes of policies of graded quality",
 }
+PICTURED = ("policy", "graded", "graded_episodes")  # in the picture of the first seed
+_SHARES_OF = ([0], [-1], [0, -1], slice(None))  # indices of RANDOM_SHARES for each sort
+
+Pair = tuple[np.ndarray, np.ndarray]  # recovered rewards and the task's, [P] each
 
 
-def compare(trained: runs.Run, episodes: int) -> dict[str, Any]:
-    """Correlations of each seed; writes rewards.png into the run's directory.
+class Comparison(NamedTuple):
+    """How the recovered reward of a run agrees with the task's."""
+
+    found: dict[str, Any]  # for JSON: correlations of every seed, by sort
+    pairs: dict[str, Pair]  # of the first seed, by the titles of PICTURED
+
+
+def compare(trained: runs.Run, episodes: int) -> Comparison:
+    """Correlations between the recovered reward and the task's, of each seed.
+
+    Args:
+      episodes: of each of the policies of graded quality.
 
     Raises:
-      UsageError: the method learns no reward.
+      UsageError: the method recovers no reward.
     """
-    env = trained.env
-    reward = runs.shows(trained).reward
-    if reward is None:
+    if runs.shows(trained).reward is None:
         raise UsageError(
             f"{trained.experiment.method} recovers no reward to compare with the task's: "
             "leave out --rewards."
         )
+    found: dict[str, Any] = {"episodes": episodes, "random_shares": RANDOM_SHARES}
+    found |= {sort: [] for sort in SORTS}
+    pictured: dict[str, Pair] = {}
+    for rewards in zip(*_rewards(trained, episodes), strict=True):
+        pairs = dict(zip(SORTS, _pairs(*rewards), strict=True))
+        for sort, pair in pairs.items():
+            found[sort].append(_correlation(*pair))
+        pictured = pictured or {SORTS[sort]: pairs[sort] for sort in PICTURED}
+    return Comparison(found, pictured)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The correlations as text."""
+    lines = ["recovered reward against the task's, Pearson's correlation; each seed"]
+    width = max(map(len, SORTS.values()))
+    for sort, title in SORTS.items():
+        row = " ".join(
+            "    none" if value is None else f"{value:8.3f}" for value in found[sort]
+        )
+        lines.append(f"  {title:{width}} {row}")
+    return "\n".join(lines)
+
+
+def _rewards(trained: runs.Run, episodes: int) -> tuple[np.ndarray, ...]:
+    """Recovered rewards, the task's, and whether the step counts, `[S, shares, B, L]`."""
+    env, reward = trained.env, runs.shows(trained).reward
+    assert reward is not None  # as compare checks
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
 
     def one_seed(params, settings):
         agent = trained.make_agent(env, settings)
 
-        def of_hand(share):
-            steps, alive = loop.evaluate(_shaky(agent, env, share), env, params, keys)
-            of_step = jax.vmap(jax.vmap(lambda *step: reward(params, *step)))
-            learned = of_step(steps.obs, steps.action, steps.next_obs)
-            return learned, steps.reward, alive
+        def graded(share):
+            policy = with_random_actions(agent, env, share)
+            steps, alive = loop.evaluate(policy, env, params, keys)
+            of_steps = jax.vmap(jax.vmap(lambda *step: reward(params, *step)))
+            recovered = of_steps(steps.obs, steps.action, steps.next_obs)
+            return recovered, steps.reward, alive
 
-        return jax.lax.map(of_hand, jnp.array(HANDS))  # [hands, B, L] each
+        return jax.lax.map(graded, jnp.array(RANDOM_SHARES))
 
-    found: dict[str, Any] = {"episodes": episodes, "hands": HANDS}
-    found |= {sort: [] for sort in SORTS}
-    clouds: dict[str, Any] = {}
-    for told in zip(*map(np.asarray, runs.over_seeds(one_seed, trained)), strict=True):
-        pairs = dict(zip(SORTS, _pairs(*told), strict=True))
-        for sort, pair in pairs.items():
-            found[sort].append(_correlation(*pair))
-        clouds = clouds or {SORTS[sort]: pairs[sort] for sort in PICTURED}
-    figures.rewards(clouds).savefig(trained.directory / PICTURE, dpi=110)
-    return found
+    return tuple(map(np.asarray, runs.over_seeds(one_seed, trained)))
 
 
-def _shaky(agent: Agent, env: Environment, share: jax.Array) -> Agent:
-    """At a share of the steps its action is a random one."""
-    random = experiment.make_random(env)
+def with_random_actions(agent: Agent, env: Environment, share: jax.Array) -> Agent:
+    """The agent with uniformly random actions at a share of its steps."""
+    random = expert_policies.make_random(env)
 
     def act(params, carry, state: EnvState, key: jax.Array, explore: bool):
-        chosen, carry = agent.act(params, carry, state, key, explore)
+        action, carry = agent.act(params, carry, state, key, explore)
         chance_key, random_key = jax.random.split(jax.random.fold_in(key, 1))
-        other, _ = random.act((), (), state, random_key, explore)
-        shakes = jax.random.bernoulli(chance_key, share)
-        return jnp.where(shakes, other, chosen), carry
+        random_action, _ = random.act((), (), state, random_key, explore)
+        is_random = jax.random.bernoulli(chance_key, share)
+        return jnp.where(is_random, random_action, action), carry
 
     return agent._replace(act=act)
 
 
-def _pairs(learned: np.ndarray, task: np.ndarray, alive: np.ndarray) -> list[tuple]:
-    """What is compared, in the order of SORTS; all are `[hands, B, L]`."""
-    steps = [(learned[hands][alive[hands]], task[hands][alive[hands]]) for hands in _GROUPS]
-    return [*steps, ((learned * alive).sum(-1).ravel(), (task * alive).sum(-1).ravel())]
+def _pairs(recovered: np.ndarray, task: np.ndarray, alive: np.ndarray) -> list[Pair]:
+    """What is correlated, in the order of SORTS; arguments are `[shares, B, L]`."""
+    steps = [(recovered[at][alive[at]], task[at][alive[at]]) for at in _SHARES_OF]
+    return [*steps, ((recovered * alive).sum(-1).ravel(), (task * alive).sum(-1).ravel())]
 
 
-def table(found: dict[str, Any]) -> str:
-    """The correlations, for reading."""
-    lines = ["learned reward against the task's, Pearson's correlation; each seed"]
-    for sort, title in SORTS.items():
-        each = " ".join(
-            "    none" if value is None else f"{value:8.3f}" for value in found[sort]
-        )
-        lines.append(f"  {title:25} {each}")
-    return "\n".join(lines)
-
-
-def _correlation(learned: np.ndarray, task: np.ndarray) -> float | None:
-    """None where one of them never varies."""
-    if min(np.ptp(learned), np.ptp(task)) < 1e-9:
+def _correlation(recovered: np.ndarray, task: np.ndarray) -> float | None:
+    """Pearson's correlation; None where one of the two is constant."""
+    if min(np.ptp(recovered), np.ptp(task)) < 1e-9:
         return None
-    return float(np.corrcoef(learned, task)[0, 1])
+    return float(np.corrcoef(recovered, task)[0, 1])

@@ -20,8 +20,8 @@ class Summary(NamedTuple):
 def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
     """Mean of the middle half of the seeds' scores `[S]`, with a bootstrap over seeds.
 
-    A score is one seed's mean over episodes, so no bad episode is trimmed away. With one
-    seed the interval is the point.
+    A score is the mean over the episodes of one seed, so no bad episode is trimmed away.
+    With one seed the interval is a point.
 
     Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, sec. 4.
     """
@@ -34,9 +34,12 @@ def interquartile_mean(scores: np.ndarray, resamples: int = 2000) -> Summary:
 
 
 def share(returns: np.ndarray, expert: float) -> np.ndarray:
-    """What part of the expert's return is reached; of costs, 0 is twice the expert's.
+    """The share of the expert's return that is reached.
 
-    `returns / expert` where returns are gains, and 1 - shortfall / |expert| in general.
+        1 - (expert - returns) / |expert|
+
+    It is `returns / expert` where returns are positive. Where returns are costs, below 0, a
+    return of twice the expert's cost is a share of 0.
     """
     return 1.0 - (expert - np.asarray(returns)) / abs(expert)
 

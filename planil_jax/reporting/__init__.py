@@ -1,1 +1,1 @@
-"""What a run looks like: a page, figures, films."""
+"""What a trained run looks like: a page, figures, films."""

@@ -1,6 +1,6 @@
-"""One HTML file that holds all it shows: text, tables, figures and a player.
+"""One HTML file that contains everything: text, tables, figures and a player.
 
-Functions take plain text, which they escape, and return HTML; `assemble` puts it together.
+Functions take plain text, which they escape, and return HTML; `assemble` joins the parts.
 """
 
 import base64
@@ -10,19 +10,20 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib import image
-from matplotlib.figure import Figure
 
 from planil_jax.base import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ASSETS = Path(__file__).parent / "assets"
 
 
 def assemble(title: str, parts: Iterable[str]) -> str:
-    """A whole page of parts that are HTML."""
+    """A whole page from parts that are HTML."""
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -36,7 +37,7 @@ def assemble(title: str, parts: Iterable[str]) -> str:
 
 
 def save(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file completely or not at all.
 
     Raises:
       UserError: the disk is full, or not writable.
@@ -54,41 +55,42 @@ def save(path: Path, text: str) -> None:
 
 
 def header(title: str, facts: Sequence[str], command: str) -> str:
-    """The top of the page: what was trained, and the command that would do it again."""
-    told = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    """The top of the page: facts about the run, and the command that trains it again."""
+    items = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     return (
-        f"<header><h1>{html.escape(title)}</h1><ul class='facts'>{told}</ul>"
+        f"<header><h1>{html.escape(title)}</h1><ul class='facts'>{items}</ul>"
         f"<pre><code>{html.escape(command)}</code></pre></header>"
     )
 
 
 def section(title: str, *parts: str) -> str:
+    """A section of parts that are HTML."""
     return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
 
 
 def text(words: str) -> str:
-    """A paragraph; what stands between `backticks` is code."""
+    """A paragraph; text between `backticks` is code."""
     pieces = html.escape(words).split("`")
     marked = [f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)]
     return f"<p>{''.join(marked)}</p>"
 
 
 def tiles(numbers: Iterable[tuple[str, str, str]]) -> str:
-    """The headline: (number, what it is, what else to know of it) each."""
-    each = (
+    """The headline: (number, what it is, more about it) each."""
+    divisions = (
         f"<div><strong>{html.escape(number)}</strong><span>{html.escape(what)}</span>"
         f"<small>{html.escape(more)}</small></div>"
         for number, what, more in numbers
     )
-    return f"<div class='tiles'>{''.join(each)}</div>"
+    return f"<div class='tiles'>{''.join(divisions)}</div>"
 
 
 def table(summary: str, rows: Iterable[tuple[str, str, bool]]) -> str:
-    """A table that opens on a click: (name, value, whether to stress it) each."""
+    """A table that opens on a click: (name, value, whether it is highlighted) each."""
     lines = (
-        f"<tr{' class=changed' if stressed else ''}><th>{html.escape(name)}</th>"
+        f"<tr{' class=changed' if highlighted else ''}><th>{html.escape(name)}</th>"
         f"<td>{html.escape(value)}</td></tr>"
-        for name, value, stressed in rows
+        for name, value, highlighted in rows
     )
     return (
         f"<details><summary>{html.escape(summary)}</summary>"
@@ -99,8 +101,10 @@ def table(summary: str, rows: Iterable[tuple[str, str, bool]]) -> str:
 # --------------------------------------------------------------------------------- figures
 
 
-def figure(drawn: Figure, caption: str, alt: str) -> str:
+def figure(drawn: "Figure", caption: str, alt: str) -> str:
     """A figure as an SVG image, with its caption."""
+    import matplotlib  # here: a page without figures needs none
+
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "planil_jax"}):
         drawn.savefig(file, format="svg", dpi=160, metadata={"Date": None})
@@ -113,6 +117,8 @@ def figure(drawn: Figure, caption: str, alt: str) -> str:
 
 def picture(pixels: np.ndarray) -> str:
     """Pixels `[G, G, 4]` in [0, 1] as the data URI of a PNG."""
+    from matplotlib import image
+
     file = io.BytesIO()
     image.imsave(file, pixels, format="png")
     return _uri("image/png", file.getvalue())
@@ -120,7 +126,7 @@ def picture(pixels: np.ndarray) -> str:
 
 def player(animation: Mapping[str, object], caption: str) -> str:
     """The animation of `views.animation`, with its controls."""
-    # Within a script element only "<" could end it early.
+    # Inside a script element only "<" could end it early.
     data = json.dumps(animation, separators=(",", ":"), allow_nan=False)
     return _asset("player.html").format(
         data=data.replace("<", "\\u003c"),

@@ -1,10 +1,11 @@
-"""What a world model makes of an episode: seen again, foreseen, and imagined.
+"""What a world model predicts of an episode.
 
-Of the first episode of evaluation of a run's first seed, up to where its look ahead ends:
+Of the first evaluation episode of a run's first seed, up to OBSERVED + AHEAD steps:
 
-    reconstructed   decoded from beliefs that saw everything so far
-    open loop       decoded from beliefs that saw the first steps, and then actions alone
-    imagined        the same, under actions that the policy takes in its imagination
+    reconstruction   decoded from beliefs that read all observations so far
+    open loop        decoded from beliefs that read the first OBSERVED steps, and after that
+                     the actions alone
+    imagination      the same, under actions that the policy chooses in imagination
 """
 
 from typing import NamedTuple
@@ -14,45 +15,51 @@ import numpy as np
 
 from planil_jax import runs
 from planil_jax.base import Params
-from planil_jax.training import loop, run
+from planil_jax.reporting import views
+from planil_jax.training import loop
 
-SEEN, AHEAD = 5, 45  # steps that are observed, and then not
+OBSERVED, AHEAD = 5, 45  # steps that the model reads, and steps that it predicts after them
 
 
-class Dream(NamedTuple):
+class Rollouts(NamedTuple):
     """Observations `[T, O]` as the model reads them, or frames `[T, H, W, 3]` uint8."""
 
-    seen: np.ndarray
-    reconstructed: np.ndarray
-    open_loop: np.ndarray  # the same as `reconstructed` for the first SEEN
-    imagined: np.ndarray
+    observed: np.ndarray
+    reconstruction: np.ndarray
+    open_loop: np.ndarray  # equals `reconstruction` in the first OBSERVED steps
+    imagination: np.ndarray
     period: float  # seconds a step
     names: tuple[str, ...]  # of observation entries; (): frames
 
 
-def of(trained: runs.Run) -> Dream | None:
-    """The dream of a run; None: its method has no world model."""
-    rollouts = runs.shows(trained).world_model
-    if rollouts is None:
+def of(trained: runs.Run) -> Rollouts | None:
+    """The rollouts of a run's world model; None: its method has none."""
+    world_model = runs.shows(trained).world_model
+    if world_model is None:
         return None
-    env, agent = trained.env, trained.make_agent(trained.env, {})
-    steps = min(SEEN + AHEAD, env.spec.episode_length)
+    spec, agent = trained.env.spec, trained.make_agent(trained.env, {})
+    length = min(OBSERVED + AHEAD, spec.episode_length)
 
     @jax.jit
-    def dream(params: Params, key: jax.Array):
-        keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), 1)
-        rolled, _ = loop.evaluate(agent, env, params, keys)
-        return rollouts(params, rolled.obs[0, :steps], rolled.action[0, :steps], SEEN, key)
+    def predict(params: Params, key: jax.Array):
+        steps, _ = loop.evaluate(agent, trained.env, params, views.evaluation_keys(1))
+        obs, actions = steps.obs[0, :length], steps.action[0, :length]
+        return world_model(params, obs, actions, OBSERVED, key)
 
     first = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    seen, *made = (np.asarray(each) for each in dream(first, jax.random.key(0)))
-    if env.spec.image:
-        made = [_picture(each) for each in made]
-    spec = env.spec
-    again, ahead, alone = made
-    return Dream(seen, again, ahead, alone, spec.control_period, spec.observation_names)
+    observed, again, ahead, alone = map(np.asarray, predict(first, jax.random.key(0)))
+    if spec.image:
+        again, ahead, alone = map(_frames, (again, ahead, alone))
+    return Rollouts(
+        observed=observed,
+        reconstruction=again,
+        open_loop=ahead,
+        imagination=alone,
+        period=spec.control_period,
+        names=spec.observation_names,
+    )
 
 
-def _picture(decoded: np.ndarray) -> np.ndarray:
-    """Frames of 0 to 255 of what a model draws."""
+def _frames(decoded: np.ndarray) -> np.ndarray:
+    """Frames of 0 to 255 from what a model decodes, [-0.5, 0.5]."""
     return np.clip(255 * (decoded + 0.5), 0, 255).astype(np.uint8)

@@ -197,8 +197,12 @@ def test_an_expert_of_vectors_can_demonstrate_in_images(tmp_path):
 
 
 def test_options_of_images_can_be_removed_from_a_name():
-    assert expert_policies.unseen("pendulum:pixels=64,frames=3,camera=back") == "pendulum"
+    assert (
+        expert_policies.without_pixels("pendulum:pixels=64,frames=3,camera=back")
+        == "pendulum"
+    )
     named = "playground/CheetahRun:action_repeat=2,pixels=64,tremble=0.1"
     assert (
-        expert_policies.unseen(named) == "playground/CheetahRun:action_repeat=2,tremble=0.1"
+        expert_policies.without_pixels(named)
+        == "playground/CheetahRun:action_repeat=2,tremble=0.1"
     )

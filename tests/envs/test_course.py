@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.envs import course, navigation
+from planil_jax.evaluation import expert_policies
 from planil_jax.training import loop
 
 
@@ -77,7 +78,7 @@ def test_the_demonstrator_steers_towards_a_point_ahead_and_asks_for_its_speed():
 )
 def test_the_demonstrator_stays_on_the_course_with_cars_that_react_late(name):
     env = envs.make(name + ",box=0.2" if ":" in name else name + ":box=0.2")
-    expert = experiment.make_expert(name, env)
+    expert = expert_policies.make_expert(name, env)
     keys = jax.random.split(jax.random.key(0), 4)
     rolled, _ = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
     obs = np.asarray(rolled.next_obs)

@@ -6,8 +6,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.envs import kitchen
+from planil_jax.evaluation import expert_policies
 
 READY = np.array(kitchen._READY)
 
@@ -79,7 +80,7 @@ def test_episodes_start_in_the_documented_pose():
     moved = states.replace(obs=states.obs.at[:, -2].set(kitchen.WANTED[1]))
     assert env.subtasks.names[1] == "cabinet"
     assert env.subtasks.done(moved).tolist() == [[False, True, False]] * 8
-    expert = experiment.make_expert("kitchen", env)
+    expert = expert_policies.make_expert("kitchen", env)
     one = jax.tree.map(lambda leaf: leaf[0], states)
     action, _ = expert.act((), (), one, jax.random.key(0), False)
     assert action.shape == (7,) and np.abs(action).max() <= 1.0

@@ -1,4 +1,4 @@
-"""What learners visited: exact on arrays made by hand, and read from a checkpoint."""
+"""How far learners went: exact on arrays made by hand, and read from a checkpoint."""
 
 import dataclasses
 import json
@@ -20,7 +20,6 @@ from planil_jax.evaluation import coverage
 from planil_jax.models import rssm
 from planil_jax.nets import heads, mlp
 from planil_jax.nets import rssm as networks
-from planil_jax.reporting import figures
 from planil_jax.training import checkpoint, loop, report, rundir
 
 SMALL = mlp.Config(hidden=(4,), activation="elu")
@@ -37,28 +36,28 @@ SPEED = "speed [rad/s]"
 NAMES = ("a", "b")
 
 
-def shown(*episodes, observed=(0, 1)) -> Demonstrations:
-    """Demonstrations of some observations, padded as they are when loaded."""
+def demonstrations(*episodes, observed=(0, 1)) -> Demonstrations:
+    """Demonstrations of these observations, padded as they are when loaded."""
     longest = max(map(len, episodes))
-    obs = [each + [each[-1]] * (longest - len(each)) for each in episodes]
+    obs = [rows + [rows[-1]] * (longest - len(rows)) for rows in episodes]
     return Demonstrations(
         obs=jnp.asarray(obs, jnp.float32),
         actions=None,
-        length=jnp.array([len(each) - 1 for each in episodes], jnp.int32),
+        length=jnp.array([len(rows) - 1 for rows in episodes], jnp.int32),
         terminal=jnp.zeros((len(episodes),), bool),
         observed=observed,
     )
 
 
 def ring(rounds: int) -> replay.Replay:
-    """Of capacity 6, for 2 environments: the observation of round t is [t, t, t] + E."""
+    """Capacity 6, 2 environments: round t observes [t, t, t] and [t, t, t] + 0.25."""
     step = {"obs": jnp.zeros((3,)), "action": jnp.zeros((1,)), "first": jnp.zeros((), bool)}
-    held = replay.init(step, 6, 2)
+    filled = replay.init(step, 6, 2)
     for t in range(rounds):
         obs = jnp.full((1, 2, 3), t, jnp.float32) + 0.25 * jnp.arange(2.0)[:, None]
         new = {"obs": obs, "action": jnp.zeros((1, 2, 1)), "first": jnp.zeros((1, 2), bool)}
-        held = replay.insert(held, new)
-    return held
+        filled = replay.insert(filled, new)
+    return filled
 
 
 def test_the_nearest_is_found_chunk_by_chunk(monkeypatch):
@@ -72,27 +71,29 @@ def test_the_nearest_is_found_chunk_by_chunk(monkeypatch):
 
 @pytest.mark.parametrize(("rounds", "expected"), [(4, [0, 1, 2, 3]), (9, range(3, 9))])
 def test_a_ring_is_read_from_its_oldest_step(rounds, expected):
-    held = jax.tree.map(lambda leaf: leaf[None], ring(rounds))
-    obs = coverage.in_order(held)
+    replays = jax.tree.map(lambda leaf: leaf[None], ring(rounds))
+    obs = coverage.in_order(replays)
     assert obs.shape == (1, len(expected), 2, 3)
     np.testing.assert_array_equal(obs[0, :, 0, 0], expected)
     np.testing.assert_array_equal(obs[0, :, 1, 2], np.array(expected) + 0.25)
 
 
-def test_a_support_is_as_far_as_its_episodes_lie_from_each_other():
-    """Deviations of a: of 0, 2, 0, 2, 8, by hand; b never varies and is left as it is."""
-    support = coverage.support_of(shown([[0, 5], [2, 5]], [[0, 5], [2, 5], [8, 5]]))
+def test_the_threshold_is_how_far_the_episodes_lie_from_each_other():
+    """By hand: a is 0, 2, 0, 2, 8; b never varies, so its scale is 1."""
+    support = coverage.support_of(
+        demonstrations([[0, 5], [2, 5]], [[0, 5], [2, 5], [8, 5]])
+    )
     values = np.array([0.0, 2, 0, 2, 8])
     np.testing.assert_allclose(support.scale, [values.std(), 1.0])
-    own = np.array([0, 0, 0, 0, 6]) / values.std()
-    assert support.far == pytest.approx(np.percentile(own, 99))
-    alone = coverage.support_of(shown([[0, 5], [2, 5]]))
-    assert math.isnan(alone.far) and len(alone.points) == 2
+    distances = np.array([0, 0, 0, 0, 6]) / values.std()
+    assert support.threshold == pytest.approx(np.percentile(distances, 99))
+    alone = coverage.support_of(demonstrations([[0, 5], [2, 5]]))
+    assert math.isnan(alone.threshold) and len(alone.points) == 2
 
 
 def test_parts_are_of_the_steps_in_their_order():
-    support = coverage.support_of(shown([[0, 0], [2, 0]], [[0, 0], [2, 0]]))
-    assert support.scale[0] == 1.0 and support.far == 0.0
+    support = coverage.support_of(demonstrations([[0, 0], [2, 0]], [[0, 0], [2, 0]]))
+    assert support.scale[0] == 1.0 and support.threshold == 0.0
     obs = np.array([[0, 9], [0, 0], [3, 0], [5, 0]], np.float64)[:, None]  # [K, 1, O]
     parts = np.array_split(np.arange(4), 2)
     limits = {"a": (-math.inf, 4.0), "b": (0.0, 8.0)}
@@ -107,21 +108,21 @@ def test_parts_are_of_the_steps_in_their_order():
 
 
 def test_only_entries_that_were_demonstrated_count():
-    support = coverage.support_of(shown([[0, 7], [2, 7]], observed=(0,)))
+    support = coverage.support_of(demonstrations([[0, 7], [2, 7]], observed=(0,)))
     obs = np.array([[3.0, 100.0]])
     near = coverage.nearest(coverage.scaled(obs, support), support.points)
     np.testing.assert_allclose(near, [1.0])
 
 
-def test_limits_are_read_and_what_is_none_is_refused():
+def test_limits_are_read_and_wrong_ones_are_refused():
     wanted = {"a": (-1.5, 2.0), "b": (-math.inf, 0.0)}
-    assert coverage.parsed(["a=-1.5:2", "b=:0"], NAMES) == wanted
+    assert coverage.parse_limits(["a=-1.5:2", "b=:0"], NAMES) == wanted
     names = ("cos angle", SPEED)
     with pytest.raises(UsageError, match=r"Did you mean speed \[rad/s\]\? There are: cos"):
-        coverage.parsed(["sped [rad/s]=-6:6"], names)
+        coverage.parse_limits(["sped [rad/s]=-6:6"], names)
     for wrong in ("cos angle", "cos angle=1", "cos angle=2:1", "cos angle=a:b"):
         with pytest.raises(UsageError, match="write NAME=LOW:HIGH"):
-            coverage.parsed([wrong], names)
+            coverage.parse_limits([wrong], names)
 
 
 # ------------------------------------------------------------------------ from a checkpoint
@@ -153,8 +154,8 @@ def run_directory(tmp_path) -> Path:
     agent = cmil.make(Task.of(env.spec, num_envs=2), AGENT)
     keys = jax.random.split(jax.random.key(0), 2)
     state = jax.jit(jax.vmap(agent.init))(keys)
-    held = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), ring(9))
-    state = dataclasses.replace(state, replay=held)
+    replays = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), ring(9))
+    state = dataclasses.replace(state, replay=replays)
     whole = TrainState(agent=state, env=(), carry=(), key=keys)
     checkpoint.save(directory / rundir.CHECKPOINTS, whole, step=18, round_=9)
     line = {"step": 18, "seconds": 2.0, "metrics": {"train/reward": [1.0, 1.0]}}
@@ -162,10 +163,10 @@ def run_directory(tmp_path) -> Path:
     return directory
 
 
-def test_the_binary_tells_writes_and_draws(run_directory, tmp_path):
-    """Observations [t, t, t] and [t + ¼, …] at t = 3 … 8; demonstrated are 0 and 2."""
-    out, picture = tmp_path / "out.json", tmp_path / "visited.png"
-    told = subprocess.run(
+def test_the_command_prints_writes_and_draws(run_directory, tmp_path):
+    """Observations [t, t, t] and [t + ¼, …] at t = 3 … 8; demonstrations at 0 and 2."""
+    out, picture = tmp_path / "out.json", tmp_path / "coverage.png"
+    done = subprocess.run(
         [
             *(sys.executable, "-m", "experiments.coverage", f"--runs={run_directory}"),
             *(f"--limits={SPEED}=:6", f"--out={out}", f"--picture={picture}"),
@@ -175,23 +176,24 @@ def test_the_binary_tells_writes_and_draws(run_directory, tmp_path):
         text=True,
         timeout=300,
     )
-    assert told.returncode == 0, told.stderr
-    assert "the last 12 of 18 steps" in told.stdout and picture.stat().st_size > 1000
-    (found,) = (each["visited"] for each in json.loads(out.read_text())["runs"].values())
+    assert done.returncode == 0, done.stderr
+    assert "the last 12 of 18 steps" in done.stdout and picture.stat().st_size > 1000
+    (record,) = json.loads(out.read_text())["runs"].values()
+    found = record["coverage"]
     assert found == json.loads((run_directory / coverage.RESULT).read_text())
-    assert found["steps"] == [8, 10, 12, 14, 16, 18] and found["held"] == 12
+    assert found["steps"] == [8, 10, 12, 14, 16, 18] and found["replay_steps"] == 12
     expected = math.sqrt(3) * (np.arange(3, 9) + 0.125 - 2)  # a deviation is 1
     np.testing.assert_allclose(found["parts"]["distance"], [expected] * 2, rtol=1e-5)
-    broken = found["parts"][f"constraint_violations: {SPEED}"]
-    assert broken == [[0, 0, 0, 0.5, 1, 1]] * 2
+    violations = found["parts"][f"constraint_violations: {SPEED}"]
+    assert violations == [[0, 0, 0, 0.5, 1, 1]] * 2
     assert found["all"]["out_of_support"] == [1.0, 1.0]
 
 
-def test_what_has_no_distance_is_refused(run_directory):
+def test_runs_without_a_distance_are_refused(run_directory):
     trained = runs.load(run_directory)
-    seen = trained._replace(env=envs.make("pendulum:pixels=8"))
+    of_pictures = trained._replace(env=envs.make("pendulum:pixels=8"))
     with pytest.raises(UsageError, match="learned from pictures"):
-        coverage.load(seen)
+        coverage.load_visits(of_pictures)
     for method, sentence in (("sac", "sac has no demonstrations"), ("bc", "bc keeps no")):
         settings = dataclasses.replace(
             trained.experiment, method=method, agent=registry.method(method).config
@@ -203,23 +205,4 @@ def test_what_has_no_distance_is_refused(run_directory):
             ),
         )
         with pytest.raises(UsageError, match=sentence):
-            coverage.load(other)
-
-
-def test_runs_are_drawn_side_by_side_with_or_without_a_threshold():
-    told = {
-        "method": "cmil",
-        "steps": [5, 10],
-        "far": None,
-        "parts": {
-            "distance": [[1.0, 2.0], [2.0, 3.0]],
-            "distance, 95th percentile": [[1.0, 2.0], [2.0, 3.0]],
-            "out_of_support": [[None, None], [None, None]],
-        },
-    }
-    parts = told["parts"] | {
-        "out_of_support": [[0.0, 1.0]] * 2,
-        "constraint_violations: a": [[0.0, 0.5]] * 2,
-    }
-    drawn = figures.visited({"one": told, "two": told | {"far": 1.5, "parts": parts}})
-    assert [len(axes.lines) for axes in drawn.axes] == [7, 3, 3]
+            coverage.load_visits(other)

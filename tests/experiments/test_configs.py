@@ -1,4 +1,4 @@
-"""Configurations that are made of others."""
+"""Recipes that build on others."""
 
 import pytest
 
@@ -11,8 +11,8 @@ def test_the_ant_is_the_hopper_s_but_for_critics_scores_and_ends(method):
     there, here = (
         experiment.from_config_dict(made.get_config(method)) for made in (hopper, ant)
     )
-    told = dict(line.split(": ", 1) for line in config.differences(there, here))
-    assert told == {
+    differences = dict(line.split(": ", 1) for line in config.differences(there, here))
+    assert differences == {
         "environment": "'gym/Hopper' there, 'gym/Ant:contact_forces=False' here",
         "agent.target_rate": "0.05 there, 0.01 here",
         "agent.gradient_penalty": "5.0 there, 1.0 here",

@@ -1,4 +1,4 @@
-"""The report: figures from arrays, one self-contained page, a drive that can be played."""
+"""The report: figures from arrays, one self-contained page, a drive to play."""
 
 import errno
 import html.parser
@@ -12,7 +12,7 @@ import pytest
 
 from planil_jax import envs, experiment, runs
 from planil_jax.agents import mpail
-from planil_jax.base import Agent, UsageError, UserError
+from planil_jax.base import Agent, Shows, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.planners import mppi
 from planil_jax.reporting import figures, page, report, views
@@ -31,14 +31,14 @@ def drive():
     steps, plans, horizon = 12, 6, 4
     path = np.linspace([0.0, 0.0], [9.0, 9.0], steps + 1)
     rng = np.random.default_rng(0)
-    spread = np.cumsum(rng.normal(0, 0.2, (steps, plans, horizon + 1, 2)), axis=2)
+    noise = np.cumsum(rng.normal(0, 0.2, (steps, plans, horizon + 1, 2)), axis=2)
     weights = np.full((steps, plans), 1 / plans)
     return views.Drive(
         obs=np.column_stack([path, np.tile([0.6, 0.8, 2.0, 0.0, 0.0], (steps + 1, 1))]),
         reward=np.linspace(-1, 1, steps),
-        plans=path[:-1, None, None] + spread,
+        plans=path[:-1, None, None] + noise,
         weights=weights,
-        mean=path[:-1, None] + spread.mean(1),
+        mean=path[:-1, None] + noise.mean(1),
         effective=np.full(steps, float(plans)),
     )
 
@@ -47,14 +47,14 @@ def drive():
 
 
 @pytest.mark.parametrize("seed_count", [1, 3, 8])
-def test_curves_bear_any_number_of_seeds_and_what_is_not_a_number(seed_count):
+def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
     steps = np.arange(1, 6) * 1000
     values = np.ones((5, seed_count)) * np.geomspace(1, 100, 5)[:, None]
-    broken = values.copy()
-    broken[2:] = np.nan
+    with_nan = values.copy()
+    with_nan[2:] = np.nan
     metrics = {
         "eval/return": (steps[-1:], values[-1:]),
-        "value/loss": (steps, broken),
+        "value/loss": (steps, with_nan),
         "discriminator/accuracy": (steps, np.full_like(values, np.nan)),
         "other/thing": (steps, values),
     }
@@ -67,7 +67,7 @@ def test_curves_bear_any_number_of_seeds_and_what_is_not_a_number(seed_count):
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("height", [0.0, 5.0])
-def test_a_map_has_a_panel_a_seed_even_where_it_is_flat(scene, signed, height):
+def test_a_map_has_a_panel_for_each_seed_even_where_it_is_flat(scene, signed, height):
     axis = np.linspace(-4, 14, 9)
     values = height * np.random.default_rng(0).normal(size=(2, 9, 9))
     paths = np.zeros((2, 3, 5, 2))
@@ -85,14 +85,14 @@ def test_a_field_counts_who_arrives(scene):
     page.figure(drawn, "caption", "alt")
 
 
-def test_the_still_shows_four_steps_on_the_way(scene, drive):
+def test_the_still_shows_four_steps_of_the_drive(scene, drive):
     drawn = figures.plans_still(scene, drive)
     steps = [int(axes.get_title("left").split()[-1]) for axes in drawn.axes[1:]]
     assert len(steps) == 4 and sorted(set(steps)) == steps
     page.figure(figures.plans_still(scene, drive, [3]), "caption", "alt")
 
 
-def test_trajectories_have_a_panel_an_entry():
+def test_trajectories_have_a_panel_for_each_entry():
     learner = np.zeros((2, 3, 6, 4))
     learner[:, :, 4:] = np.nan
     names = ["a", "b", "c", "d"]
@@ -146,7 +146,7 @@ def test_a_run_off_the_plane_that_was_not_evaluated_is_reported(tmp_path):
     written = path.read_text()
     assert_whole(written)
     assert "has not been evaluated yet" in written and "--field" not in written
-    assert "told no metrics yet" in written
+    assert "has no metrics yet" in written
     assert "MPAIL on pendulum" in written
     assert 'id="player"' not in written
 
@@ -154,27 +154,17 @@ def test_a_run_off_the_plane_that_was_not_evaluated_is_reported(tmp_path):
 def test_a_drive_has_a_frame_a_step_and_shows_the_plans_that_weigh_most(
     tmp_path, monkeypatch
 ):
-    def critic(spec, config, observed):
-        def logit(params, obs, next_obs):
-            return next_obs[..., 0] - obs[..., 0]
+    def plans(params, carry, state, key):
+        paths = jnp.broadcast_to(state.obs, (4, 4, *state.obs.shape))
+        weights = jnp.arange(4) / 6
+        return paths, weights, paths[0]
 
-        def value(params, obs):
-            return -jnp.linalg.norm(obs[..., :2] - 10.0, axis=-1)
-
-        return logit, value
-
-    def inspect(spec, dynamics, config, observed):
-        count, reach = config.planner.samples, config.planner.horizon + 1
-
-        def plans(params, carry, state, key):
-            paths = jnp.broadcast_to(state.obs, (count, reach, *state.obs.shape))
-            weights = jnp.arange(count) / jnp.sum(jnp.arange(count))
-            return paths, weights, paths[0]
-
-        return plans
-
-    monkeypatch.setattr(mpail, "critic", critic, raising=False)
-    monkeypatch.setattr(mpail, "inspect", inspect, raising=False)
+    shows = Shows(
+        reward=lambda params, obs, action, next_obs: next_obs[..., 0] - obs[..., 0],
+        value=lambda params, obs: -jnp.linalg.norm(obs[..., :2] - 10.0, axis=-1),
+        plans=plans,
+    )
+    monkeypatch.setattr(mpail, "shows", lambda task, config: shows)
     trained = untrained("navigation", tmp_path)
     written = report.write(trained).read_text()
     assert_whole(written)
@@ -186,16 +176,42 @@ def test_a_drive_has_a_frame_a_step_and_shows_the_plans_that_weigh_most(
     first = animation["frames"][0]
     assert first["weights"] == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0], abs=1e-3)
     assert first["mean"][:2] == pytest.approx(first["pose"][:2], abs=0.01)
-    assert animation["traces"][2]["values"][0] == pytest.approx(
-        36 / 14, abs=0.1
-    )  # 1 / Σ w²
+    effective = animation["traces"][2]["values"]  # 1 / Σ w²
+    assert effective[0] == pytest.approx(36 / 14, abs=0.1)
     landscape = views.landscape(trained, views.scene(trained))
     top = np.unravel_index(landscape.value[0].argmax(), landscape.value[0].shape)
     assert landscape.y[top[0]] == pytest.approx(10.0, abs=0.3)
     assert landscape.x[top[1]] == pytest.approx(10.0, abs=0.3)
 
 
-def test_an_evaluation_is_the_headline_and_tells_where_it_is_of_another_step(tmp_path):
+@pytest.mark.parametrize(
+    ("can", "words", "absent"),
+    [
+        ({}, ["Observations over time"], ["Maps of the"]),
+        (
+            {"reward": lambda params, obs, action, next_obs: obs[..., 0]},
+            ["Observations over time", "Maps of the reward"],
+            ["Maps of the value"],
+        ),
+        (
+            {"value": lambda params, obs: obs[..., 0]},
+            ["Observations over time", "Maps of the value"],
+            ["Maps of the reward"],
+        ),
+    ],
+)
+def test_a_report_shows_what_the_method_can_show(tmp_path, monkeypatch, can, words, absent):
+    monkeypatch.setattr(mpail, "shows", lambda task, config: Shows(**can))
+    trained = untrained("navigation:episode_length=5", tmp_path)
+    written = report.render(trained)
+    assert_whole(written)
+    assert all(word in written for word in words)
+    assert not any(word in written for word in (*absent, 'id="player"'))
+    assert not (tmp_path / report.REPORT_FILE).exists()  # render writes nothing
+    assert not (tmp_path / report.PLANS_FILE).exists()
+
+
+def test_an_evaluation_is_the_headline_and_says_where_it_is_of_another_step(tmp_path):
     summary = {"mean": 0.9, "low": 0.8, "high": 0.95}
     inside = {
         "return": summary,
@@ -208,8 +224,8 @@ def test_an_evaluation_is_the_headline_and_tells_where_it_is_of_another_step(tmp
     found = {"step": 7, "in_distribution": inside, "fields": [field]}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
     written = report.write(untrained("pendulum", tmp_path)).read_text()
-    for told in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):
-        assert told in written
+    for text in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):
+        assert text in written
 
 
 def test_a_seed_that_the_run_lacks_is_refused(tmp_path):
@@ -228,7 +244,7 @@ def test_the_command_names_what_differs_from_the_defaults(tmp_path):
 
 
 def untrained(environment, directory):
-    """A run of one seed that always acts the same, so that nothing large is compiled."""
+    """A run of one seed that always acts the same, so that little is compiled."""
     directory.mkdir(exist_ok=True)
     settings = experiment.Experiment(
         environment=environment,
@@ -246,7 +262,7 @@ def untrained(environment, directory):
     )
     episode = demos.Episode(obs=obs, actions=None, rewards=None, terminal=False)
     demos.save(directory / runs.DEMONSTRATIONS, [episode], card)
-    held = demos.load(directory / runs.DEMONSTRATIONS, env.spec)
+    loaded = demos.load(directory / runs.DEMONSTRATIONS, env.spec)
     forward = jnp.ones(env.spec.action_size)
     idle = Agent(
         init=lambda key: (),
@@ -254,9 +270,7 @@ def untrained(environment, directory):
         act=lambda params, carry, state, key, explore: (forward, carry),
         update=lambda state, *_: (state, {}),
     )
-    return runs.Run(
-        directory, settings, env, lambda env, own: idle, held, jnp.zeros(1), {}, 0
-    )
+    return runs.Run(directory, settings, env, lambda *_: idle, loaded, jnp.zeros(1), {}, 0)
 
 
 def assert_whole(written):

@@ -1,13 +1,15 @@
-"""What a world model makes of an episode, of an untrained one."""
+"""The rollouts of a world model, of an untrained one."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planil_jax import envs
+from planil_jax import envs, experiment, runs
 from planil_jax.agents import cmil
+from planil_jax.base import Task
+from planil_jax.data import demos
 from planil_jax.models import rssm
-from planil_jax.nets import heads, mlp, normalise
+from planil_jax.nets import heads, mlp
 from planil_jax.nets import rssm as networks
 from planil_jax.reporting import figures, world_model_rollouts
 
@@ -20,50 +22,56 @@ CONFIG = cmil.Config(
     discriminator=SMALL,
     critic=SMALL,
 )
-STEPS = world_model_rollouts.SEEN + 4
+OBSERVED = world_model_rollouts.OBSERVED
+STEPS = OBSERVED + 4
 
 
-def test_a_dream_leaves_what_was_seen_when_it_is_shown_no_more():
-    spec = envs.make("pendulum").spec
-    parts = cmil.make_parts(spec, CONFIG)
+def test_open_loop_and_imagination_read_the_first_observations_alone():
+    task = Task.of(envs.make("pendulum").spec)
+    agent, world_model = cmil.make(task, CONFIG), cmil.shows(task, CONFIG).world_model
 
     @jax.jit
-    def dream(key, later):
-        model_key, policy_key, obs_key = jax.random.split(key, 3)
-        params = cmil.InferenceParams(
-            parts.model.init(model_key), parts.policy.init(policy_key), normalise.init(3)
-        )
-        obs = jax.random.normal(obs_key, (STEPS, 3))
-        obs = obs.at[world_model_rollouts.SEEN :].add(later)
+    def predict(key, later):
+        params_key, obs_key = jax.random.split(key)
+        params = agent.init(params_key).params
+        obs = jax.random.normal(obs_key, (STEPS, 3)).at[OBSERVED:].add(later)
         actions = jnp.linspace(-1, 1, STEPS)[:, None]
-        return world_model_rollouts._dreamt(parts, params, obs, actions, key)
+        return world_model(params, obs, actions, OBSERVED, key)
 
-    again, ahead, alone = dream(jax.random.key(0), 0.0)
-    assert again.shape == ahead.shape == alone.shape == (STEPS, 3)
+    read, again, ahead, alone = predict(jax.random.key(0), 0.0)
+    assert read.shape == again.shape == ahead.shape == alone.shape == (STEPS, 3)
     for other in (ahead, alone):
-        np.testing.assert_allclose(
-            other[: world_model_rollouts.SEEN],
-            again[: world_model_rollouts.SEEN],
-            rtol=1e-5,
-            atol=1e-6,
-        )
-        assert (
-            np.abs(
-                other[world_model_rollouts.SEEN :] - again[world_model_rollouts.SEEN :]
-            ).max()
-            > 1e-4
-        )
-    changed = dream(jax.random.key(0), 1.0)
-    assert np.abs(changed[0] - again).max() > 1e-4
-    np.testing.assert_array_equal(changed[1], ahead)  # which did not look
-    np.testing.assert_array_equal(changed[2], alone)
+        np.testing.assert_allclose(other[:OBSERVED], again[:OBSERVED], rtol=1e-5, atol=1e-6)
+        assert np.abs(other[OBSERVED:] - again[OBSERVED:]).max() > 1e-4
+    changed = predict(jax.random.key(0), 1.0)
+    assert np.abs(changed[1] - again).max() > 1e-4
+    np.testing.assert_array_equal(changed[2], ahead)  # which did not read them
+    np.testing.assert_array_equal(changed[3], alone)
 
 
-def test_dreams_are_drawn():
+def test_the_rollouts_of_a_run_are_of_its_first_evaluation_episode(tmp_path):
+    env = envs.make("pendulum:episode_length=8")
+    settings = experiment.for_method("cmil", agent=CONFIG)
+    agent = cmil.make(Task.of(env.spec), CONFIG)
+    params = jax.vmap(lambda key: agent.init(key).params)(
+        jax.random.split(jax.random.key(0), 1)
+    )
+    none = demos.none(env.spec)
+    run = runs.Run(tmp_path, settings, env, lambda *_: agent, none, params, {}, 0)
+    found = world_model_rollouts.of(run)
+    assert found.names == env.spec.observation_names
+    assert found.period == env.spec.control_period
+    for values in found[:4]:
+        assert values.shape == (8, 3)
+    without = run._replace(experiment=experiment.for_method("bc"))
+    assert world_model_rollouts.of(without) is None
+
+
+def test_rollouts_are_drawn():
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     seconds = np.arange(3.0)
-    rows = {"seen": frames, "open loop": frames}
-    assert len(figures.dreamt_frames(rows, seconds).axes) == 6
-    lines = {"seen": np.zeros((5, 2)), "open loop": np.ones((5, 2))}
-    assert len(figures.dream(["x", "y"], lines, 0.1).axes) == 2
-    assert len(figures.strips(np.stack([frames] * 2), seconds, 4).axes) == 6
+    rows = {"observed": frames, "open loop": frames}
+    assert len(figures.world_model_frames(rows, seconds).axes) == 6
+    lines = {"observed": np.zeros((5, 2)), "open loop": np.ones((5, 2))}
+    assert len(figures.world_model_lines(["x", "y"], lines, 0.1).axes) == 2
+    assert len(figures.frame_strips(np.stack([frames] * 2), seconds, 4).axes) == 6

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from experiments.configs import pendulum as configs
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import bc, cmil, sac
 from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
@@ -70,11 +70,12 @@ def expert(tmp_path_factory) -> Expert:
     last = train(agent, rollouts, 20_000, demonstrations.none(ENV.spec), 1)
     params = jax.tree.map(lambda leaf: leaf[0], last.state.agent.params)
     path = str(tmp_path_factory.mktemp("pendulum") / "pendulum.npz")
-    collect.record(ENV, agent, params, "sac", path, 10, seed=1, actions=True)
+    expert = expert_policies.ExpertPolicy(ENV, agent, params, "sac")
+    collect.record(expert, path, 10, seed=1, actions=True)
     return Expert(
         demos=demonstrations.load(path, ENV.spec),
         value=return_of(agent, params),
-        floor=return_of(experiment.make_random(ENV)),
+        floor=return_of(expert_policies.make_random(ENV)),
     )
 
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import bc, mail, sac
 from planil_jax.base import Agent, Demonstrations, Task, Transition
 from planil_jax.data import demos as demonstrations
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.training import loop, run
 
 ENV = envs.make("pendulum")
@@ -93,7 +93,8 @@ def expert(tmp_path_factory) -> Expert:
     last = train(agent, rollouts, 20_000, demonstrations.none(ENV.spec), 1)
     params = jax.tree.map(lambda leaf: leaf[0], last.state.agent.params)
     path = str(tmp_path_factory.mktemp("pendulum") / "pendulum.npz")
-    collect.record(ENV, agent, params, "sac", path, 4, seed=1, actions=True)
+    expert = expert_policies.ExpertPolicy(ENV, agent, params, "sac")
+    collect.record(expert, path, 4, seed=1, actions=True)
 
     def random(obs, key) -> jax.Array:
         return jax.random.uniform(key, (1,), jnp.float32, -2.0, 2.0)
@@ -151,10 +152,10 @@ def test_a_demonstrator_that_never_swings_up_is_imitated_too():
 def test_choices_are_learned_from_an_expert_that_plans_them():
     """Five torques: both seeds lose at most 15% of the expert's gain over chance."""
     env = envs.make("pendulum:choices=5")
-    expert = experiment.make_expert("pendulum:choices=5", env)
+    expert = expert_policies.make_expert("pendulum:choices=5", env)
     reached, floor = (
         float(jax.jit(lambda keys, a=a: run.mean_return(a, env, keys, ()))(STARTS))
-        for a in (expert, experiment.make_random(env))
+        for a in (expert, expert_policies.make_random(env))
     )
     assert reached - floor > 900
     keys = jax.random.split(jax.random.key(1), 4)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from planil_jax import envs, experiment
+from planil_jax import envs
 from planil_jax.agents import adversarial, ppo, sac
 from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.models import simulator
 from planil_jax.training import loop, run
 
@@ -69,7 +69,7 @@ def bound() -> float:
     def return_of(agent: Agent) -> float:
         return float(jax.jit(lambda keys: run.mean_return(agent, ENV, keys, ()))(STARTS))
 
-    expert = return_of(experiment.make_expert("pendulum", ENV))
+    expert = return_of(expert_policies.make_expert("pendulum", ENV))
     floor = return_of(Agent(nothing, nothing, random, nothing))
     return expert - 0.05 * (expert - floor)
 

@@ -15,7 +15,7 @@ import pytest
 from experiments.configs import pendulum_seen
 from planil_jax import envs, experiment
 from planil_jax.data import demos as demonstrations
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, expert_policies
 from planil_jax.training import run
 
 EPISODES, SEEDS = 20, 2
@@ -48,7 +48,7 @@ def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
 def test_cmil_swings_up_with_every_seed_where_cloning_does_not(pendulum_return, demos):
     env = envs.make("pendulum")
     starts = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
-    random = experiment.make_random(env)
+    random = expert_policies.make_random(env)
     floor = float(jax.jit(lambda keys: run.mean_return(random, env, keys, ()))(starts))
     assert pendulum_return - floor > 900
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment
+from planil_jax import envs
+from planil_jax.evaluation import expert_policies
 from planil_jax.training import loop
 
 pytest.importorskip("mujoco_playground")
@@ -18,7 +19,7 @@ def test_every_start_swings_up(task, starts, least):
     """Returns of at most 1000, each above `least`, and the pole is up at the end."""
     name = f"playground/{task}:action_repeat=4"
     env = envs.make(name)
-    expert = experiment.make_expert(name, env)
+    expert = expert_policies.make_expert(name, env)
     keys = jax.random.split(jax.random.key(1), starts)
     rolled, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
     returns = np.sum(np.asarray(rolled.reward * alive), axis=1)

@@ -132,7 +132,7 @@ def sample_replay(
         ages = age + jnp.arange(sampler.horizon + 1)[:, None]  # [H + 1, B]
         steps = ring.at(replay, ages[:-1], column)
         frames, ended = replay.steps["obs"], _episode_ends(replay)
-        obs = ring.stacked(replay, frames, ended, ages, column, sampler.frames)
+        obs = ring.stack_frames(replay, frames, ended, ages, column, sampler.frames)
         obs = _shift_pictures(obs, jax.random.fold_in(key, 1))
     else:
         steps = ring.sample_sequences(replay, starts, key, batch, sampler.horizon, exponent)

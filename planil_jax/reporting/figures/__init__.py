@@ -1,30 +1,36 @@
 """The figures of a report: functions from arrays to a matplotlib Figure."""
 
+from planil_jax.base import missing_extra
+
+try:
+    import matplotlib  # noqa: F401  says whether the extra is installed
+except ModuleNotFoundError as error:
+    raise missing_extra("drawing figures", "matplotlib", "report") from error
+
+from planil_jax.reporting.figures.coverage import coverage
 from planil_jax.reporting.figures.curves import (
     comparison,
-    dream,
     gradient_norms,
     learning_curves,
     rewards,
     trajectories,
+    world_model_lines,
 )
-from planil_jax.reporting.figures.pictures import dream as dreamt_frames
-from planil_jax.reporting.figures.pictures import strips
+from planil_jax.reporting.figures.frames import frame_strips, world_model_frames
 from planil_jax.reporting.figures.plane import field, landscape, plans_still, underlay
-from planil_jax.reporting.figures.visits import visited
 
 __all__ = [
     "comparison",
-    "dream",
-    "dreamt_frames",
+    "coverage",
     "field",
+    "frame_strips",
     "gradient_norms",
     "landscape",
     "learning_curves",
     "plans_still",
     "rewards",
-    "strips",
     "trajectories",
     "underlay",
-    "visited",
+    "world_model_frames",
+    "world_model_lines",
 ]

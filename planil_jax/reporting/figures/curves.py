@@ -1,4 +1,4 @@
-"""Figures over time: what was told while learning, and what is observed in an episode."""
+"""Figures over time: metrics during training, and observations in an episode."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from planil_jax.reporting.figures import style
 
 
 class Panel(NamedTuple):
-    """One small multiple of the learning curves."""
+    """One panel of the learning curves."""
 
     title: str
     metrics: tuple[str, ...]  # solid, then dashed
-    words: tuple[str, ...] = ()  # what each is, where there are several
+    labels: tuple[str, ...] = ()  # of the metrics, where there are several
     log: bool = False
-    level: float | None = None  # a line to compare with
+    level: float | None = None  # height of a reference line
 
 
 PANELS = (
@@ -53,11 +53,11 @@ def learning_curves(
     first_seed: int = 0,
     expert: tuple[str, float] | None = None,
 ) -> Figure:
-    """Every metric against environment steps, one line a seed; the return is the widest.
+    """Every metric against environment steps, one line a seed; the return is widest.
 
     Args:
       metrics: name -> steps `[P]` and values `[P, S]`, which may be nan.
-      expert: what the expert is called, and its return.
+      expert: label and value of a return to compare with.
     """
     panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
     known = {name for panel in panels for name in panel.metrics}
@@ -85,12 +85,12 @@ def comparison(
     flat: Mapping[str, float],
     expert: float | None,
 ) -> Figure:
-    """Return against interactions, on a logarithmic axis: the mean of each method's seeds.
+    """Mean return of each method's seeds against interactions, on a logarithmic axis.
 
     Args:
-      curves: method -> steps `[P]` and returns `[P, S]`; the band is from seed to seed.
-      flat: method -> return, of those that never interact.
-      expert: its return.
+      curves: method -> steps `[P]` and returns `[P, S]`; the band spans the seeds.
+      flat: method -> return, of methods that never interact.
+      expert: the expert's return; None: it is not drawn.
     """
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.add_subplot()
@@ -136,40 +136,40 @@ def trajectories(
             _over_time(axes, period, episodes[..., i].T, color=colour, alpha=0.45, lw=0.9)
         for episode in demonstrations:
             _over_time(axes, period, episode[:, i], color=style.INK, ls=style.DASHED)
-    shown = Line2D([], [], color=style.INK, linestyle=style.DASHED, label="demonstrations")
-    _legend(figure, [shown, *_seed_lines(len(learner), first_seed)])
+    label = "demonstrations"
+    dashed = Line2D([], [], color=style.INK, linestyle=style.DASHED, label=label)
+    _legend(figure, [dashed, *_seed_lines(len(learner), first_seed)])
     return figure
-
-
-# --------------------------------------------------------------------------------- helpers
 
 
 @style.styled
 def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """The learned reward against the task's, a panel for each sort of steps or episodes.
+    """The recovered reward against the task's, one panel for each sort of steps.
 
     Args:
-      pairs: name -> learned rewards `[B]` and the task's `[B]`.
+      pairs: title -> recovered rewards `[B]` and the task's `[B]`.
     """
     figure = Figure(figsize=(4.2 * len(pairs), 3.8), layout="constrained")
-    for axes, (name, (learned, task)) in zip(
+    for axes, (title, (recovered, task)) in zip(
         np.ravel(figure.subplots(1, len(pairs))), pairs.items(), strict=True
     ):
-        axes.scatter(task, learned, s=5, alpha=0.25, color=style.BLUE, linewidths=0)
-        if min(np.ptp(learned), np.ptp(task)) > 1e-9:
-            name += f": r = {np.corrcoef(learned, task)[0, 1]:.2f}"
-        axes.set_title(name)
+        axes.scatter(task, recovered, s=5, alpha=0.25, color=style.BLUE, linewidths=0)
+        if min(np.ptp(recovered), np.ptp(task)) > 1e-9:
+            title += f": r = {np.corrcoef(recovered, task)[0, 1]:.2f}"
+        axes.set_title(title)
         axes.set_xlabel("task's reward")
-        axes.set_ylabel("learned reward")
+        axes.set_ylabel("recovered reward")
     return figure
 
 
 @style.styled
-def dream(names: Sequence[str], lines: Mapping[str, np.ndarray], period: float) -> Figure:
-    """Entries of an observation over time, as seen and as a model makes them, by name.
+def world_model_lines(
+    names: Sequence[str], lines: Mapping[str, np.ndarray], period: float
+) -> Figure:
+    """Observation entries over time, as observed and as a world model predicts them.
 
     Args:
-      lines: `[T, O]` each; the first is solid.
+      lines: label -> `[T, O]`; the first is solid.
       period: seconds a step.
     """
     figure = Figure(figsize=(7.2, 1.5 * len(names) + 0.6), layout="constrained")
@@ -188,18 +188,18 @@ def dream(names: Sequence[str], lines: Mapping[str, np.ndarray], period: float) 
 
 @style.styled
 def gradient_norms(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Norms of gradients against the horizon, a line for what they went through.
+    """Norms of policy gradients against the horizon, one line for each kind of model.
 
     Args:
-      rows: of "through", "horizon", "median" and "high", their 95th percentile.
+      rows: "through" (the model), "horizon", "median" and "high" (the 95th percentile).
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for index, way in enumerate(dict.fromkeys(row["through"] for row in rows)):
-        own = [row for row in rows if row["through"] == way]
-        horizons = [row["horizon"] for row in own]
+        of_way = [row for row in rows if row["through"] == way]
+        horizons = [row["horizon"] for row in of_way]
         colour, dashes = style.seed_colour(index), ("-", style.DASHED)[index % 2]
-        median, high = ([row[name] for row in own] for name in ("median", "high"))
+        median, high = ([row[name] for row in of_way] for name in ("median", "high"))
         axes.plot(horizons, median, color=colour, linestyle=dashes, marker="o", label=way)
         axes.fill_between(horizons, median, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(
@@ -213,12 +213,15 @@ def gradient_norms(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+# --------------------------------------------------------------------------------- helpers
+
+
 def _curves(
     axes: Axes, panel: Panel, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
     """One panel of the learning curves."""
     dashes: tuple[Any, ...] = ("-", style.DASHED, style.DOTTED)
-    there = [name for name in panel.metrics if name in metrics]
+    drawn = [name for name in panel.metrics if name in metrics]
     for name, dash in zip(panel.metrics, dashes, strict=False):
         if name not in metrics:
             continue
@@ -234,16 +237,16 @@ def _curves(
                 ms=2.6,
             )
     axes.set_title(panel.title)
-    told = [value for name in there for value in metrics[name][1].ravel().tolist()]
-    told = [value for value in told if math.isfinite(value)]
-    if panel.log and told and 0 < 10 * min(told) < max(told):
+    finite = np.concatenate([metrics[name][1].ravel() for name in drawn])
+    finite = finite[np.isfinite(finite)]
+    if panel.log and finite.size and 0 < 10 * finite.min() < finite.max():
         axes.set_yscale("log")
     if panel.level is not None:
         axes.axhline(panel.level, color=style.MUTED, linewidth=0.8, linestyle=":")
-    if len(there) > 1:
+    if len(drawn) > 1:
         lines = [
-            Line2D([], [], color=style.MUTED, linestyle=dash, label=word)
-            for word, dash in zip(panel.words, dashes, strict=False)
+            Line2D([], [], color=style.MUTED, linestyle=dash, label=label)
+            for label, dash in zip(panel.labels, dashes, strict=False)
         ]
         axes.legend(handles=lines, loc="best", handlelength=2.2)
     axes.set_xlim(0, 1.02 * max(steps.max() for steps, _ in metrics.values()))
@@ -256,7 +259,7 @@ def _thousands(value: float, _: object) -> str:
 
 
 def _expert_lines(axes: Axes, who: str, value: float) -> None:
-    """The expert's return, and 95% of it where a share has a meaning."""
+    """The expert's return, and 95% of it where the return is positive."""
     axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1)
     marks = [(value, who)]
     if value > 0:
@@ -264,12 +267,12 @@ def _expert_lines(axes: Axes, who: str, value: float) -> None:
             0.95 * value, color=style.INK, linewidth=0.9, linestyle=style.DASHED, zorder=1
         )
         marks.append((0.95 * value, "95%"))
-    # Both lines lie close together: one word above the upper, one below the lower.
-    for (height, words), (va, shift) in zip(
+    # The lines are close together: one label is above the upper, one below the lower.
+    for (height, label), (va, shift) in zip(
         marks, (("bottom", 2), ("top", -4)), strict=False
     ):
         axes.annotate(
-            words,
+            label,
             (1, height),
             (-2, shift),
             xycoords=("axes fraction", "data"),
@@ -288,13 +291,13 @@ def _over_time(axes: Axes, period: float, values: np.ndarray, **how: Any) -> Non
 
 
 def _multiples(rows: int) -> Figure:
-    """A figure for small multiples, with air between the rows."""
+    """A figure for small multiples, with space between the rows."""
     layout = ConstrainedLayoutEngine(h_pad=0.1, hspace=0.04)
     return Figure(figsize=(10.4, 2.4 * rows + 0.4), layout=layout)
 
 
 def _seed_lines(count: int, first_seed: int) -> list[Line2D]:
-    """A line for each colour that there is."""
+    """A line of the legend for each seed, or for each colour if there are fewer."""
     return [
         Line2D([], [], color=style.seed_colour(i), label=f"seed {first_seed + i}")
         for i in range(min(count, len(style.SEED_COLOURS)))

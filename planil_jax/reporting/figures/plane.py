@@ -1,6 +1,6 @@
-"""Figures of the plane: what was learned there, where it arrives, what a drive weighed.
+"""Figures of the plane: maps, paths from a field of starts, and a drive with its plans.
 
-Demonstrations are dark, the learner vermilion, the goal green.
+Demonstrations are dark, the learner is vermilion, the goal green.
 """
 
 import math
@@ -15,7 +15,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from planil_jax.reporting.figures import style
-from planil_jax.reporting.views import Drive, Landscape, Scene, square
+from planil_jax.reporting.views import Drive, Scene, square
 
 
 @style.styled
@@ -29,12 +29,12 @@ def landscape(
     signed: bool,
     first_seed: int = 0,
 ) -> Figure:
-    """A learned function over the plane, a panel a seed, under the paths.
+    """A learned function over the plane under the paths, one panel for each seed.
 
     Args:
       values: `[S, G, G]`, rows along y.
       paths: `[S, B, T, 2]` of the learner, metres.
-      signed: whether zero divides the colours.
+      signed: whether the colours diverge at zero.
     """
     figure, panels = _panels(len(values), scene.bounds, first_seed)
     low, high = np.nanpercentile(values, [1, 99.5])
@@ -42,7 +42,7 @@ def landscape(
     norm: Normalize = Normalize(low, high)
     if signed:
         norm = TwoSlopeNorm(0.0, min(low, -1e-3), max(high, 1e-3))
-    for axes, surface, driven in zip(panels, values, paths, strict=True):
+    for axes, surface, of_seed in zip(panels, values, paths, strict=True):
         filled = axes.contourf(
             x,
             y,
@@ -55,7 +55,7 @@ def landscape(
         filled.set_rasterized(True)
         axes.contour(x, y, surface, levels[::2], colors="white", linewidths=0.5, alpha=0.7)
         _demonstrations(axes, scene, style.INK, alpha=0.85, linewidth=1.1)
-        _lines(axes, driven, style.VERMILION, alpha=0.75, linewidth=1.0)
+        _lines(axes, of_seed, style.VERMILION, alpha=0.75, linewidth=1.0)
         _goal(axes, scene)
     bar = figure.colorbar(
         filled, ax=panels, shrink=0.8, aspect=30, pad=0.015, ticks=MaxNLocator(6)
@@ -74,27 +74,27 @@ def field(
     first_seed: int = 0,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Starts all over a field, by whether the goal was reached; a panel a seed.
+    """Starts all over a field, by whether the goal was reached; one panel for each seed.
 
     Args:
       paths: `[S, B, T, 2]`, metres.
       reached: `[S, B]` bool.
       side: of the field, metres.
-      titles: of the panels, instead of the seeds.
+      titles: of the panels; None: the seeds.
     """
     half = 0.54 * side
     figure, panels = _panels(len(paths), (-half, half, -half, half), first_seed)
-    for axes, driven, arrived in zip(panels, paths, reached, strict=True):
-        for there, colour, marker in (
+    for axes, of_seed, arrived in zip(panels, paths, reached, strict=True):
+        for success, colour, marker in (
             (True, style.BLUE, "o"),
             (False, style.VERMILION, "X"),
         ):
-            chosen = driven[arrived == there]
+            chosen = of_seed[arrived == success]
             _lines(axes, chosen, colour, alpha=0.28, linewidth=0.7)
             axes.scatter(
                 chosen[:, 0, 0],
                 chosen[:, 0, 1],
-                s=16 if there else 30,
+                s=16 if success else 30,
                 c=colour,
                 marker=marker,
                 linewidths=0.5,
@@ -111,10 +111,10 @@ def field(
 
 @style.styled
 def plans_still(scene: Scene, drive: Drive, frames: Sequence[int] | None = None) -> Figure:
-    """A drive with its sampled plans at a few moments: as a whole, and four from near.
+    """A drive with its sampled plans: the whole of it, and up to four steps from near.
 
     Args:
-      frames: up to four control steps; None: spread over the way to the goal.
+      frames: up to four control steps; None: four, spread over the way to the goal.
     """
     chosen = list(frames or _moments(scene, drive, 4))
     figure = Figure(figsize=(10.4, 5.3), layout="constrained")
@@ -135,10 +135,10 @@ def plans_still(scene: Scene, drive: Drive, frames: Sequence[int] | None = None)
         axes.plot(*drive.path[: t + 1].T, color=style.BLUE, linewidth=2.0, zorder=2)
         _plans(axes, drive, t, number=None)
         middle = drive.mean[t].mean(axis=0)
-        rsample = 0.62 * max(np.ptp(drive.plans[t].reshape(-1, 2), axis=0).max(), 1.0)
+        half = 0.62 * max(np.ptp(drive.plans[t].reshape(-1, 2), axis=0).max(), 1.0)
         axes.set(
-            xlim=(middle[0] - rsample, middle[0] + rsample),
-            ylim=(middle[1] - rsample, middle[1] + rsample),
+            xlim=(middle[0] - half, middle[0] + half),
+            ylim=(middle[1] - half, middle[1] + half),
             xticks=[],
             yticks=[],
             title=f"{number} · step {t}",
@@ -147,11 +147,10 @@ def plans_still(scene: Scene, drive: Drive, frames: Sequence[int] | None = None)
     return figure
 
 
-def underlay(learned: Landscape, seed_index: int) -> np.ndarray:
-    """The value of a seed as an image `[G, G, 4]` in [0, 1], pale, its first row on top."""
-    surface = learned.value[seed_index]
-    low, high = np.nanpercentile(surface, [1, 99.5])
-    share = np.clip((surface - low) / max(high - low, 1e-6), 0, 1)
+def underlay(value: np.ndarray) -> np.ndarray:
+    """A map `[G, G]` of the value as a pale image `[G, G, 4]` in [0, 1], y upwards."""
+    low, high = np.nanpercentile(value, [1, 99.5])
+    share = np.clip((value - low) / max(high - low, 1e-6), 0, 1)
     return 0.45 * style.VALUE_COLOURS(share[::-1]) + 0.55
 
 
@@ -161,7 +160,7 @@ def underlay(learned: Landscape, seed_index: int) -> np.ndarray:
 def _panels(
     count: int, bounds: tuple[float, float, float, float], first_seed: int
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of square maps, one a seed, up to three beside each other."""
+    """A figure of square maps, one for each seed, up to three in a row."""
     columns = 2 if count == 4 else min(3, count)
     rows = math.ceil(count / columns)
     width = 10.4 if columns > 1 else 6.4
@@ -236,9 +235,9 @@ def _plans(axes: Axes, drive: Drive, t: int, number: int | None) -> None:
 
 def _moments(scene: Scene, drive: Drive, count: int) -> list[int]:
     """Control steps spread over the way to the goal, or over all of the drive."""
-    last = len(drive.reward) - 1
+    last = len(drive.plans) - 1
     if scene.goal is not None:
         x, y, radius = scene.goal
-        there = np.hypot(*(drive.path[:-1] - (x, y)).T) < radius
-        last = int(np.argmax(there)) if there.any() else last
+        at_goal = np.hypot(*(drive.path[:-1] - (x, y)).T) < radius
+        last = int(np.argmax(at_goal)) if at_goal.any() else last
     return np.linspace(0.1 * last, 0.9 * last, count).round().astype(int).tolist()

@@ -1,6 +1,6 @@
 """How figures look: colours, line styles, and the settings of matplotlib.
 
-Nothing that matters is told by hue alone.
+Hue never carries information alone.
 Colours: Okabe & Ito 2008, Color Universal Design.
 """
 
@@ -57,5 +57,5 @@ HALO = [patheffects.withStroke(linewidth=3.0, foreground="white")]
 
 
 def seed_colour(index: int) -> str:
-    """The colour of the i-th seed of a run; they repeat."""
+    """The colour of the i-th seed of a run; colours repeat."""
     return SEED_COLOURS[index % len(SEED_COLOURS)]

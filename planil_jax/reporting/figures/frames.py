@@ -1,4 +1,4 @@
-"""Figures of what was seen: frames over time."""
+"""Figures of pictures: frames over time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,23 +7,23 @@ from matplotlib.figure import Figure
 
 from planil_jax.reporting.figures import style
 
-_SIDE = 0.95  # inches of a frame
+_SIDE = 0.95  # of a frame, inches
 
 
 @style.styled
-def strips(frames: np.ndarray, seconds: np.ndarray, first_seed: int) -> Figure:
+def frame_strips(frames: np.ndarray, seconds: np.ndarray, first_seed: int) -> Figure:
     """Rows of frames `[1 + S, K, H, W, 3]`: a demonstration, and an episode of each seed.
 
     Args:
-      seconds: `[K]`, when the frames were seen.
+      seconds: `[K]`, the times of the frames.
     """
     labels = ["demonstration", *(f"seed {first_seed + n}" for n in range(len(frames) - 1))]
     return _rows(labels, frames, seconds)
 
 
 @style.styled
-def dream(rows: Mapping[str, np.ndarray], seconds: np.ndarray) -> Figure:
-    """Frames `[K, H, W, 3]` of what was seen and of what a model made of it, by name."""
+def world_model_frames(rows: Mapping[str, np.ndarray], seconds: np.ndarray) -> Figure:
+    """Frames `[K, H, W, 3]` as observed and as a world model predicts them, by name."""
     return _rows(list(rows), np.stack(list(rows.values())), seconds)
 
 

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from PIL import Image
 
 from planil_jax import envs
 from planil_jax.base import UsageError, UserError
 from planil_jax.data import demos
-from planil_jax.envs import mjcf, mjcf_scene, registry, scenes
+from planil_jax.envs import mjcf, mjcf_scene, mujoco_renderer, registry, scenes
 from planil_jax.evaluation import collect, expert_policies
-from planil_jax.reporting import film, renderer
+from planil_jax.reporting import film
 
 BALL = """
 <mujoco>
@@ -74,13 +73,13 @@ def graphics(ball):
     """Skips where there is no OpenGL."""
     ball()
     try:
-        renderer.require(renderer.sight(NAME, VIEW))
+        mujoco_renderer.require_opengl(mujoco_renderer.render_spec(NAME, VIEW))
     except UserError as error:
         pytest.skip(str(error))
 
 
 def collected(tmp_path, environment, **more):
-    path = str(tmp_path / "seen.npz")
+    path = str(tmp_path / "recorded.npz")
     collect.collect(environment, path, 2, 1, True, unlearned=True, **more)
     return demos.read(path)
 
@@ -88,22 +87,23 @@ def collected(tmp_path, environment, **more):
 # --------------------------------------------------------------------------- without OpenGL
 
 
-def test_a_placed_environment_tells_where_bodies_are_and_steps_as_it_did(ball):
+def test_an_environment_with_poses_observes_its_bodies_and_steps_as_before(ball):
     model = ball()
     env = envs.make(NAME, action_repeat=2)
-    shown = renderer.placed(env, renderer.sight(NAME, VIEW))
-    start, told = jax.jit(lambda key: (env.reset(key), shown.reset(key)))(jax.random.key(3))
+    posed = mujoco_renderer.with_poses(env, mujoco_renderer.render_spec(NAME, VIEW))
+    both = jax.jit(lambda key: (env.reset(key), posed.reset(key)))
+    start, posed_start = both(jax.random.key(3))
     x = float(start.obs[0])
-    np.testing.assert_allclose(told.obs, [x, -0.5, -0.5, 0.5, 1, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(posed_start.obs, [x, -0.5, -0.5, 0.5, 1, 0, 0, 0], atol=1e-6)
     action = jnp.ones((1,))
-    _, moved = jax.jit(env.step)(start, action)
-    _, seen = jax.jit(shown.step)(told, action)
-    np.testing.assert_allclose(seen.next_obs[0], moved.next_obs[0], atol=1e-6)
-    np.testing.assert_allclose(seen.obs, told.obs)
-    np.testing.assert_allclose(seen.reward, moved.reward, atol=1e-6)
+    _, plain = jax.jit(env.step)(start, action)
+    _, transition = jax.jit(posed.step)(posed_start, action)
+    np.testing.assert_allclose(transition.next_obs[0], plain.next_obs[0], atol=1e-6)
+    np.testing.assert_allclose(transition.obs, posed_start.obs)
+    np.testing.assert_allclose(transition.reward, plain.reward, atol=1e-6)
 
     data = mujoco.MjData(model)
-    renderer.pose(model, data, np.asarray(told.obs))
+    mujoco_renderer.pose(model, data, np.asarray(posed_start.obs))
     np.testing.assert_allclose(data.geom("ball").xpos, [x, 0, 0], atol=1e-6)
     np.testing.assert_allclose(data.geom_xpos[0], [-0.5, -0.5, 0.5], atol=1e-6)
 
@@ -111,46 +111,33 @@ def test_a_placed_environment_tells_where_bodies_are_and_steps_as_it_did(ball):
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(ball):
     ball()
     with pytest.raises(UsageError, match="'pendulum' is no MuJoCo model"):
-        renderer.sight("pendulum", VIEW)
+        mujoco_renderer.render_spec("pendulum", VIEW)
     with pytest.raises(UsageError, match="no camera 'frnt'. Did you mean front"):
-        renderer.sight(NAME, scenes.View(camera="frnt"))
+        mujoco_renderer.render_spec(NAME, scenes.View(camera="frnt"))
     with pytest.raises(UsageError, match=f"--renderer=mujoco.*--env={NAME}:pixels=64"):
-        collect.collect(NAME, "x.npz", 1, 1, True, drawn_by="mujoco")
+        collect.collect(NAME, "x.npz", 1, 1, True, renderer="mujoco")
+    with pytest.raises(UsageError, match="renderer is one of raycast, mujoco, not 'gl'"):
+        collect.collect(NAME, "x.npz", 1, 1, True, renderer="gl")
 
 
-def test_without_a_driver_nothing_is_driven_and_what_to_install_is_named(
+def test_without_opengl_nothing_is_computed_and_the_packages_are_named(
     ball, tmp_path, monkeypatch
 ):
     def missing():
         raise AttributeError("'NoneType' object has no attribute 'eglQueryString'")
 
     ball()
-    monkeypatch.setattr(renderer, "_platform", missing)
-    monkeypatch.setattr(expert_policies, "drive", None)
+    monkeypatch.setattr(mujoco_renderer, "_platform", missing)
+    monkeypatch.setattr(expert_policies, "rollout", None)
     with pytest.raises(UserError, match="libegl1.*libosmesa6.*MUJOCO_GL=osmesa"):
-        collected(tmp_path, f"{NAME}:pixels={SIZE}", drawn_by="mujoco")
+        collected(tmp_path, f"{NAME}:pixels={SIZE}", renderer="mujoco")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_size_and_the_camera_are_those_of_the_environments_name():
-    view = collect.asked_for("kitchen:wobble=0,pixels=48,frames=1,camera=front")
+    name = "kitchen:wobble=0,pixels=48,frames=1,camera=front"
+    view = collect._asked_view(name, "mujoco")
     assert view == scenes.View(height=48, width=48, camera="front")
-
-
-def test_a_film_takes_as_long_as_its_episode(tmp_path):
-    path = str(tmp_path / "new" / "film.gif")
-    frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
-    film.save(path, np.broadcast_to(frames, (10, 8, 8, 3)), period=0.02)
-    with Image.open(path) as told:  # 50 a second: every other one is shown
-        assert (told.n_frames, told.size, told.info["duration"]) == (5, (8, 8), 40)
-        told.seek(3)
-        np.testing.assert_array_equal(np.asarray(told.convert("RGB")), 6 * 20)
-
-
-def test_a_film_of_another_format_is_refused(tmp_path):
-    frames = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(UsageError, match="must end in .gif or .mp4"):
-        film.save(str(tmp_path / "film.avi"), frames, 0.1)
 
 
 # ------------------------------------------------------------------------------ with OpenGL
@@ -160,7 +147,7 @@ def test_the_renderer_draws_the_episodes_that_the_ray_caster_draws(graphics, tmp
     """Red and green are where they are, but for the pixels of their edges."""
     name = f"{NAME}:pixels={SIZE},frames=2"
     cast, cast_card = collected(tmp_path, name)
-    drawn, card = collected(tmp_path, name, drawn_by="mujoco")
+    drawn, card = collected(tmp_path, name, renderer="mujoco")
     assert card.image == cast_card.image == (SIZE, SIZE, 3)
     assert card.note == f"frames drawn by MuJoCo {mujoco.__version__}"
     assert cast_card.note == "frames drawn by the ray caster"
@@ -177,13 +164,14 @@ def test_the_renderer_draws_the_episodes_that_the_ray_caster_draws(graphics, tmp
 
 def test_the_camera_is_the_one_that_is_named(graphics):
     positions = np.array([[1.0, -0.5, -0.5, 0.5, 1, 0, 0, 0]])
-    places = []
+    columns = []
     for camera in ("front", "back"):
-        sight = renderer.sight(NAME, scenes.View(height=48, width=64, camera=camera))
-        ((frame,),) = renderer.draw(sight, [positions])
+        view = scenes.View(height=48, width=64, camera=camera)
+        spec = mujoco_renderer.render_spec(NAME, view)
+        ((frame,),) = mujoco_renderer.draw(spec, [positions])
         assert frame.shape == (48, 64, 3)
-        places.append(np.argwhere(frame[..., 0] > 100).mean(axis=0)[1])
-    assert places[0] > 40 and places[1] < 24  # right from the front, left from behind
+        columns.append(np.argwhere(frame[..., 0] > 100).mean(axis=0)[1])
+    assert columns[0] > 40 and columns[1] < 24  # right from the front, left from behind
 
 
 def test_meshes_are_drawn_that_the_ray_caster_refuses(graphics, ball, tmp_path):
@@ -191,12 +179,12 @@ def test_meshes_are_drawn_that_the_ray_caster_refuses(graphics, ball, tmp_path):
     name = f"{NAME}:pixels={SIZE}"
     with pytest.raises(UsageError, match="move ball to group 3"):
         envs.make(name)
-    (episode, _), _ = collected(tmp_path, name, drawn_by="mujoco")
+    (episode, _), _ = collected(tmp_path, name, renderer="mujoco")
     assert np.mean(episode.obs[..., 0] > 100) > 0.01
 
 
 def test_an_episode_is_filmed(graphics):
-    driver = expert_policies.scripted(NAME)
-    frames, seconds = film.filmed(driver, scenes.View(height=40, width=40), episode=1)
+    expert = expert_policies.scripted_expert(NAME)
+    frames, seconds = film.film(expert, scenes.View(height=40, width=40), episode=1)
     assert frames.shape == (LENGTH + 1, 40, 40, 3) and seconds == pytest.approx(0.4)
     assert np.any(frames[0] != frames[-1])

@@ -1,10 +1,10 @@
-"""Pictures by MuJoCo's own renderer: one at a time on the host, for files and for films.
+"""MuJoCo's own renderer: it draws on the host, one picture at a time, for files and films.
 
-    positions [L + 1, P] of an episode in `placed(env, sight)`  ->  frames [L + 1, H, W, 3]
+    positions [L + 1, P] of an episode in `with_poses(env, spec)` -> frames [L + 1, H, W, 3]
 
-Of any environment whose scene is a MuJoCo model, meshes too, with shadows and reflections.
-It needs OpenGL: what MUJOCO_GL names (egl, osmesa, glfw), or else EGL. The ray caster needs
-none and draws in the compiled loop: `planil_jax.envs.pixels`.
+It draws any environment whose scene is a MuJoCo model; meshes, shadows and reflections too.
+It needs OpenGL: the platform that MUJOCO_GL names (egl, osmesa, glfw), or else EGL. The ray
+caster (`planil_jax.envs.pixels`) needs none and draws inside the compiled loop.
 """
 
 import contextlib
@@ -26,96 +26,101 @@ from planil_jax.envs import mjcf_scene, scenes
 from planil_jax.envs.wrappers import Wrapped, innermost
 
 NAME = f"MuJoCo {mujoco.__version__}"
-_GEOMS = 10_000  # that a scene has room for
+_GEOMS = 10_000  # the most that a scene can hold
 
 
 class RenderSpec(NamedTuple):
-    """What is drawn, and how."""
+    """What is drawn, and from where."""
 
-    standing: mjcf_scene.ScenePose
+    scene: mjcf_scene.ScenePose
     view: scenes.View
 
 
-def sight(name: str, view: scenes.View) -> RenderSpec:
-    """How an environment is drawn.
+def render_spec(name: str, view: scenes.View) -> RenderSpec:
+    """How the environment of a name is drawn.
 
     Raises:
-      UsageError: it has no scene, or one that is no MuJoCo model, or no such camera.
+      UsageError: it has no scene, its scene is no MuJoCo model, or there is no such camera.
     """
     scene = scenes.find(name)
     if not isinstance(scene, mjcf_scene.OfModel):
         raise UsageError(
-            f"environment {name!r} is no MuJoCo model, so that MuJoCo's renderer cannot "
-            "draw it; the ray caster does, where nothing is said."
+            f"environment {name!r} is no MuJoCo model, and MuJoCo's renderer draws nothing "
+            "else: take the ray caster, which is the default."
         )
-    standing = scene.stand(name)
-    mjcf_scene.camera_index(standing.model, view.camera)
-    return RenderSpec(standing, view)
+    pose = scene.stand(name)
+    mjcf_scene.camera_index(pose.model, view.camera)
+    return RenderSpec(pose, view)
 
 
-def placed(env: Environment, seen: RenderSpec) -> Environment:
-    """The environment, showing where its bodies are: `obs` is `[P]`, as for `draw`.
+def with_poses(env: Environment, spec: RenderSpec) -> Environment:
+    """The environment with the positions of its bodies as observation, `[P]`, for `draw`.
 
-    P = nq, or nq + 7 nmocap. The environment's own state is `state.sim.inner`; its spec
-    stays as it is.
+    P = nq, or nq + 7 nmocap. The state of the environment itself is `state.sim.inner`. The
+    `EnvSpec` is unchanged.
     """
 
-    def told(inner: EnvState) -> EnvState:
-        parts = seen.standing.positions(innermost(inner).sim)
+    def observed(inner: EnvState) -> EnvState:
+        parts = spec.scene.positions(innermost(inner).sim)
         obs = jnp.concatenate([jnp.ravel(part) for part in parts])
         return EnvState(sim=Wrapped(inner, ()), obs=obs, time=inner.time)
 
     def reset(key: jax.Array) -> EnvState:
-        return told(env.reset(key))
+        return observed(env.reset(key))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         inner, transition = env.step(state.sim.inner, action)
-        following = told(inner)
-        return following, replace(transition, obs=state.obs, next_obs=following.obs)
+        next_state = observed(inner)
+        return next_state, replace(transition, obs=state.obs, next_obs=next_state.obs)
 
     return Environment(env.spec, reset, step)
 
 
-def draw(seen: RenderSpec, episodes: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Frames uint8 `[L + 1, H, W, 3]` of each episode, of positions `[L + 1, P]` each.
+def draw(spec: RenderSpec, episodes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Frames uint8 `[L + 1, H, W, 3]` of each episode; a terminal shows a progress bar.
 
-    Tells its progress.
+    Args:
+      episodes: the observations of `with_poses`, `[L + 1, P]` of each episode.
 
     Raises:
       UserError: there is no OpenGL here.
     """
     positions = np.concatenate(episodes)
-    shown = tqdm.tqdm(positions, "drawing", unit="frame", disable=None, leave=False)
-    with _opened(seen) as draw_one:
-        frames = np.stack([draw_one(each) for each in shown])
-    return np.split(frames, np.cumsum([len(each) for each in episodes])[:-1])
+    bar = tqdm.tqdm(positions, "drawing", unit="frame", disable=None, leave=False)
+    with _opened(spec) as draw_one:
+        frames = np.stack([draw_one(position) for position in bar])
+    return np.split(frames, np.cumsum([len(episode) for episode in episodes])[:-1])
 
 
-def require(seen: RenderSpec) -> None:
-    """Draws the model as it stands at first, so that what is missing is told at once."""
-    with _opened(seen) as draw_one:
-        draw_one(seen.standing.model.qpos0)
+def require_opengl(spec: RenderSpec) -> None:
+    """Draws one picture, so that a missing driver is reported before anything is computed.
+
+    Raises:
+      UserError: there is no OpenGL here.
+    """
+    with _opened(spec) as draw_one:
+        draw_one(spec.scene.model.qpos0)
 
 
 def pose(model: mujoco.MjModel, data: mujoco.MjData, positions: np.ndarray) -> None:
-    """Puts positions `[P]` into the data, and all places that follow from them."""
+    """Sets positions `[P]` in the data, and computes the poses that depend on them."""
     data.qpos[:], mocap = np.split(positions, [model.nq])
     if mocap.size:
-        places, turns = np.split(mocap, [3 * model.nmocap])
-        data.mocap_pos[:] = places.reshape(-1, 3)
-        data.mocap_quat[:] = turns.reshape(-1, 4)
+        centres, quaternions = np.split(mocap, [3 * model.nmocap])
+        data.mocap_pos[:] = centres.reshape(-1, 3)
+        data.mocap_quat[:] = quaternions.reshape(-1, 4)
     mujoco.mj_fwdPosition(model, data)
 
 
 @contextlib.contextmanager
-def _opened(seen: RenderSpec) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """What draws positions `[P]`, while OpenGL is open.
+def _opened(spec: RenderSpec) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """A function that draws positions `[P]`; OpenGL is open inside the block.
 
-    `mujoco.Renderer` does the same, but on the platform that was named when MuJoCo was
-    imported, which is none on a machine without a screen unless MUJOCO_GL is set.
+    `mujoco.Renderer` does the same, but only on the platform that was named when MuJoCo was
+    imported. Without a screen and without MUJOCO_GL there is no such platform.
     """
-    view = seen.view
-    model = copy.copy(seen.standing.model)
+    view = spec.view
+    model = copy.copy(spec.scene.model)
     model.vis.global_.offwidth, model.vis.global_.offheight = view.width, view.height
     data, option = mujoco.MjData(model), mujoco.MjvOption()
     scene, camera = mujoco.MjvScene(model, _GEOMS), _camera(model, view.camera)
@@ -125,8 +130,8 @@ def _opened(seen: RenderSpec) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
 
         def draw_one(positions: np.ndarray) -> np.ndarray:
             pose(model, data, positions)
-            every = mujoco.mjtCatBit.mjCAT_ALL.value
-            mujoco.mjv_updateScene(model, data, option, None, camera, every, scene)
+            categories = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(model, data, option, None, camera, categories, scene)
             frame = np.empty((view.height, view.width, 3), np.uint8)
             mujoco.mjr_render(area, scene, target)
             mujoco.mjr_readPixels(frame, None, area, target)
@@ -149,7 +154,7 @@ def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 @contextlib.contextmanager
 def _context(view: scenes.View) -> Iterator[Callable[[mujoco.MjModel], Any]]:
-    """What makes a model's own part of OpenGL, while that is open.
+    """A function that prepares a model for OpenGL, which is open inside the block.
 
     Raises:
       UserError: there is no OpenGL here.
@@ -164,7 +169,7 @@ def _context(view: scenes.View) -> Iterator[Callable[[mujoco.MjModel], Any]]:
     try:
         context = _platform()(view.width, view.height)
         context.make_current()
-    except Exception as error:  # libraries that are half there raise whatever they like
+    except Exception as error:  # incomplete libraries raise errors of any type
         raise _no_driver(error) from error
     try:
         yield graphics
@@ -173,10 +178,10 @@ def _context(view: scenes.View) -> Iterator[Callable[[mujoco.MjModel], Any]]:
 
 
 def _platform() -> Any:
-    """The class of OpenGL contexts that MUJOCO_GL names, or else that needs no screen."""
+    """The class of OpenGL contexts: of MUJOCO_GL, or else one that needs no screen."""
     if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
         return mujoco.gl_context.GLContext
-    from mujoco import egl  # not above: it fails where there is no EGL
+    from mujoco import egl  # here, because it fails where there is no EGL
 
     return egl.GLContext
 
@@ -186,5 +191,5 @@ def _no_driver(error: Exception) -> UserError:
     return UserError(
         f"MuJoCo's renderer finds no OpenGL driver (MUJOCO_GL={chosen}: {error}): install "
         "one, `apt-get install libegl1 libgl1-mesa-dri` for MUJOCO_GL=egl or `apt-get "
-        "install libosmesa6` for MUJOCO_GL=osmesa, or leave the drawing to the ray caster."
+        "install libosmesa6` for MUJOCO_GL=osmesa, or draw by the ray caster."
     )

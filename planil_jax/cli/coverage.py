@@ -1,0 +1,52 @@
+"""How far from its demonstrations a learner went while it learned, and its violations.
+
+    planil coverage --runs=runs/cmil,runs/vmail --limits="speed [rad/s]=-6:6" \\
+        --picture=coverage.png --out=coverage.json
+
+Reads the replay of each run's checkpoint; see planil_jax.evaluation.coverage for the
+measures. Writes coverage.json into each run's directory.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from planil_jax import runs
+from planil_jax.evaluation import coverage
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags of this command; not on import, as others import this module."""
+    flags.DEFINE_list("runs", None, "Run directories: a,b.", required=True)
+    flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
+    flags.DEFINE_multi_string(
+        "limits", [], "Of an observation entry: NAME=LOW:HIGH; either may be empty."
+    )
+    flags.DEFINE_string("out", "", "Also write the results of all runs here, .json.")
+    flags.DEFINE_string("picture", "", "Picture of the results to draw, .png.")
+
+
+def main() -> None:
+    found, results = {}, {}
+    for directory in FLAGS.runs:
+        trained = runs.load(directory, FLAGS.which)
+        limits = coverage.parse_limits(FLAGS.limits, trained.env.spec.observation_names)
+        result = found[directory] = coverage.measure(trained, limits)
+        (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")
+        print(coverage.table(directory, result))
+        if FLAGS.out:
+            results[directory] = {"coverage": result} | runs.record(trained)
+    if FLAGS.out:
+        command = shlex.join(["planil", "coverage", *sys.argv[1:]])
+        content = {"command": command, "runs": results}
+        Path(FLAGS.out).write_text(json.dumps(content, indent=1) + "\n")
+    if FLAGS.picture:
+        from planil_jax.reporting import pictures  # here: without a picture none is needed
+
+        pictures.coverage(FLAGS.picture, found)
+        print(f"wrote {FLAGS.picture}")

@@ -1,0 +1,34 @@
+"""Demonstrations in the formats of others; one reader a file."""
+
+from pathlib import Path
+
+from planil_jax.base import EnvSpec
+from planil_jax.data import demo_file
+from planil_jax.data.formats import arrays
+
+
+def convert(
+    source: str, environment: str, spec: EnvSpec, path: str, count: int
+) -> demo_file.Card:
+    """Writes the first `count` episodes of a file of others as demonstrations.
+
+    Args:
+      source: an .npz of arrays, see `arrays`.
+      environment: its name, for the card.
+      spec: of that environment.
+      path: the file to write, .npz.
+
+    Raises:
+      UsageError: the source is no such file, or does not fit the environment.
+    """
+    episodes = arrays.read(source, spec, count)
+    card = demo_file.Card(
+        environment=environment,
+        control_period=spec.control_period,
+        observation_names=spec.observation_names,
+        action_low=spec.action_low,
+        action_high=spec.action_high,
+        expert=f"of {Path(source).name}",
+    )
+    demo_file.save(path, episodes, card)
+    return demo_file.read(path)[1]

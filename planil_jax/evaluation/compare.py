@@ -22,7 +22,7 @@ RESULT = "result.json"  # in the directory of each run
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared, and how it is evaluated."""
+    """Tasks, methods, and how they are evaluated."""
 
     tasks: tuple[str, ...] = ("navigation",)  # files of experiments/configs
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
@@ -36,9 +36,8 @@ class Comparison:
     deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well
     episodes: config.Count = 64  # episodes of each seed's last evaluation
-    field: config.Positive | None = (
-        None  # side of a field of starts, metres; None: no field
-    )
+    # side of a field of starts, metres; None: no field
+    field: config.Positive | None = None
     starts: config.Count = 128  # starts on the field
 
 
@@ -101,7 +100,7 @@ def _result(
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,
         "evaluation": evaluation,
-    } | runs.record(trained)
+    } | runs.provenance(trained)
     if experiment.needs(trained.experiment).interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(

@@ -70,8 +70,8 @@ class Planning:
 class Optimizer:
     """Adam, for every part that learns."""
 
-    learning_rate: Positive = 3e-4  # of Adam
-    encoder_lr_scale: NonNegative = 0.3  # the encoder's learning rate, as a multiple of it
+    learning_rate: Positive = 3e-4  # learning rate of Adam
+    encoder_lr_scale: NonNegative = 0.3  # the encoder's learning rate, as a share of it
     lr_half_life: Count | None = None  # gradient steps in which all learning rates halve
     lr_hold: Natural = 0  # gradient steps before they start to halve
     max_grad_norm: Positive = 20.0  # gradients are clipped to this global norm

@@ -68,9 +68,9 @@ from planil_jax.planners import mppi
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What its authors' code does and its paper does not, for comparison."""
+    """Choices of the authors' code that differ from their paper, for comparison."""
 
-    # of a plan: the paper's φ, or with the noise that their code adds
+    # score of a plan: "telescoped", the paper's φ; "published", with their code's noise
     score: Literal["telescoped", "published"] = "telescoped"
 
 

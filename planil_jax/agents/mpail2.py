@@ -86,9 +86,9 @@ from planil_jax.planners import mppi
 class Optimizer(latent_planning.Optimizer):
     """Adam, for every part that learns."""
 
-    encoder_lr_scale: NonNegative = 0.1  # the encoder's learning rate, as a multiple of it
-    critic_max_grad_norm: Positive = 5.0  # to which the critics' gradients are clipped
-    policy_max_grad_norm: Positive = 1.0  # to which the policy's gradients are clipped
+    encoder_lr_scale: NonNegative = 0.1  # the encoder's learning rate, as a share of it
+    critic_max_grad_norm: Positive = 5.0  # the same bound, for the critics' gradients
+    policy_max_grad_norm: Positive = 1.0  # the same bound, for the policy's gradients
 
 
 @dataclass(frozen=True, kw_only=True)

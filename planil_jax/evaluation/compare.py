@@ -25,7 +25,7 @@ class Comparison:
     """Tasks, methods, and how they are evaluated."""
 
     tasks: tuple[str, ...] = ("navigation",)  # files of experiments/configs
-    methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
+    methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")  # names of the methods
     seed: config.Natural = 0  # the first seed
     seeds: config.Count = 5  # seeds of every method, trained side by side
     demonstrations: config.Count = 4  # episodes of the scripted expert, without --demos

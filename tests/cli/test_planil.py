@@ -123,7 +123,7 @@ def test_the_list_of_commands_costs_no_jax():
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("methods", registry.agents), ("envs", registry.environments)],
+    [("methods", registry.methods), ("envs", registry.environments)],
 )
 def test_methods_and_environments_are_listed_one_line_each(run, command, names):
     status, out, err = run(command)

@@ -59,7 +59,8 @@ class Planning:
     """Whether and how plans act."""
 
     enabled: bool = True  # whether the planner acts; without it the policy acts alone
-    temperature: Positive = 2.0  # of the planner's softmax, in units of a plan's score
+    # temperature of the planner's softmax, in units of a plan's score
+    temperature: Positive = 2.0
     proposals: Natural = 24  # P, plans of the policy that compete with sampled plans
     # plan environments and seeds one after another: faster for large networks on a CPU,
     # where the plans of one then stay in the cache

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planil_jax"
 ENGINES = ("common", "ppo", "sac")  # the only agents that an agent may import
-# The parts of the package, floor by floor: each may import those below, and where a floor is
-# told to be `SHARED` its neighbours too. The bare package ("") is its `__version__` and its
+# The parts of the package, floor by floor: each may import those below, and in the floor
+# `SHARED` its neighbours too. The bare package ("") is its `__version__` and its
 # `__file__`.
 FLOORS = (
     ("base", "config", "precision"),

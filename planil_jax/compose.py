@@ -30,15 +30,16 @@ def compose(
     if found is None and name != plain:
         raise UsageError(_no_variant(name, plain, environment, recipe))
     fields = dict(found.fields) if found else {}
-    source = f"the recipe of {name} in {found.environment}" if found else "the defaults"
+    source = f"the defaults of {name}"
+    if found:
+        source = f"the recipe of {name} in {found.environment}"
     if not isinstance(method, str):
         fields["agent"] = method
-        note = f"settings: {name} as given; what it does not say is by {source}"
-    elif found:
+        note = f"settings: {name} as given; loop and run are of {source}"
+    elif found or not recipe:
         note = f"settings: {source}"
     else:
-        reason = f"; there is no recipe for it in {environment}" if recipe else ""
-        note = f"settings: {source} of {name}{reason}"
+        note = f"settings: {source}; there is no recipe for it in {environment}"
     fields |= {"environment": environment, "module": module}
     return experiment.for_method(plain, **fields), [note]
 

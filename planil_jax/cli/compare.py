@@ -2,22 +2,24 @@
 
     planil compare --config=experiments/configs/compare_navigation.py --logdir=runs/compare
 
-A task is a file of experiments/configs. More settings may follow a method's name:
-"gaifo:loop.num_envs=1". An interrupted comparison continues where it was.
+A task is an environment that has recipes, "navigation", or a config file, "mine/task.py".
+More settings may follow a method's name: "gaifo:loop.num_envs=1". An interrupted comparison
+continues where it was.
 """
 
-import dataclasses
 import functools
-import importlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, experiment
+from planil_jax import config, experiment, recipes
 from planil_jax.base import UsageError
+from planil_jax.cli import app
+from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 from planil_jax.reporting import pictures
 
@@ -38,26 +40,43 @@ def main() -> None:
     say = functools.partial(print, file=sys.stderr, flush=True)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    for task in plan.tasks:
-        directory, chosen = logdir / task, settings(plan, task)
-        found[task] = compare.compare(plan, task, chosen, directory, FLAGS.demos, say)
-        pictures.comparison(directory, plan, found[task])
+    for task, name in names(plan.tasks).items():
+        directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
+        found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)
+        pictures.comparison(directory, plan, found[name])
     command = shlex.join(["planil", "compare", *sys.argv[1:]])
     print(compare.save(logdir, plan, found, command, FLAGS.out))
     print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
 
 
-def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experiment]:
-    """The experiment of every method of a plan on a task."""
-    try:
-        module = importlib.import_module(f"experiments.configs.{task}")
-    except ModuleNotFoundError:
-        raise UsageError(f"there is no task experiments/configs/{task}.py.") from None
-    chosen = {}
-    for method in plan.methods:
-        name, _, text = method.partition(":")
-        recipe = experiment.override(
-            experiment.from_config_dict(module.get_config(name)), text
+def settings_of(task: str, method: str) -> experiment.Experiment:
+    """The experiment of a method on a task, an environment or a config file.
+
+    Raises:
+      UsageError: the task is neither, or the method is unknown there.
+    """
+    if task.endswith(".py"):
+        return experiment.from_config_dict(app.load_config(f"{task}:{method}"))
+    if not recipes.methods(task):
+        raise UsageError(
+            f"no task {task!r}: a task is an environment that has recipes, such as "
+            "navigation, or a config file, FILE.py."
         )
-        chosen[method] = dataclasses.replace(recipe, seed=plan.seed, seeds=plan.seeds)
+    chosen, notes = compose(method, task)
+    print(*notes, sep="\n", file=sys.stderr)
     return chosen
+
+
+def names(tasks: Sequence[str]) -> dict[str, str]:
+    """What each task is called in the results: a config file by its stem.
+
+    Raises:
+      UsageError: two tasks have one name, and would share a directory.
+    """
+    found = {task: Path(task).stem if task.endswith(".py") else task for task in tasks}
+    for task, name in found.items():
+        if list(found.values()).count(name) > 1:
+            raise UsageError(
+                f"two tasks are called {name}, {task} and another: compare them apart."
+            )
+    return found

@@ -4,7 +4,6 @@ Agents are as small as on pendulum. IQ-MPC's latent model is twice as wide, its 
 learns slowly, and its rates halve in the end.
 """
 
-import dataclasses
 from typing import Any
 
 from planil_jax.agents import cmil, iqmpc, tdmpc2

@@ -1,8 +1,8 @@
 """Recipes of a course, which the car of navigation drives along.
 
-A course is followed closely and slowly. MPAIL and the planner of IRL-MPC therefore try plans
-with little noise; MPAIL's values discount more, and its discriminator is larger and steeper
-than where a far goal is sought. The other methods learn as in navigation.
+A course is followed closely and slowly. MPAIL and the planner of IRL-MPC therefore try
+plans with little noise. MPAIL's values discount more, and its discriminator is larger and
+steeper than where a far goal is sought. The other methods learn as in navigation.
 """
 
 import dataclasses

@@ -15,8 +15,8 @@ the hopper's ends are worth it learns to lie still. The walker takes the hopper'
 import dataclasses
 from typing import Any
 
-from planil_jax.agents import adversarial, mail, mpail, mpail2, ppo
-from planil_jax.agents.common import latent_planning, sequences
+from planil_jax.agents import adversarial, mail, mpail, mpail2
+from planil_jax.agents.common import latent_planning, ppo, sequences
 from planil_jax.nets import latent as networks
 from planil_jax.nets import mlp
 from planil_jax.planners import mppi

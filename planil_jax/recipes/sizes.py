@@ -5,8 +5,8 @@ And one method for cars. Each is small enough for two cores.
 
 from typing import Any, Literal
 
-from planil_jax.agents import adversarial, cmil, iqmpc, mpail2, ppo
-from planil_jax.agents.common import latent_planning, sequences
+from planil_jax.agents import adversarial, cmil, iqmpc, mpail2
+from planil_jax.agents.common import latent_planning, ppo, sequences
 from planil_jax.models import rssm
 from planil_jax.nets import conv, heads, mlp
 from planil_jax.nets import latent as networks

@@ -171,17 +171,18 @@ def test_the_settings_are_a_recipe_s_or_the_defaults_then_flags_then_set(
     default = experiment.for_method("bc", environment="point_mass")
     names = ("--method=bc", "--env=point_mass", f"--logdir={tmp_path}/run")
     _, _, err = run("train", *names, "--total_steps=7", "--seeds=3", "--seed=5")
-    assert "settings: bc in point_mass, its defaults, as there is no recipe" in err
+    assert "settings: the defaults of bc; there is no recipe for it in point_mass" in err
     assert asked[-1].run.total_steps == 7
     assert (asked[-1].seed, asked[-1].seeds) == (5, 3)
     assert asked[-1].agent == default.agent
 
     loop = config.set_path(default.loop, "steps", 11)
     tuned = {"loop": loop, "agent": config.set_path(default.agent, "batch", 4)}
-    monkeypatch.setattr(recipes, "settings", lambda method, env: tuned)
+    recipe = recipes.Recipe("point_mass", "bc", tuned)
+    monkeypatch.setattr(recipes, "find", lambda method, env: recipe)
     changes = ("--set=agent.batch=9", "--set", "agent.policy.network.hidden=(8, 8)")
     _, _, err = run("train", *names, *changes)
-    assert "settings: bc in point_mass, its recipe" in err
+    assert "settings: the recipe of bc in point_mass" in err
     assert (asked[-1].loop.steps, asked[-1].agent.batch) == (11, 9)
     assert asked[-1].agent.policy.network.hidden == (8, 8)
 

@@ -1,1 +1,1 @@
-"""Recipes without one of their choices: what a comparison is made with, not what to take."""
+"""Recipes without one of their choices, or with another, for comparisons."""

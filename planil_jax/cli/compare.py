@@ -10,7 +10,6 @@ continues where it was.
 import functools
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -36,25 +35,20 @@ def define_flags() -> None:
 
 def main() -> None:
     plan = config.from_config_dict(FLAGS.config, compare.Comparison())
-    logdir, found = Path(FLAGS.logdir), {}
-    say = functools.partial(print, file=sys.stderr, flush=True)
+    logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    for task, name in names(plan.tasks).items():
+    for task, name in compare.names(plan.tasks).items():
         directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
         found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)
         pictures.comparison(directory, plan, found[name])
-    command = shlex.join(["planil", "compare", *sys.argv[1:]])
+    command = f"planil compare {shlex.join(sys.argv[1:])}"
     print(compare.save(logdir, plan, found, command, FLAGS.out))
-    print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
+    print(f"wrote comparison.json, comparison.md and pictures into {logdir}")
 
 
 def settings_of(task: str, method: str) -> experiment.Experiment:
-    """The experiment of a method on a task, an environment or a config file.
-
-    Raises:
-      UsageError: the task is neither, or the method is unknown there.
-    """
+    """The experiment of a method on a task, an environment or a config file."""
     if task.endswith(".py"):
         return experiment.from_config_dict(app.load_config(f"{task}:{method}"))
     if not recipes.methods(task):
@@ -65,18 +59,3 @@ def settings_of(task: str, method: str) -> experiment.Experiment:
     chosen, notes = compose(method, task)
     print(*notes, sep="\n", file=sys.stderr)
     return chosen
-
-
-def names(tasks: Sequence[str]) -> dict[str, str]:
-    """What each task is called in the results: a config file by its stem.
-
-    Raises:
-      UsageError: two tasks have one name, and would share a directory.
-    """
-    found = {task: Path(task).stem if task.endswith(".py") else task for task in tasks}
-    for task, name in found.items():
-        if list(found.values()).count(name) > 1:
-            raise UsageError(
-                f"two tasks are called {name}, {task} and another: compare them apart."
-            )
-    return found

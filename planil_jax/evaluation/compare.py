@@ -7,13 +7,14 @@ expert. An interrupted comparison continues where it was.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from planil_jax import config, experiment, launch, runs
+from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, statistics
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
@@ -42,6 +43,21 @@ class Comparison:
         None  # side of a field of starts, metres; None: no field
     )
     starts: config.Count = 128  # starts on the field
+
+
+def names(tasks: Sequence[str]) -> dict[str, str]:
+    """What each task is called in the results: a config file by its stem.
+
+    Raises:
+      UsageError: two tasks have one name, and would share a directory.
+    """
+    found = {task: Path(task).stem if task.endswith(".py") else task for task in tasks}
+    for task, name in found.items():
+        if list(found.values()).count(name) > 1:
+            raise UsageError(
+                f"two tasks are called {name}, {task} and another: compare them apart."
+            )
+    return found
 
 
 def settings(
@@ -100,7 +116,7 @@ def compare(
         say(f"--- {task}: {method}")
         logdir = directory / method
         launch.launch(method_settings, demos_path=source, logdir=logdir, resume=True)
-        found[method] = _result(plan, runs.load(logdir), say)
+        found[method] = _result(plan, runs.load(logdir, trust_imports=True), say)
     return found
 
 

@@ -89,9 +89,9 @@ def test_a_task_may_be_a_recipe_s_variant_or_a_config_file(tmp_path):
         "    return config.to_config_dict(mine)\n"
     )
     assert chosen(str(file), "bc").environment == "point_mass"
-    assert command.names(["navigation", str(file)]) == {
+    assert compare.names(["navigation", str(file)]) == {
         "navigation": "navigation",
         str(file): "mine",
     }
     with pytest.raises(UsageError, match="two tasks are called mine"):
-        command.names([str(file), "other/mine.py"])
+        compare.names([str(file), "other/mine.py"])

@@ -1,19 +1,19 @@
 """Settings tuned for a method in an environment, by name.
 
-A recipe is of a method in an environment with the options that it was tuned with. A method
-may have several there, told apart by a variant: "mpail2" and "mpail2/small". Each module
-beside this one holds those of a family of environments, all in `RECIPES`: environment ->
-method or method/variant -> fields of the Experiment. Those of the engines, which make
-experts, lie in `experts`.
+A recipe belongs to a method in an environment, with the options that it was tuned with. A
+method may have several variants there: "mpail2" and "mpail2/small". Each module of this
+package holds the recipes of a family of environments in `RECIPES`: environment -> method
+or method/variant -> fields of the Experiment. `experts` holds those of PPO and SAC, which
+train experts.
 
-A recipe says how to learn in an environment, never which: its fields are among agent, loop
-and run. A module imports no other recipe; what several share lies in `sizes`.
+A recipe sets the fields agent, loop and run, never the environment. A module imports no
+other recipe; `sizes` holds shared settings.
 """
 
 import importlib
 from typing import Any, NamedTuple
 
-_ENGINES = ("ppo", "sac")  # their recipes lie in `experts`
+_ENGINES = ("ppo", "sac")  # their recipes are in `experts`
 _MODULES = {  # environment without its options -> module of its imitators' recipes
     "navigation": "navigation",
     "navigation_mjx": "navigation",
@@ -31,7 +31,7 @@ _MODULES = {  # environment without its options -> module of its imitators' reci
 
 
 class Recipe(NamedTuple):
-    """Tuned settings, and what they were tuned for."""
+    """Tuned settings, with their environment and method."""
 
     environment: str  # with the options that it was tuned with
     method: str  # maybe with a variant
@@ -43,12 +43,12 @@ def settings(method: str, environment: str) -> dict[str, Any]:
 
     Args:
       method: its name, maybe with a variant: "mpail2/small".
-      environment: its name, maybe with options. Which options is not asked, but whether
-        it shows pictures: where "pixels" is among them, the recipe is one for pictures.
+      environment: its name, maybe with options. Only the option "pixels" matters: with it,
+        the recipe is one for pictures.
 
     Returns:
-      Such as {"agent": mpail.Config(...), "loop": ..., "run": ...}; empty where there is no
-      recipe, and the method's defaults are taken.
+      Such as {"agent": mpail.Config(...), "loop": ..., "run": ...}; empty without a
+      recipe; then the method's defaults apply.
     """
     found = find(method, environment)
     return dict(found.fields) if found else {}
@@ -77,7 +77,7 @@ def methods(environment: str) -> list[str]:
 
 
 def _read(module: str) -> list[Recipe]:
-    """The recipes of a module, which is imported when it is first asked."""
+    """The recipes of a module, which is imported on first use."""
     found = importlib.import_module(f"{__name__}.{module}").RECIPES
     return [Recipe(env, *row) for env, rows in found.items() for row in rows.items()]
 

@@ -1,4 +1,4 @@
-"""Recipes of the engines, which learn from a task's own reward and become its experts.
+"""Recipes of PPO and SAC, which learn from a task's reward and become its experts.
 
 In Walker2d and Ant the return can fall from one evaluation to the next: demonstrate by the
 best checkpoint (`--which=best`). HopperHop's reward is 0 until a hopper stands, so that its

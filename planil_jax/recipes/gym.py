@@ -30,16 +30,16 @@ def _mpail2(
     lr_hold: int = 0,
     lr_half_life: int | None = None,
 ) -> mpail2.Config:
-    """Layers of so many units, and plans of so many samples.
+    """MPAIL2 with layers of `size` units, and `samples` plans in an iteration.
 
-    Latent states keep their size: the reward's slope is held at 1, so that how far it can
-    tell two states apart is how far apart these can be. With a penalty of 1 that slope is
-    2.5 to 3 while the hopper falls, and the reward's scale goes with it.
+    Latent states keep their size. The gradient penalty holds the reward's slope at 1, so
+    the distance of two states bounds the difference of their rewards. With a penalty of 1
+    the slope is 2.5 to 3 while the hopper falls, and the reward's scale grows with it.
 
-    Half of a plan's score is what critics tell of its first action: by the model alone the
-    planner finds plans that the model is wrong about, and the hopper falls within a dozen
-    steps where its policy alone hops on. Critics too are wrong about actions seldom tried,
-    but not all in the same way: when it does not explore a plan needs them all.
+    Half of a plan's score is the critics' value of its first action. With the model alone
+    the planner exploits the model's errors, and the hopper falls within a dozen steps where
+    its policy alone hops on. Critics are also wrong about rare actions, but each in another
+    way: without exploration a plan must be preferred by all of them.
     """
     planner = dataclasses.replace(
         mpail2.Config().planner,

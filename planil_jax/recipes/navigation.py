@@ -1,8 +1,8 @@
 """Recipes of navigation, and of navigation with the simulated car of wheels and tyres.
 
-Nine settings of each method were tried with the same demonstrations and other seeds than
-those that are compared, by experiments/configs/tune_navigation.py, after coarser trials of
-which BUILD_NOTES.md tells.
+Nine settings of each method were tried by experiments/configs/tune_navigation.py, with the
+same demonstrations and other seeds than in the comparison. BUILD_NOTES.md describes coarser
+trials before these.
 
 With simulated physics policies are trained for half as long and evaluated half as often,
 since a step takes long.
@@ -40,8 +40,8 @@ _METHODS: dict[str, dict[str, Any]] = {
         "loop": _LOOP,
         "run": dataclasses.replace(_RUN, evaluate_every=10),  # planning takes long
     },
-    # The replay favours the old. Else the learner's own good driving fills it, and the
-    # reward forgets what is not the expert.
+    # The replay favours old steps. Otherwise the learner's good driving fills it, and the
+    # reward forgets how a learner differs from the expert.
     "mpail2": {
         "agent": sizes.small_mpail2(
             replay=sequences.Config(capacity=10_000, batch=128, recency_exponent=3.0),

@@ -23,7 +23,7 @@ _WORLD = {
     "loop": loop.Config(num_envs=1, steps=50, rounds=20),
     "run": run.Config(total_steps=10_000, evaluation_episodes=20),
 }
-# So much entropy keeps a policy that drives at the bounds from staying there.
+# This much entropy keeps the policy from staying at the bounds of the action.
 _CMIL = sizes.world(entropy_coef=0.1)
 _NUMBERS: dict[str, dict[str, Any]] = {
     "iqmpc": _LATENT | {"agent": sizes.small_iqmpc()},

@@ -50,7 +50,8 @@ def wider_latent() -> dict[str, Any]:
 def small_iqmpc(**fields: Any) -> iqmpc.Config:
     """IQ-MPC with a small latent model.
 
-    Its replay favours the old, or it soon forgets what is not the expert.
+    Its replay favours old steps. Otherwise it soon forgets how a learner differs from the
+    expert.
     """
     return iqmpc.Config(**latent(recency_exponent=3.0), critic_subset=5, **fields)
 
@@ -58,7 +59,7 @@ def small_iqmpc(**fields: Any) -> iqmpc.Config:
 def steady_iqmpc() -> iqmpc.Config:
     """IQ-MPC with rates that fall once it drives like the expert.
 
-    They fall before critics tell the two apart.
+    They fall before critics distinguish learner and expert.
     """
     rates = latent_planning.Optimizer(lr_hold=2_000, lr_half_life=500)
     return small_iqmpc(optimizer=rates, expert_noise=0.1)

@@ -331,3 +331,6 @@ def test_a_variant_differs_by_its_settings():
     assert registry.method("vmail").config.conservatism == 0.0
     assert registry.method("gail").config.form == "gail"
     assert registry.method_of(pj.mpail.Config()) == "mpail"
+    assert registry.method_of(pj.mpail.Config(learned_model=True, batch=8)) == "mpail_om"
+    assert registry.method_of(pj.adversarial.Config(form="gail")) == "gail"
+    assert registry.method_of(pj.ppo.Config(epochs=3)) == "ppo"

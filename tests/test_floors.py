@@ -98,7 +98,7 @@ KEPT_IN = {
     ),
     "shutil": ("training.", "launch.", "reporting."),
     "subprocess": ("training.",),
-    "sys": ("envs.mujoco_renderer", "training.", "cli."),
+    "sys": ("envs.mujoco_renderer", "training.", "registry.", "cli."),
 }
 
 

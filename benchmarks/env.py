@@ -50,7 +50,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What one environment is measured with."""
+    """The setting in which one environment is measured."""
 
     batch: int
     steps: int  # T
@@ -63,16 +63,16 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "envs",
         ["navigation", "pendulum", "navigation_mjx", "brax/inverted_pendulum"],
-        "Environments, as for --config.environment.",
+        "Environments; `planil envs` lists them.",
     )
-    flags.DEFINE_list("batch", ["1", "64", "512"], "Environments stepped together.")
-    flags.DEFINE_integer("steps", 100, "Control steps a repeat.", lower_bound=1)
+    flags.DEFINE_list("batch", ["1", "64", "512"], "Environments stepped in parallel.")
+    flags.DEFINE_integer("steps", 100, "Control steps in a repeat.", lower_bound=1)
     flags.DEFINE_float("seconds", 2.0, "Time for each program.", lower_bound=0.0)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
 def main() -> None:
-    # Else the second run would measure how fast compiled programs are read.
+    # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     batches = timing.positive_integers("batch", FLAGS.batch)
     made = {name: envs.make(name) for name in names(FLAGS.envs)}  # all, before any is timed
@@ -105,7 +105,7 @@ def names(items: list[str]) -> list[str]:
 
 
 def measure(name: str, env: Environment, setting: Setting) -> dict[str, Any]:
-    """One row: the environment's programs taken in turn, and MuJoCo's beside them."""
+    """One row: the environment's programs and MuJoCo's, taken in turn."""
     timing.say(f"compiling {name}, batch {setting.batch} …")
     starts, actions, reset_keys = inputs(env, setting)
     calls: dict[str, timing.Call] = {}
@@ -174,7 +174,7 @@ def scan_of_steps(env: Environment) -> Callable:
     def run(states: EnvState, actions: jax.Array):
         batch = actions.shape[1]
         nothing = jnp.zeros((batch,), jnp.float32), jnp.zeros((batch,), jnp.int32)
-        # What is not asked for is not computed, so rewards and ends are.
+        # XLA drops unused results, so rewards and ends are returned too.
         return jax.lax.scan(one_step, (states, *nothing), actions)[0]
 
     return run
@@ -185,7 +185,7 @@ def scan_of_resets(env: Environment) -> Callable:
 
     def run(states: EnvState, keys: jax.Array):
         return jax.lax.scan(
-            lambda _, each: (jax.vmap(env.reset)(each), None), states, keys
+            lambda _, keys: (jax.vmap(env.reset)(keys), None), states, keys
         )[0]
 
     return run
@@ -230,12 +230,12 @@ def native_call(
 ) -> timing.Call:
     """T control steps of MuJoCo itself; a call returns the full physics states `[B, F]`."""
     steps, batch, _ = actions.shape
-    each = substeps(model, env)
+    count = substeps(model, env)
     begin = physics_states(model, starts)
-    controls = np.repeat(np.swapaxes(np.asarray(actions, np.float64), 0, 1), each, axis=1)
+    controls = np.repeat(np.swapaxes(np.asarray(actions, np.float64), 0, 1), count, axis=1)
     # All states on the way are written, so a call takes no more steps than fit.
     row_bytes = 8 * batch * (begin.shape[1] + model.nsensordata)
-    turn = each * int(np.clip(OUTPUT_BYTES // (row_bytes * each), 1, steps))
+    turn = count * int(np.clip(OUTPUT_BYTES // (row_bytes * count), 1, steps))
     parts = [
         np.ascontiguousarray(controls[:, first : first + turn])
         for first in range(0, controls.shape[1], turn)
@@ -247,8 +247,8 @@ def native_call(
     def call() -> np.ndarray:
         states = begin
         for part in parts:
-            told, _ = pool.rollout(model, data, states, part)
-            states = told[:, -1]
+            visited_states, _ = pool.rollout(model, data, states, part)
+            states = visited_states[:, -1]
         return states
 
     return call
@@ -268,7 +268,7 @@ def physics_states(model: mujoco.MjModel, states: EnvState) -> np.ndarray:
     return rows
 
 
-# -------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------- output
 
 
 def line(row: dict[str, Any]) -> str:

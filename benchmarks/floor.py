@@ -1,8 +1,8 @@
-"""The least time in which a plan could be computed: its operations, counted by hand.
+"""A lower bound of the time to compute a plan: its operations, counted manually.
 
-Only what the mathematics asks for is counted, once: nothing is copied or computed twice,
-memory is cache, and all cores are busy all the time. Each operation costs what it costs on
-this machine in the same run (`timing.Units`).
+Every operation of the equations is counted once. Nothing is copied or computed twice, all
+memory is cache, and all cores are always busy. The costs of single operations are measured
+on this machine in the same run (`timing.Units`).
 
 Of one rollout step of one sample, with U = 2 actions:
 
@@ -45,9 +45,9 @@ def floor(cell: Cell, hidden: tuple[int, ...], units: Units) -> dict[str, float]
     """Seconds by kind of operation, and their sum, of one plan in every environment.
 
     Args:
-      cell: what is planned.
+      cell: sizes of the plan, and its cost.
       hidden: units of the hidden layers of both networks.
-      units: what operations cost.
+      units: seconds of single operations.
     """
     steps = cell.rollout_steps
     samples = steps // cell.horizon
@@ -63,11 +63,12 @@ def floor(cell: Cell, hidden: tuple[int, ...], units: Units) -> dict[str, float]
     if cell.cost == "task":
         seconds["transcendental"] += steps * units.sqrt
     else:
-        judged, valued = steps + samples, samples
-        products = judged * _products(2 * OBSERVATIONS, hidden)
-        products += valued * _products(OBSERVATIONS, hidden)
+        discriminator_calls, value_calls = steps + samples, samples
+        products = discriminator_calls * _products(2 * OBSERVATIONS, hidden)
+        products += value_calls * _products(OBSERVATIONS, hidden)
         seconds["matmul"] = 2 * products * units.matmul
-        seconds["arithmetic"] += 3 * sum(hidden) * (judged + valued) * units.arithmetic
+        outputs = sum(hidden) * (discriminator_calls + value_calls)
+        seconds["arithmetic"] += 3 * outputs * units.arithmetic
     return seconds | {"total": sum(seconds.values())}
 
 

@@ -1,4 +1,4 @@
-"""One gradient step of each part of agents with learned models, and what it could take.
+"""One gradient step of each part of agents with learned models, beside the machine's peak.
 
     python -m benchmarks.update --gradient --out=results/gradient_cpu.json
 
@@ -39,7 +39,7 @@ def agents(batch: int = BATCH, **network: Any) -> dict[str, Agent]:
     """The agents that are measured, with one gradient step for a rollout of one.
 
     Args:
-      network: fields of the latent networks that are not the papers'.
+      network: fields of the latent networks that differ from the papers'.
     """
     made = {}
     for name, module in (("mpail2", mpail2), ("iqmpc", iqmpc), ("tdmpc2", tdmpc2)):
@@ -94,7 +94,7 @@ def measure(
     peaks = multiplications / durations["products"]  # of each turn
     rows = []
     for method in methods:
-        own = min(processor_seconds(calls[method]) for _ in range(3))
+        processor = min(processor_seconds(calls[method]) for _ in range(3))
         eager[method]()  # compiles each operation
         row: dict[str, Any] = {
             "method": method,
@@ -104,14 +104,14 @@ def measure(
             "seconds": float(np.median(durations[method])),
             "share_of_peak": float(np.median(counted[method] / durations[method] / peaks)),
             "peak": float(np.median(peaks)),
-            "processor_seconds": own,
+            "processor_seconds": processor,
             "eager_processor_seconds": min(
                 processor_seconds(eager[method]) for _ in range(2)
             ),
             "compile_seconds": compile_seconds[method],
             "calls": len(durations[method]),
         }
-        row["ratio_to_eager"] = own / row["eager_processor_seconds"]
+        row["ratio_to_eager"] = processor / row["eager_processor_seconds"]
         print(line(row), flush=True)
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Operations of planning in a latent space, counted by hand, and the time that they took.
+"""Operations of planning in a latent space, counted manually, and their duration.
 
 Products of weights, of one plan with K samples, P of them from the policy, H steps and I
 iterations; h, d, R, π and Q are networks of the paper's sizes, and a first layer of (z, a)
@@ -66,23 +66,23 @@ def operations(name: str, config: iqmpc.Config | tdmpc2.Config, num_envs: int = 
         reward = after(two_hot.BINS)
         later = (planner.horizon - 1) * (2 * with_z + step + reward)
         end = policy + 2 * (with_z + after(two_hot.BINS))
-        each = step + reward + later + end
+        per_plan = step + reward + later + end
     else:
         critics = 2 * after(1)
         later = policy + with_z + step + 2 * with_z + 2 * critics
         # Each later step begins with the model's step from the one before; the first of
         # these steps shares its product with z_0, as the first critics do.
-        each = critics + (planner.horizon - 1) * later - with_z
-    total += planner.iterations * samples * each
+        per_plan = critics + (planner.horizon - 1) * later - with_z
+    total += planner.iterations * samples * per_plan
     return 2.0 * total * num_envs
 
 
 def measure(seconds: float, num_envs: Sequence[int]) -> list[dict]:
     """Rows of all planners and numbers of environments.
 
-    Taken in turn with large products of matrices, whose median speed is the peak that rows
-    tell their share of. Plans side by side come after all others, by themselves: they leave
-    nothing of anybody else's in a processor's cache.
+    They are taken in turn with large products of matrices, whose median speed is the peak
+    of `share_of_peak`. Plans side by side are measured last and alone, because they evict
+    everything else from a processor's cache.
     """
     multiply, multiplications = timing.products()
     in_turn = [(name, count, count > 1) for name in CONFIGS for count in num_envs]
@@ -101,8 +101,8 @@ def measure(seconds: float, num_envs: Sequence[int]) -> list[dict]:
     peak = multiplications / np.median(durations.pop(products))
     durations |= timing.in_turn({way: calls[way] for way in alone}, seconds)
     rows = []
-    for (name, count, turn), each in durations.items():
-        flops, took = operations(name, CONFIGS[name][1], count), np.median(each)
+    for (name, count, turn), times in durations.items():
+        flops, took = operations(name, CONFIGS[name][1], count), np.median(times)
         row = {
             "planner": name,
             "num_envs": count,
@@ -112,7 +112,7 @@ def measure(seconds: float, num_envs: Sequence[int]) -> list[dict]:
             "share_of_peak": float(flops / took / peak),
             "peak": float(peak),
             "compile_seconds": compile_seconds[name, count, turn],
-            "calls": len(each),
+            "calls": len(times),
         }
         print(line(row), flush=True)
         rows.append(row)

@@ -1,8 +1,8 @@
 """Operations of matrix products and convolutions in a program, counted from its jaxpr.
 
-Two for each multiplication with its addition. What is elementwise is not counted. A scan
-counts as often as it turns; a loop whose number of turns is not known as once; of the
-branches of a condition the dearest counts.
+A multiplication with its addition counts as two; elementwise operations are not counted. A
+scan counts once for each of its steps, a loop of unknown length once. Of the branches of a
+condition the most expensive one counts.
 """
 
 import math
@@ -29,8 +29,8 @@ def _of_equation(equation: core.JaxprEqn) -> float:
     if name == "conv_general_dilated":
         kernel = _shape(equation.invars[1])
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-        each = math.prod(kernel) / outputs
-        return 2.0 * math.prod(_shape(equation.outvars[0])) * each
+        per_output = math.prod(kernel) / outputs
+        return 2.0 * math.prod(_shape(equation.outvars[0])) * per_output
     within = [_of_jaxpr(inner) for inner in _inner(params)]
     if name == "cond":
         return max(within, default=0.0)
@@ -53,9 +53,9 @@ def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
     """The programs within an equation."""
     found = []
     for value in params.values():
-        for each in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(each, core.ClosedJaxpr):
-                found.append(each.jaxpr)
-            elif isinstance(each, core.Jaxpr):
-                found.append(each)
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, core.Jaxpr):
+                found.append(item)
     return found

@@ -1,21 +1,21 @@
-"""Measures pictures: frames a second of each environment's scene, and what they look like.
+"""Measures pictures: frames a second of each environment's scene; or draws the scenes.
 
     python -m benchmarks.pixels --out=results/pixels_cpu.json
     python -m benchmarks.pixels --picture=results/pixels.png
 
 One row an environment, size and batch:
 
-    compile s   tracing and compiling the function that draws the batch; it is no step of
-                the physics, but the places of a MuJoCo model's geoms are found in it
+    compile s   tracing and compiling the function that draws the batch; it makes no
+                physics step, but computes the poses of a MuJoCo model's geoms
     frames/s    of all environments of the batch together
     us/frame    the inverse
-    cpu us      processor time a frame, that of all cores added up; it says more than the
-                others where other programs run beside this one
+    cpu us      processor time a frame, summed over all cores; more reliable than the
+                others while other programs run
     floor       the share of the time in which the additions, multiplications and roots of
                 the program, as it is written, could be done at the speed of this machine,
                 and the picture be written to its memory
 
-A frame is what the option pixels adds to a step; a stack of frames costs a copy besides.
+The option `pixels` adds one frame to a step; a stack of frames also costs a copy.
 With --picture nothing is measured: the scenes are drawn side by side, above at 192 pixels
 and below at 64, as agents see them.
 """
@@ -57,7 +57,7 @@ COLUMNS = f"{'environment':28} size batch compile s   frames/s  us/frame    cpu 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What one scene is measured with."""
+    """The setting in which one scene is measured."""
 
     batch: int
     size: int  # pixels along a side
@@ -69,7 +69,7 @@ def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
     flags.DEFINE_list("envs", list(ENVIRONMENTS), "Environments that have a scene.")
     flags.DEFINE_list("sizes", ["64", "128"], "Pixels along a side.")
-    flags.DEFINE_list("batch", ["1", "16", "256"], "Pictures drawn together.")
+    flags.DEFINE_list("batch", ["1", "16", "256"], "Pictures drawn in parallel.")
     flags.DEFINE_float("seconds", 2.0, "Time for each program.", lower_bound=0.0)
     flags.DEFINE_float("unit_seconds", 0.5, "Time for each operation.", lower_bound=0.0)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
@@ -77,7 +77,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    # Else the second run would measure how fast compiled programs are read.
+    # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     chosen = names(FLAGS.envs)
     if FLAGS.picture is not None:
@@ -111,13 +111,13 @@ def starts(name: str, batch: int) -> Any:
 
 
 def drawing(name: str, size: int) -> scenes.Draw:
-    """What draws an environment, (sim) -> uint8 [size, size, 3]."""
+    """The function that draws an environment, (sim) -> uint8 [size, size, 3]."""
     title = name.partition(":")[0]
     return scenes.find(title)(title, scenes.View(height=size, width=size))
 
 
 def measure(name: str, sims: Any, setting: Setting) -> dict[str, Any]:
-    """One row, of states of which the first ones are drawn."""
+    """One row; the first `batch` of the states are drawn."""
     draw = drawing(name, setting.size)
     drawn = jax.tree.map(lambda leaf: leaf[: setting.batch], sims)
     call, compile_seconds = timing.compiled(jax.vmap(draw), drawn)

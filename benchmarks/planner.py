@@ -14,8 +14,8 @@ Three planners on a grid of samples × horizons × environments:
     learned     MPAIL as it acts in training, on fresh networks
 
 "vs ref" is the median ratio of calls taken in turn; above 1: faster than the reference.
-"floor" is the share of the time that the operations themselves need (benchmarks/floor.py);
-of a CPU alone, since on a GPU operations of all kinds hide behind one another.
+"floor" is the share of the time that the operations themselves need (benchmarks/floor.py).
+It is computed on a CPU alone, since on a GPU operations of different kinds overlap.
 """
 
 import itertools
@@ -38,11 +38,13 @@ from planil_jax.planners import mppi
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", None, "File of results to write, .json.", required=True)
-flags.DEFINE_enum("model", "car", ["car", "latent"], "What is planned with.")
-flags.DEFINE_list("samples", ["512", "4096"], "Plans an iteration.")
-flags.DEFINE_list("horizons", ["10", "32"], "Steps a plan.")
-flags.DEFINE_list("num_envs", ["1", "64"], "Environments that plan at once.")
-flags.DEFINE_integer("iterations", 1, "Refinements a plan.", lower_bound=1)
+flags.DEFINE_enum(
+    "model", "car", ["car", "latent"], "The car's planners, or IQ-MPC and TD-MPC2."
+)
+flags.DEFINE_list("samples", ["512", "4096"], "Plans in an iteration.")
+flags.DEFINE_list("horizons", ["10", "32"], "Steps of a plan.")
+flags.DEFINE_list("num_envs", ["1", "64"], "Environments that plan in parallel.")
+flags.DEFINE_integer("iterations", 1, "Iterations of a plan.", lower_bound=1)
 flags.DEFINE_float("seconds", 2.0, "Time for each planner in each cell.", lower_bound=0.0)
 flags.DEFINE_float("unit_seconds", 0.5, "Time for each operation.", lower_bound=0.0)
 
@@ -54,7 +56,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    # Else the second run would measure how fast compiled programs are read.
+    # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     grid = ("samples", "horizons", "num_envs")
     sizes = [timing.positive_integers(name, getattr(FLAGS, name)) for name in grid]
@@ -72,8 +74,8 @@ def main() -> None:
         for row in measure(samples, horizon, num_envs, units):
             print(line(row), flush=True)
             rows.append(row)
-    told = {"units_seconds": asdict(units), "rows": rows}
-    timing.write(FLAGS.out, {"about": timing.about("planner")} | told)
+    results = {"units_seconds": asdict(units), "rows": rows}
+    timing.write(FLAGS.out, {"about": timing.about("planner")} | results)
 
 
 def measure(
@@ -91,8 +93,8 @@ def measure(
     timing.say("measuring …")
     durations = timing.in_turn(calls, FLAGS.seconds)
     rows = []
-    for name, each in durations.items():
-        ratios = durations["reference"] / each  # of one turn each
+    for name, times in durations.items():
+        ratios = durations["reference"] / times  # within a turn
         cell = Cell(
             cost="learned" if name == "learned" else "task",
             samples=samples,
@@ -107,15 +109,15 @@ def measure(
             {
                 "planner": name,
                 **asdict(cell),
-                "calls": len(each),
-                "plans_per_second": num_envs / np.mean(each),
-                "rollout_steps_per_second": cell.rollout_steps / np.mean(each),
-                "p50_ms": 1e3 * np.quantile(each, 0.5),
-                "p99_ms": 1e3 * np.quantile(each, 0.99),
+                "calls": len(times),
+                "plans_per_second": num_envs / np.mean(times),
+                "rollout_steps_per_second": cell.rollout_steps / np.mean(times),
+                "p50_ms": 1e3 * np.quantile(times, 0.5),
+                "p99_ms": 1e3 * np.quantile(times, 0.99),
                 "compile_seconds": compile_seconds[name],
                 "ratio_to_reference": None if name == "learned" else np.median(ratios),
                 "floor_seconds": least,
-                "floor_share": least and least["total"] / np.median(each),
+                "floor_share": least and least["total"] / np.median(times),
             }
         )
     return rows
@@ -165,7 +167,7 @@ def ready(agent: Agent, num_envs: int):
     state = agent.init(init_key)
     carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_envs), agent.carry())
     states = jax.vmap(navigation.make().reset)(jax.random.split(reset_key, num_envs))
-    params = getattr(state, "params", state)  # what learns nothing has no State
+    params = getattr(state, "params", state)  # the scripted expert has no State
     return act, params, carry, states, jax.random.split(act_key, num_envs)
 
 
@@ -176,13 +178,13 @@ PLANNERS: dict[str, Callable[[int, int, int], tuple]] = {
 }
 
 
-# -------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------- output
 
 
 def line(row: dict[str, Any]) -> str:
     ratio, share = row["ratio_to_reference"], row["floor_share"]
     return (
-        f"{row['planner']:9} {row['samples']:6} {row['horizon']:4} {row['environments']:4} "
+        f"{row['planner']:9} {row['samples']:6} {row['horizon']:4} {row['num_envs']:4} "
         f"{row['plans_per_second']:9.0f} {row['rollout_steps_per_second'] / 1e6:9.2f} "
         f"{row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['compile_seconds']:10.1f} "
         f"{f'{ratio:.2f}' if ratio else '':>7} {f'{share:.0%}' if share else '':>6}"

@@ -33,14 +33,14 @@ def improve(
     mean: jax.Array,
     noise: jax.Array,
     temperature: float,
-    spread: float = 0.5,
+    std: float = 0.5,
     max_delta: float = 2.0,
 ) -> jax.Array:
     """The mean `[H, 2]` after one iteration with this noise, `[K, H, 2]`."""
     x, y, cos, sin, speed, _, yaw_rate = obs
     start = jnp.array([x, y, jnp.arctan2(sin, cos), speed, yaw_rate])
     drift = jnp.diff(mean, axis=0, prepend=mean[:1])
-    deltas = jnp.clip(drift + spread * noise, -max_delta, max_delta)
+    deltas = jnp.clip(drift + std * noise, -max_delta, max_delta)
     plans = mean[0] + jnp.cumsum(deltas, axis=1)
     plans = jnp.clip(plans, jnp.array(LOW), jnp.array(HIGH))  # [K, H, 2]
 

@@ -1,4 +1,4 @@
-"""Measures what further seeds cost when they are trained side by side.
+"""Measures the cost of further seeds when they are trained side by side.
 
     python -m benchmarks.seeds --method=gaifo --env=pendulum --seeds=1,2,4,8,16,32 \\
         --out=results/seeds_cpu.json
@@ -7,12 +7,12 @@ One row a number of seeds and a way of training them:
 
     compile s   tracing and compiling an epoch of training, the program that a run runs
     epoch ms    median of its wall clock, warm
-    ms/seed     the same by seed
+    ms/seed     the same, divided by the seeds
     of n × one  median ratio to n epochs of one seed, taken in turn; below 1: cheaper
-    ksteps/s    of environments, of all seeds together
+    ksteps/s    environment steps, of all seeds together
 
-The agent is the method's own with the sizes of these flags. Its demonstrations are random
-numbers of the right shape, on which the time does not depend.
+The agent has the method's default settings with the sizes of these flags. Demonstrations
+are random numbers of the right shape; the time does not depend on them.
 """
 
 import contextlib
@@ -56,20 +56,22 @@ class Clock(report.Report):
 
 def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
-    flags.DEFINE_string("method", "gaifo", "A method, as for --config.method.")
+    flags.DEFINE_string("method", "gaifo", "A method; `planil methods` lists them.")
     flags.DEFINE_string("env", "pendulum", "An environment.")
     flags.DEFINE_list("seeds", ["1", "2", "4", "8", "16", "32"], "Seeds side by side.")
     flags.DEFINE_list("by", ["vmap"], "How seeds are trained: vmap, map.")
-    flags.DEFINE_integer("num_envs", 4, "Of each seed.", lower_bound=1)
-    flags.DEFINE_integer("steps", 50, "Steps of each environment a round.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 2, "Rounds an epoch.", lower_bound=1)
+    flags.DEFINE_integer("num_envs", 4, "Environments of each seed.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps", 50, "Steps of each environment in a round.", lower_bound=1
+    )
+    flags.DEFINE_integer("rounds", 2, "Rounds in an epoch.", lower_bound=1)
     define_sizes(hidden=["32", "32"], batch=64, minibatches=4, samples=64)
     flags.DEFINE_float("seconds", 5.0, "Time for each program.", lower_bound=0.0)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
 def main() -> None:
-    # Else the second run would measure how fast compiled programs are read.
+    # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     counts = timing.positive_integers("seeds", FLAGS.seeds)
     unknown = [way for way in FLAGS.by if way not in WAYS]
@@ -85,12 +87,12 @@ def main() -> None:
     for row in rows:
         print(line(row))
     about = timing.about("seeds")
-    told = {
+    results = {
         "about": about,
         "experiment": json.loads(config.to_json(settings)),
         "rows": rows,
     }
-    timing.write(FLAGS.out, told)
+    timing.write(FLAGS.out, results)
 
 
 def measure(
@@ -130,7 +132,7 @@ def measure(
 def epoch(
     settings: experiment.Experiment, way: Literal["vmap", "map"], count: int
 ) -> tuple[timing.Call, float]:
-    """Epochs of training of so many seeds, one a call; and what compiling them took."""
+    """A call that trains `count` seeds for an epoch, and the seconds of compiling it."""
     env = envs.make(settings.environment)
     demos = some_demonstrations(env.spec)
     agent = experiment.make_agent(settings, env, demos)
@@ -144,36 +146,44 @@ def epoch(
         (0, count),
         clock,
     )
-    held = [program.init()]
+    state = program.init()
 
     def call() -> Any:
-        held[0], *told = jax.block_until_ready(program.epoch(np.int32(0), held[0]))
-        return told
+        nonlocal state
+        state, *metrics = jax.block_until_ready(program.epoch(np.int32(0), state))
+        return metrics
 
     return call, clock.seconds["training"]
 
 
-# --------------------------------------------------------------- what other benchmarks use
+# ------------------------------------------------------------- shared with other benchmarks
 
 
 def define_sizes(
     hidden: list[str], batch: int | None, minibatches: int | None, samples: int | None
 ) -> None:
-    """Flags of the sizes of an agent; empty or None: as the method has them."""
+    """Flags of the sizes of an agent; empty or None: the method's defaults."""
     flags.DEFINE_list("hidden", hidden, "Units of the hidden layers of all networks.")
-    flags.DEFINE_integer("batch", batch, "Steps in a gradient step.", lower_bound=1)
     flags.DEFINE_integer(
-        "minibatches", minibatches, "Parts of a pass of PPO over a rollout.", lower_bound=1
+        "batch", batch, "Steps in the batch of a gradient step.", lower_bound=1
     )
-    flags.DEFINE_integer("samples", samples, "Plans of a planner.", lower_bound=1)
+    flags.DEFINE_integer(
+        "minibatches",
+        minibatches,
+        "Minibatches of a pass of PPO over a rollout.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "samples", samples, "Plans in an iteration of the planner.", lower_bound=1
+    )
 
 
 def sizes() -> dict[str, Any]:
-    """The flags of `define_sizes` that say something, by the fields that they set."""
-    told = {name: FLAGS[name].value for name in SIZES}
+    """The flags of `define_sizes` that are set, by the fields that they set."""
+    values = {name: FLAGS[name].value for name in SIZES}
     if FLAGS.hidden:
-        told["hidden"] = timing.positive_integers("hidden", FLAGS.hidden)
-    return {name: value for name, value in told.items() if value}
+        values["hidden"] = timing.positive_integers("hidden", FLAGS.hidden)
+    return {name: value for name, value in values.items() if value}
 
 
 def small(
@@ -191,12 +201,12 @@ def small(
 def resized(node: Any, sizes: dict[str, Any]) -> Any:
     """A config with the fields of these names set, wherever in it they are."""
     changed = {}
-    for each in dataclasses.fields(node):
-        value = getattr(node, each.name)
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            changed[each.name] = resized(value, sizes)
-        elif each.name in sizes:
-            changed[each.name] = sizes[each.name]
+            changed[field.name] = resized(value, sizes)
+        elif field.name in sizes:
+            changed[field.name] = sizes[field.name]
     return dataclasses.replace(node, **changed)
 
 
@@ -222,7 +232,7 @@ def some_demonstrations(spec: EnvSpec, episodes: int = 4) -> Demonstrations:
     )
 
 
-# -------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------- output
 
 
 def line(row: dict[str, Any]) -> str:

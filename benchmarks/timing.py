@@ -1,6 +1,6 @@
-"""How long things take: compiling, calls taken in turn, and single operations.
+"""Timing for the benchmarks: compiling, calls taken in turn, and single operations.
 
-And what the benchmarks say of themselves: on what they ran, and to which file.
+Also the provenance and the files of their results.
 """
 
 import itertools
@@ -36,19 +36,19 @@ def compiled(fn: Callable, *args) -> tuple[Call, float]:
 
 
 def threaded(fn: Callable, state: Any, *args) -> tuple[Call, float]:
-    """As `compiled`, of a `fn(state, *args) -> (state, told)` that goes on where it was.
+    """As `compiled`, of a function `fn(state, *args) -> (state, metrics)` that is iterated.
 
-    The state is donated, call by call, so that nothing is copied that training would not
-    copy; the one that is given here is gone after the first call. A call returns both.
+    Each call continues the last. It donates its state, as training does. The given
+    state is invalid after the first call. A call returns the new state and the metrics.
     """
     began = time.perf_counter()
     program = jax.jit(fn, donate_argnums=0).lower(state, *args).compile()
     seconds = time.perf_counter() - began
-    held = [state]
 
     def call() -> Any:
-        held[0], told = jax.block_until_ready(program(held[0], *args))
-        return held[0], told
+        nonlocal state
+        state, metrics = jax.block_until_ready(program(state, *args))
+        return state, metrics
 
     return call, seconds
 
@@ -56,8 +56,8 @@ def threaded(fn: Callable, state: Any, *args) -> tuple[Call, float]:
 def products() -> tuple[Call, float]:
     """A call of large products of float32 matrices, and its operations.
 
-    What matrices are multiplied for cannot be faster than this, the machine's peak. To be
-    taken in turn with it, and of a like duration, since a busy machine slows both.
+    This is the machine's peak: no program made of matrix products is faster. Take it in
+    turn with the program, since a busy machine slows both.
     """
     side, count = 1024, 16
 
@@ -90,7 +90,7 @@ def in_turn(
             began = time.perf_counter()
             call()
             durations[name].append(time.perf_counter() - began)
-    return {name: np.array(each) for name, each in durations.items()}
+    return {name: np.array(seconds) for name, seconds in durations.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +137,16 @@ def measure_units(seconds: float = 0.5) -> Units:
         "scan": (empty_scan, jnp.zeros((), jnp.float32)),
     }
     calls = {name: compiled(fn, arg)[0] for name, (fn, arg) in programs.items()}
-    best = {name: np.min(each) for name, each in in_turn(calls, seconds).items()}
+    best = {name: np.min(times) for name, times in in_turn(calls, seconds).items()}
 
-    def each_of(name: str) -> float:
+    def of_one(name: str) -> float:
         """Without the time to read the argument and to write the result."""
         return max(best[name] - best["copy"], 0.0) / size
 
     return Units(
         normal=best["normal"] / size,
-        **{name: each_of(name) for name in ("tan", "sin", "cos", "sqrt", "exp")},
-        arithmetic=each_of("arithmetic") / (2 * chain),
+        **{name: of_one(name) for name in ("tan", "sin", "cos", "sqrt", "exp")},
+        arithmetic=of_one("arithmetic") / (2 * chain),
         matmul=best["matmul"] / (2 * side**3),
         byte=best["copy"] / (2 * 4 * size),
         scan_step=best["scan"] / turns,
@@ -164,11 +164,11 @@ def measure_byte(seconds: float = 0.5) -> float:
 
 
 def about(benchmark: str, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """What the numbers depend on.
+    """The provenance of the numbers.
 
     Args:
       benchmark: the name of its module in this package.
-      packages: whose versions to tell besides those that every run tells.
+      packages: further packages whose versions matter.
     """
     return (
         rundir.versions()
@@ -185,7 +185,7 @@ def about(benchmark: str, packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of the processor, as the machine tells it."""
+    """The name of the processor, as the system reports it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -244,5 +244,5 @@ def positive_integers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def say(text: str) -> None:
-    """Tells how far a benchmark is."""
+    """Reports progress on standard error."""
     print(text, file=sys.stderr, flush=True)

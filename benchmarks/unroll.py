@@ -4,8 +4,8 @@
         --out=results/unroll_pendulum.json
 
 The objective Σ_{t<H} γ^t cost is differentiated from single starts, for untrained policies
-and discriminators, through the environment's physics and through a forward model that was
-fitted to random steps of it. There is a row for each of the two and each horizon:
+and discriminators: through the environment's physics, and through a forward model fitted to
+random steps. There is a row for each of the two and each horizon:
 
     median, 95%, largest    norms of the gradient over starts and seeds
     finite                  share of the norms that are finite
@@ -47,7 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_list("horizons", ["1", "2", "5", "10", "25", "50", "100"], "H, steps.")
     flags.DEFINE_integer("starts", 32, "Starts of each seed.", lower_bound=1)
     flags.DEFINE_integer("seeds", 4, "Policies and discriminators.", lower_bound=1)
-    flags.DEFINE_integer("fits", 2000, "Gradient steps of the model.", lower_bound=1)
+    flags.DEFINE_integer("model_steps", 2000, "Gradient steps of the model.", lower_bound=1)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     timing.writable(FLAGS.out)
     env = envs.make(FLAGS.env)
     print(COLUMNS)
-    rows = measure(env, horizons, FLAGS.starts, FLAGS.seeds, FLAGS.fits)
+    rows = measure(env, horizons, FLAGS.starts, FLAGS.seeds, FLAGS.model_steps)
     about = timing.about("unroll") | {"environment": FLAGS.env}
     timing.write(FLAGS.out, {"about": about, "rows": rows})
     if FLAGS.out:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(
-    env: Environment, horizons: tuple[int, ...], starts: int, seeds: int, fits: int
+    env: Environment, horizons: tuple[int, ...], starts: int, seeds: int, model_steps: int
 ) -> list[dict[str, Any]]:
     """Rows through physics and through the model.
 
@@ -75,7 +75,7 @@ def measure(
     """
     mail.make(task_of(env), config_of("physics", 1))  # may refuse
     timing.say("fitting a model …")
-    fitted, obs = jax.jit(lambda key: fit(env, fits, key))(jax.random.key(0))
+    fitted, obs = jax.jit(lambda key: fit(env, model_steps, key))(jax.random.key(0))
     rows = []
     for dynamics in ("physics", "model"):
         for horizon in horizons:
@@ -131,7 +131,7 @@ def gradient_norms(
     return jax.jit(jax.vmap(of_seed))(jax.random.split(jax.random.key(1), seeds))
 
 
-def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Array]:
+def fit(env: Environment, steps: int, key: jax.Array) -> tuple[mail.State, jax.Array]:
     """A state whose model was fitted to random steps, and their observations `[B, O]`."""
     config, task = mail.Config(capacity=_STEPS), task_of(env)
     components = mail.make_components(task, config)
@@ -158,7 +158,7 @@ def fit(env: Environment, fits: int, key: jax.Array) -> tuple[mail.State, jax.Ar
         batch = mail.Steps(jnp.stack([obs[rows], next_obs[rows]]), actions[rows][None])
         return mail.fit_model(components, state, batch)[0], None
 
-    return jax.lax.scan(step, state, jax.random.split(fit_key, fits))[0], obs
+    return jax.lax.scan(step, state, jax.random.split(fit_key, steps))[0], obs
 
 
 def line(row: dict[str, Any]) -> str:

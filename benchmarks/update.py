@@ -1,4 +1,4 @@
-"""Measures what learning costs: one update of an agent, beside the rollout it learns from.
+"""Measures the cost of learning: one update of an agent, beside collecting its rollout.
 
     python -m benchmarks.update --methods=mpail,gaifo,gail,bc,ppo,sac --env=navigation \\
         --out=results/update_cpu.json
@@ -9,15 +9,15 @@ With --gradient, one gradient step of agents with learned models instead; see
 
     compile s    tracing and compiling one update
     update ms    median wall clock of one update on a rollout of --steps × --num_envs
-    gradients    gradient steps in it, of each of its optimisers, summed
-    gradients/s  of them a second
+    gradients    gradient steps of an update, summed over its optimisers
+    gradients/s  gradient steps a second
     collect s    tracing and compiling the collection of such a rollout
-    collect ms   median wall clock of one
-    upd/coll     median ratio of the two, taken in turn; above 1: learning costs more
+    collect ms   median wall clock of one such collection
+    upd/coll     median ratio of update to collection, taken in turn
 
-An agent's state goes from update to update, and is donated, as in training. Demonstrations
-are random numbers of the right shape, on which the time does not depend. Agents are the
-methods' own; the flags of sizes make them smaller.
+As in training, each update continues the state of the last and donates it. Demonstrations
+are random numbers of the right shape; the time does not depend on them. Agents have the
+methods' default settings; the flags of sizes make them smaller.
 """
 
 import json
@@ -45,20 +45,20 @@ COLUMNS = (
 
 def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
-    flags.DEFINE_list("methods", [], "Methods to measure; empty: all that there is.")
+    flags.DEFINE_list("methods", [], "Methods to measure; empty: a choice of them.")
     flags.DEFINE_bool("gradient", False, "One gradient step of agents with learned models.")
     flags.DEFINE_string("env", "navigation", "An environment.")
-    flags.DEFINE_integer("num_envs", 16, "Of the rollout.", lower_bound=1)
+    flags.DEFINE_integer("num_envs", 16, "Environments of the rollout.", lower_bound=1)
     flags.DEFINE_integer("steps", 100, "Steps of each environment.", lower_bound=1)
     seeds.define_sizes(hidden=[], batch=None, minibatches=None, samples=None)
     for name in seeds.SIZES:
-        flags.declare_key_flag(name)  # so that --help tells of it here too
+        flags.declare_key_flag(name)  # so that --help lists it here too
     flags.DEFINE_float("seconds", 5.0, "Time for each program.", lower_bound=0.0)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
 def main() -> None:
-    # Else the second run would measure how fast compiled programs are read.
+    # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     if FLAGS.gradient:
         return one_gradient_step()
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def one_gradient_step() -> None:
-    """What --gradient measures."""
+    """The benchmark of --gradient."""
     timing.writable(FLAGS.out)
     print(gradient.COLUMNS)
     methods = FLAGS.methods or list(gradient.agents())
@@ -102,7 +102,7 @@ def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:
 
     timing.say(f"compiling {settings.method} …")
     calls, compile_seconds = {}, {}
-    # A copy, since the agent's own state is given away by the updates.
+    # A copy, since updates donate the agent's state.
     params = jax.tree.map(jnp.copy, begin.agent.params)
     calls["collect"], compile_seconds["collect"] = timing.compiled(
         collect, params, begin.env, begin.carry, collect_key
@@ -133,13 +133,13 @@ def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:
 
 
 def gradient_steps(agent_state: Any) -> int:
-    """Steps that all the optimisers of an agent have taken, as these have counted them."""
+    """The gradient steps of all optimisers of an agent, by their counters."""
     fits = [
         leaf
         for leaf in jax.tree.leaves(agent_state, is_leaf=lambda leaf: isinstance(leaf, Fit))
         if isinstance(leaf, Fit)
     ]
-    # Schedules of rates count the same steps once more.
+    # Learning rate schedules count the same steps again.
     return sum(
         max(
             int(count)

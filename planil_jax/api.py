@@ -34,7 +34,7 @@ load_demos = Demos.load
 
 
 class Run:
-    """A run directory: what was trained there, evaluated, looked at and acted by."""
+    """A trained run: its directory, to evaluate, to report and to act."""
 
     def __init__(self, trained: runs.Run):
         self._trained = trained
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def settings(self) -> experiment.Experiment:
-        """Its whole configuration; `settings.agent` is the method's own."""
+        """Its whole configuration; `settings.agent` is the method's."""
         return self._trained.experiment
 
     @property
@@ -100,7 +100,7 @@ class Run:
 
         Args:
           path: of the .html file; None: report.html in the run's directory.
-          seed_index: whose plans are shown.
+          seed_index: the seed whose plans are drawn.
         """
         from planil_jax.reporting import report  # it needs matplotlib
 
@@ -201,14 +201,14 @@ def train(
       logdir: directory of the run; None: a new one below runs/.
       resume: whether a run that is there continues, bit for bit as if it had not stopped.
       settings: other values by the paths of their fields: {"planner.horizon": 12,
-        "loop.num_envs": 4}; a path without "loop." or "run." is the method's own.
+        "loop.num_envs": 4}; other paths are fields of the method.
       sweep: numbers to try side by side, "agent.learning_rate=1e-4,1e-3".
       recipe: whether settings that were tuned for the method in this environment are the
-        defaults, where there are such.
+        defaults, if there are any.
 
     Raises:
       UsageError: something does not fit; one sentence that names it and the mend.
-      UserError: training cannot go on; what was saved before stays.
+      UserError: training cannot go on; earlier checkpoints are kept.
     """
     if env is None:
         raise UsageError(
@@ -272,7 +272,7 @@ def collect(
 ) -> Demos:
     """Demonstrations of an environment's scripted expert, or of a trained run.
 
-    The scripted expert is the environment's own script, or MPPI on its `expert_cost`, or
+    The scripted expert is the environment's script, or MPPI on its `expert_cost`, or
     else on its reward.
 
     Args:
@@ -308,7 +308,7 @@ def evaluate(run: Run | str | Path, episodes: int = 64, **options: Any) -> Evalu
 
 
 def _directory(logdir: str | Path | None, chosen: experiment.Experiment) -> Path:
-    """Where the run goes: as told, or runs/<method>_<environment> with a number."""
+    """The run's directory: `logdir`, or runs/<method>_<environment> with a number."""
     if logdir is not None:
         return Path(logdir).expanduser()
     stem = f"{chosen.method}_{chosen.environment.partition(':')[0].replace('/', '_')}"

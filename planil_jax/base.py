@@ -49,7 +49,7 @@ def missing_extra(what: str, module: str, extra: str) -> UserError:
 
     Args:
       what: the subject of the sentence: "drawing a figure".
-      module: what is missing: "matplotlib".
+      module: the missing module: "matplotlib".
       extra: the extra of this package that brings it: "report".
     """
     return UserError(
@@ -163,7 +163,7 @@ class Dynamics(NamedTuple):
     start: StartFn
     step: ModelStepFn
     observe: ObserveFn
-    recover: ModelRecoverFn | None = None  # None: an observation does not tell z
+    recover: ModelRecoverFn | None = None  # None: an observation does not determine z
     # None: the model knows no ends. No planner reads it yet.
     terminal: ModelTerminalFn | None = None
 
@@ -220,7 +220,7 @@ class Environment(NamedTuple):
     expert_cost: CostFn | None = None  # what a planning demonstrator minimises
     success: SuccessFn | None = None
     demonstrator: DemonstratorFn | None = None  # for one that no cost describes
-    recover: RecoverFn | None = None  # None: an observation does not tell the state
+    recover: RecoverFn | None = None  # None: observations do not determine the state
     subtasks: Subtasks | None = None
 
 
@@ -243,7 +243,7 @@ class Task(NamedTuple):
     dynamics: Dynamics | None  # what planners roll forward; None: there is no model
     observed: tuple[int, ...]  # indices of the observation entries that demonstrations hold
     num_envs: int  # E of the loop, by which replays are laid out
-    recover: RecoverFn | None  # None: an observation does not tell the state
+    recover: RecoverFn | None  # None: observations do not determine the state
 
     @classmethod
     def of(
@@ -302,7 +302,7 @@ class PlanFn(Protocol):
         """One decision: the action `[U]`, and the plan where the next search starts.
 
         Args:
-          score_fn: what is maximised.
+          score_fn: the score to maximise.
           plan: where the search starts.
           key: consumed.
           temperature: [] in units of the score; towards 0 the best plan takes all weight.
@@ -375,7 +375,7 @@ class Needs(NamedTuple):
 
 
 class Shows(NamedTuple):
-    """What can be looked at in a trained agent; None: it has no such thing.
+    """The parts of a trained agent that a report can show; None: it lacks them.
 
     The first argument of every function is the parameters that act.
     """

@@ -60,11 +60,11 @@ Natural: TypeAlias = Annotated[int, Range(0)]  # 0 or more
 Positive: TypeAlias = Annotated[float, Range(0.0, above=True)]
 NonNegative: TypeAlias = Annotated[float, Range(0.0)]
 Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]  # of 0 to 1: shares, γ, λ, τ
-Seed: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]  # all that give keys of their own
+Seed: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]  # each gives another key
 
 
 class Field(NamedTuple):
-    """What there is to know about a field of a config."""
+    """A field of a config, described."""
 
     path: str  # "agent.planner.horizon"
     meaning: str  # the comment at the field, with its unit; "" without one
@@ -104,7 +104,7 @@ def check(config: Any, prefix: str = "") -> None:
 
     Raises:
       UsageError: a value is of another type than its field, outside its range, not finite
-        or none of its choices, or the dataclass's own `check` refuses it.
+        or none of its choices, or the dataclass's `check` refuses it.
     """
     for name, hint, value in _fields(config):
         for path, item in _configs(value, prefix + name):
@@ -317,7 +317,7 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
 
 def _default_group(hint: Any) -> Any:
     """The config that a group has which was None, where its type leaves no choice."""
-    groups = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each)]
+    groups = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
     return groups[0]() if len(groups) == 1 else None  # type: ignore[operator]
 
 
@@ -353,11 +353,11 @@ def _one_of(value: Any, hint: Any, path: str) -> Any:
     """The value as one of the types of a union."""
     if value is None and _optional(hint):
         return None
-    wanted = [each for each in typing.get_args(hint) if each is not type(None)]
+    wanted = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     refusals = []
-    for each in wanted:
+    for kind in wanted:
         try:
-            return _leaf(value, each, path)
+            return _leaf(value, kind, path)
         except UsageError as error:
             refusals.append(str(error))
     if len(refusals) == 1:
@@ -427,7 +427,7 @@ def _kind(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return f"one of {_listed(hint)}"
     if _is_union(hint):
-        kinds = [_kind(each) for each in typing.get_args(hint) if each is not type(None)]
+        kinds = [_kind(item) for item in typing.get_args(hint) if item is not type(None)]
         return ", or ".join(kinds + ["None"] * _optional(hint))
     if typing.get_origin(hint) is tuple:
         elements = typing.get_args(hint)
@@ -441,10 +441,10 @@ def _kind(hint: Any) -> str:
 def _meanings(kind: type) -> dict[str, str]:
     """The comment at each field of a dataclass, as one line; empty without a source."""
     meanings: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(each):
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
             try:
-                source = textwrap.dedent(inspect.getsource(each))
+                source = textwrap.dedent(inspect.getsource(base))
             except (OSError, TypeError):
                 continue
             meanings |= _comments_of_fields(source)

@@ -1,4 +1,4 @@
-"""What an experiment is: an environment, a method, and how long; and how it is built."""
+"""An experiment: an environment, a method and its settings; and how it is built."""
 
 import dataclasses
 import importlib
@@ -28,26 +28,25 @@ from planil_jax.training import run as training_run
 class Experiment:
     """Everything that `config.json` of a run directory holds."""
 
-    imports: tuple[str, ...] = ()  # modules of yours that register what is named below
-    module: str = ""  # of the method, where it is registered nowhere else
-    method: str = "mpail"  # a name of registry.methods()
-    environment: str = "navigation"  # a name of envs.names(), maybe with options
-    # What planners roll forward. Empty: the environment's prior, or else its own physics.
-    # Names of environments, maybe with options: their physics; of several, each plan is
-    # tried on all.
+    imports: tuple[str, ...] = ()  # modules that register your methods or environments
+    module: str = ""  # module of the method, where it is not registered
+    method: str = "mpail"  # method, a name of `planil methods`
+    environment: str = "navigation"  # a name of `planil envs`, maybe with options
+    # Environments, maybe with options, whose physics planners roll forward; a plan is
+    # scored on all of them. Empty: the environment's prior, or else its physics.
     model: tuple[str, ...] = ()
-    demonstrations: str = ""  # digest of the file, filled in by train
-    episodes: config.Natural = 0  # how many of the demonstrations, the first; 0: all
+    demonstrations: str = ""  # fingerprint of the file of demonstrations, filled in
+    episodes: config.Natural = 0  # how many of the demonstrated episodes to use; 0: all
     seed: config.Seed = 0  # the first seed
-    seeds: config.Count = 1  # how many seeds, trained side by side
-    sweep: tuple[str, ...] = ()  # settings tried side by side
+    seeds: config.Count = 1  # number of seeds, trained side by side
+    sweep: tuple[str, ...] = ()  # settings tried side by side, "agent.FIELD=NUMBER,NUMBER"
     agent: Any = field(default_factory=lambda: registry.method("mpail").config)
     loop: training_loop.Config = field(default_factory=training_loop.Config)
     run: training_run.Config = field(default_factory=training_run.Config)
 
 
 def for_method(method: str, **fields: Any) -> Experiment:
-    """An experiment with a method and, unless told otherwise, its default settings.
+    """An experiment with a method and its default settings, where `fields` sets no others.
 
     Raises:
       UsageError: there is no such method.
@@ -83,8 +82,8 @@ def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
 
 def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules outside this package that `from_config_dict` would import."""
-    own = (settings["module"],) if settings.get("module") else ()
-    return (*settings.get("imports", ()), *own)
+    of_method = (settings["module"],) if settings.get("module") else ()
+    return (*settings.get("imports", ()), *of_method)
 
 
 def _import(module: str) -> None:
@@ -115,8 +114,8 @@ def with_value(settings: Experiment, path: str, value: Any) -> Experiment:
     """The experiment with another value in one field.
 
     Args:
-      path: "loop.num_envs" or "agent.planner.horizon"; in short "planner.horizon", which
-        is the method's own.
+      path: "loop.num_envs", "agent.planner.horizon", or in short "planner.horizon", a
+        field of the method.
 
     Raises:
       UsageError: there is no such field, or the value is of the wrong type or range.
@@ -158,7 +157,7 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
 
 
 def make_task(experiment: Experiment, env: Environment, demos: Demonstrations) -> Task:
-    """What the agent of an experiment is made for."""
+    """The task that the agent of an experiment is made for."""
     return Task(
         spec=env.spec,
         dynamics=make_model(experiment, env),
@@ -196,21 +195,21 @@ def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> N
 
 
 def engines() -> str:
-    """The methods that learn from a task's own reward, for a sentence."""
+    """The methods that learn from a task's reward, for a sentence."""
     methods = map(registry.method, registry.methods())
     return ", ".join(
-        each.name for each in methods if not each.needs(each.config).demonstrations
+        method.name for method in methods if not method.needs(method.config).demonstrations
     )
 
 
 def _that_can(what: str) -> list[str]:
     """Names of the methods that have a capability, a field of `Needs`, by default."""
     methods = map(registry.method, registry.methods())
-    return [each.name for each in methods if getattr(each.needs(each.config), what)]
+    return [m.name for m in methods if getattr(m.needs(m.config), what)]
 
 
 def config_warnings(experiment: Experiment, env: Environment) -> list[str]:
-    """What a user should know before training starts."""
+    """Notes for the user before training starts."""
     reward = getattr(experiment.agent, "reward", "logit")
     if env.spec.terminates and reward in BIASES:
         return [
@@ -221,7 +220,7 @@ def config_warnings(experiment: Experiment, env: Environment) -> list[str]:
 
 
 def make_model(experiment: Experiment, env: Environment) -> Dynamics:
-    """What planners roll forward.
+    """The model that planners roll forward.
 
     Raises:
       UsageError: a model takes other actions than the environment.

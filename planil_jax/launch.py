@@ -36,13 +36,13 @@ def launch(
     Args:
       settings: the experiment; its `demonstrations` is filled in here.
       env: None: the one that `settings.environment` names.
-      demos_path: a file of demonstrations, which is copied into `logdir`. None: the run's
-        own copy.
+      demos_path: a file of demonstrations, which is copied into `logdir`. None: the
+        copy that the run has.
       demonstrations: what `demos_path` holds, where the caller has read it already.
       logdir: directory of the run. None: nothing is kept.
       resume: whether a run that is in `logdir` continues.
-      report: where words and numbers go; None: to the console and the files of `logdir`. It
-        is closed in the end.
+      report: receives sentences and metrics; None: the console and the files of `logdir`.
+        It is closed at the end.
 
     Raises:
       UsageError: a setting is wrong, the demonstrations are missing or do not fit, or

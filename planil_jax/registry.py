@@ -48,7 +48,7 @@ class Method(NamedTuple):
         return self.module.make(task, config)
 
     def shows(self, task: Task, config: Any) -> Shows:
-        """What there is to look at in it once it is trained."""
+        """The parts of a trained agent that a report can show."""
         shows = getattr(self.module, "shows", None)
         return shows(task, config) if shows else Shows()
 
@@ -93,7 +93,7 @@ def register_env(name: str, make_fn: Any) -> None:
 def hold_env(env: Environment) -> str:
     """A name for an environment that is an object, in this process.
 
-    What was held under the name before is replaced.
+    It replaces an environment of the same name.
 
     Raises:
       UsageError: its names, bounds or times make no environment.
@@ -190,7 +190,7 @@ def method_of(config: Any) -> str:
 def foreign_module(name: str) -> str:
     """The module of a method that another process would not know by its name; or "".
 
-    This package's own and those of entry points are known everywhere.
+    The methods of this package and of entry points are known everywhere.
     """
     module = _module_name(method(name).module)
     known = {point.name for point in metadata.entry_points(group=AGENTS)}

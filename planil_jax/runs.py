@@ -1,4 +1,4 @@
-"""A run directory read back: what it trained, on what, and the parameters that act."""
+"""A run directory read back: configuration, environment, agent and acting parameters."""
 
 import dataclasses
 import hashlib
@@ -45,14 +45,14 @@ def load(
 
     Args:
       which: "last", "best" or the step of a checkpoint.
-      override: settings to take in place of its own, see `experiment.override`.
+      override: settings that replace the saved ones, see `experiment.override`.
       env: its environment, where that was an object and not a name.
       trust_imports: whether modules that its configuration names may be imported; they run
         code.
 
     Raises:
       UsageError: there is no run in the directory, it needs an environment or trust that
-        is not given, or what is overridden is no setting.
+        is not given, or `override` names no setting.
       UserError: there is no such checkpoint, or it holds parameters of other shapes.
     """
     directory = Path(directory)
@@ -69,18 +69,18 @@ def load(
     env = registry.make_env(settings.environment)
     demonstrations = demos.none(env.spec)
     if experiment.needs(settings).demonstrations:
-        held = directory / DEMONSTRATIONS
-        demonstrations = demos.load(held, env.spec, settings.episodes)
-    keys, own = run.members((settings.seed, settings.seeds), sweep.settings(settings))
+        path = directory / DEMONSTRATIONS
+        demonstrations = demos.load(path, env.spec, settings.episodes)
+    keys, values = run.members((settings.seed, settings.seeds), sweep.settings(settings))
 
-    def make_agent(env: Environment, own: run.Settings) -> Agent:
-        member = sweep.apply_overrides(settings, own)
+    def make_agent(env: Environment, values: run.Settings) -> Agent:
+        member = sweep.apply_overrides(settings, values)
         return experiment.make_agent(member, env, demonstrations)
 
-    def params_of(key, own):
-        return make_agent(env, own).init(key).params
+    def params_of(key, values):
+        return make_agent(env, values).init(key).params
 
-    template = jax.eval_shape(jax.vmap(params_of), keys, own)
+    template = jax.eval_shape(jax.vmap(params_of), keys, values)
     restored = checkpoint.restore_params(
         directory / rundir.CHECKPOINTS, template, int(which) if which.isdigit() else which
     )
@@ -91,7 +91,7 @@ def load(
         make_agent=make_agent,
         demos=demonstrations,
         params=restored.state,
-        settings=own,
+        settings=values,
         step=restored.step,
         override=override,
     )
@@ -128,8 +128,8 @@ def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> No
     for module in modules:
         found = importlib.util.find_spec(str(module).partition(".")[0])
         folders = found and found.submodule_search_locations
-        places = [found and found.origin, *(folders or ())]
-        below = [place for place in places if place and _within(Path(place), directory)]
+        paths = [found and found.origin, *(folders or ())]
+        below = [path for path in paths if path and _within(Path(path), directory)]
         if below:
             raise UsageError(
                 f"{directory} wants to import {module!r} from {below[0]}, inside the run "
@@ -141,13 +141,13 @@ def _within(path: Path, directory: Path) -> bool:
     return path.resolve().is_relative_to(directory.resolve())
 
 
-def record(trained: Run) -> dict[str, Any]:
-    """What it takes to believe a result: the training curve, configuration and versions.
+def provenance(trained: Run) -> dict[str, Any]:
+    """Where a result comes from: the training curve, configuration and versions.
 
-    The curve is empty where nothing was evaluated on the way.
+    The curve is empty where training was never evaluated.
     """
-    told = report.read_metrics(trained.directory)
-    steps, returns = told.get("eval/return", (np.zeros(0), np.zeros(0)))
+    metrics = report.read_metrics(trained.directory)
+    steps, returns = metrics.get("eval/return", (np.zeros(0), np.zeros(0)))
     lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
     return {
         "steps": steps.tolist(),
@@ -163,14 +163,14 @@ def digest(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def shows(trained: Run, own: run.Settings | None = None) -> Shows:
-    """What there is to look at in the agent of a run, or of a member of its sweep."""
-    member = sweep.apply_overrides(trained.experiment, own or {})
+def shows(trained: Run, values: run.Settings | None = None) -> Shows:
+    """What a report can show of the agent of a run, or of a member of its sweep."""
+    member = sweep.apply_overrides(trained.experiment, values or {})
     task = experiment.make_task(member, trained.env, trained.demos)
     return registry.method(member.method).shows(task, member.agent)
 
 
 def over_seeds(function: Callable[..., Any], trained: Run) -> Any:
     """`function(params, settings)` of each member in turn, compiled once; `[S, …]`."""
-    every = seeds.over(function, "map", None, own=2)
+    every = seeds.over(function, "map", None, mapped=2)
     return jax.device_get(jax.jit(every)(trained.params, trained.settings))

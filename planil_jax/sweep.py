@@ -54,7 +54,7 @@ def apply_overrides(experiment: Experiment, values: dict[str, Any]) -> Experimen
 
 
 def labels(experiment: Experiment) -> list[str]:
-    """What tells the members `[S]` apart: "seed 3, agent.learning_rate=0.001"."""
+    """The name of each member, `[S]`: "seed 3, agent.learning_rate=0.001"."""
     grid = settings(experiment)
     points = len(next(iter(grid.values()), [None]))
     settings_of = [
@@ -87,5 +87,5 @@ def _check(experiment: Experiment, path: str, line: str) -> None:
     if not isinstance(node, float):
         raise UsageError(
             f"sweep {line}: {path} is {node!r}, and only numbers with a fraction can be "
-            "tried side by side; train other settings in runs of their own."
+            "tried side by side; train other settings in separate runs."
         )

@@ -72,12 +72,14 @@ def test_the_last_axis_runs_fastest():
 
 
 def test_a_field_that_is_swept_twice_is_refused_with_the_line_that_holds_both():
-    with pytest.raises(UsageError, match="agent.value_lr=0.001,0.0001,0.01"):
-        sweep.settings(swept("agent.value_lr=1e-3,1e-4", "agent.value_lr=1e-2"))
+    with pytest.raises(UsageError, match="agent.optimizer.value_lr=0.001,0.0001,0.01"):
+        sweep.settings(
+            swept("agent.optimizer.value_lr=1e-3,1e-4", "agent.optimizer.value_lr=1e-2")
+        )
 
 
 def test_a_value_that_its_field_does_not_take_is_refused():
     with pytest.raises(UsageError, match="planner.max_delta must be above 0, not -1"):
         sweep.settings(swept("agent.planner.max_delta=1,-1"))
     with pytest.raises(UsageError, match="must be a finite number, not nan"):
-        sweep.settings(swept("agent.value_lr=nan"))
+        sweep.settings(swept("agent.optimizer.value_lr=nan"))

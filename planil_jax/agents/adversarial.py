@@ -17,9 +17,9 @@ In a round, with the logit l of a discriminator (a high logit means expert):
 AIRL's g is the reward that it recovers, and its r is l. The discriminator reads
 observations that are normalised by the policy's moments, and actions in [-1, 1].
 
-With `deploy="planner"` the policy collects experience all the same, but what is evaluated
-and exported is MPPI on the same discriminator and PPO's V. This is IRL-MPC, the ablation of
-MPAIL whose planner has no part in the learning:
+With `deploy="planner"` the policy still collects experience, but MPPI on the same
+discriminator and PPO's V is evaluated and exported. This is IRL-MPC, the ablation of MPAIL
+whose planner has no part in the learning:
 
     maximise over plans  Σ_{t<H} γ^t r(s_t, a_t, s_{t+1}) + γ^H V(s_H)
 
@@ -79,7 +79,7 @@ class Config:
     penalty_norm: NonNegative = 1.0  # c, the slope of the logit that costs nothing
     gradient_steps: Count = 16  # gradient steps of the discriminator a round
     batch: Count = 512  # steps of each class in a gradient step
-    learning_rate: Positive = 3e-4  # of the discriminator's Adam
+    learning_rate: Positive = 3e-4  # learning rate of the discriminator's Adam
     lr_half_life: Count | None = None  # rounds in which the rate halves; None: it stays
     deploy: Literal["policy", "planner"] = "policy"  # what acts when it does not explore
     planner: mppi.Config = field(  # of deploy="planner"
@@ -296,7 +296,7 @@ def init(components: Components, key: jax.Array) -> State:
 def inference_params(
     components: Components, learner: ppo.State, discriminator: Fit, model: Params
 ) -> InferenceParams:
-    """What acts, of what was learned."""
+    """The acting parameters, taken from the learned ones."""
     return InferenceParams(
         policy=learner.params,
         discriminator=applied(components.config, discriminator.params),

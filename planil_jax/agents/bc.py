@@ -51,11 +51,12 @@ class Config:
         default_factory=lambda: heads.Config(network=mlp.Config(hidden=(256, 256)))
     )
     encoder_conv: conv.Config = field(default_factory=conv.Config)  # of pictures
-    loss: Literal["mse", "likelihood"] = "mse"  # squared error, or -log π; see above
+    # loss of the cloned actions: "mse", their squared error; "likelihood", -log π(a|s)
+    loss: Literal["mse", "likelihood"] = "mse"
     gradient_steps: Count = 100  # gradient steps a round
     batch: Count = 128  # steps of the demonstrations in a gradient step
-    learning_rate: Positive = 1e-3  # of AdamW
-    weight_decay: NonNegative = 1e-4  # of AdamW, times the learning rate a step
+    learning_rate: Positive = 1e-3  # learning rate of AdamW
+    weight_decay: NonNegative = 1e-4  # weight decay of AdamW, before the learning rate
 
 
 NEEDS = Needs(actions=True, interacts=False, pixels=True, discrete=True)

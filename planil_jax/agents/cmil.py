@@ -120,7 +120,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
-    """What is kept, and what a gradient step draws."""
+    """The replay, and the batch of a gradient step."""
 
     capacity: Count = 100_000  # steps of each environment that are kept
     length: Count = 50  # L, steps of a sequence
@@ -344,7 +344,7 @@ class Pairs:
 
 @struct.dataclass
 class Critique:
-    """Parameters of what judges a policy: model, discriminator and critics."""
+    """Frozen parameters that value a policy: model, discriminator and critics."""
 
     model: Params
     discriminator: Params
@@ -421,7 +421,7 @@ def lambda_returns(config: Config, reward: jax.Array, values: jax.Array) -> jax.
 
 @struct.dataclass
 class PolicyBatch:
-    """Where imagination starts, what judges it, and what to clone."""
+    """The starts of imagination, the networks that value it, and the actions to clone."""
 
     beliefs: Belief  # [L, B]
     critique: Critique
@@ -516,7 +516,7 @@ def _noisy_rows(pairs: Pairs, std: float, key: jax.Array) -> Pairs:
 
 @struct.dataclass
 class CriticBatch:
-    """Recorded steps `[L, B]`, and what is imagined from their beliefs."""
+    """Recorded steps `[L, B]`, and the steps imagined from their beliefs."""
 
     imagined: Imagination  # [H + 1, L, B]
     recorded: Pairs  # [L, B]

@@ -68,9 +68,9 @@ from planil_jax.planners import mppi
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What its authors' code does and its paper does not, for comparison."""
+    """Choices of the authors' code that differ from their paper, for comparison."""
 
-    # of a plan: the paper's φ, or with the noise that their code adds
+    # score of a plan: "telescoped", the paper's φ; "published", with their code's noise
     score: Literal["telescoped", "published"] = "telescoped"
 
 
@@ -82,7 +82,8 @@ class Config:
     replay: sequences.Config = field(default_factory=sequences.Config)
     optimizer: latent_planning.Optimizer = field(default_factory=latent_planning.Optimizer)
     published: Published = field(default_factory=Published)
-    discount: Share | None = None  # γ; None: by the episode's length, a fifth of it ahead
+    # discount factor γ; None: it follows from the episode's length, looking a fifth ahead
+    discount: Share | None = None
     horizon: Count = 3  # H, steps of the sequences that are learned from
     horizon_decay: Share = 0.5  # ρ, weight of each further step of a sequence
     alpha: Positive = 0.5  # α of the χ² term; decoded rewards stay within ±4α
@@ -98,8 +99,9 @@ class Config:
     value_samples: Count = 1  # actions that V is averaged over in the planner's score
     seed_steps: Natural = 1000  # first environment steps, of all environments, at random
     updates_per_step: Positive = 1.0  # gradient steps for each environment step
-    target_rate: Share = 0.01  # τ, by which target critics follow
-    ema_rate: Share = 1.0  # by which acting parameters follow, a round; 1: at once
+    target_rate: Share = 0.01  # τ, share by which target critics move to the critics
+    # share by which the acting parameters move to the learned ones in a round; 1: at once
+    ema_rate: Share = 1.0
 
 
 def published() -> Config:

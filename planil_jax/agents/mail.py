@@ -73,7 +73,7 @@ from planil_jax.nets.normalise import Moments
 class ImaginationConfig:
     dynamics: Literal["model", "physics"] = "model"  # what the policy is unrolled through
     # real states to which the imagined ones are set, with the model's slopes: those
-    # "recorded" in the last round, or those of "physics"; None: the model's own states
+    # "recorded" in the last round, or those of "physics"; None: the model's states
     correction: Literal["recorded", "physics"] | None = None
     batch: Count = 64  # start states s_0 of a policy step, divided among the models
     expert_starts: Share = 0.0  # share of the start states that are the expert's
@@ -351,7 +351,7 @@ def imagined_path(
 ) -> tuple[jax.Array, jax.Array]:
     """States `[H, O]` and actions `[H, U]` of the policy, a_t = π(s_t, ξ_t).
 
-    Along recorded states ξ_t is the noise by which this policy does what was recorded.
+    Along recorded states ξ_t is the noise with which this policy takes the recorded action.
 
     Args:
       params: the policy's.
@@ -509,7 +509,7 @@ def iterate(
 
 
 def fit_model(components: Components, state: State, batch: Steps) -> tuple[State, Metrics]:
-    """A gradient step of -E log p(s'|s, a); each model's, of its own share of the batch."""
+    """A gradient step on -E log p(s'|s, a); each model takes a part of the batch."""
     fitted, metrics = forward_model.step(
         components.model, state.model, model_params(state), batch.obs, batch.actions
     )
@@ -697,7 +697,7 @@ def _check_physics(task: Task, config: Config) -> None:
     if physics is None or physics.recover is None:
         raise UsageError(
             "MAIL starts physics from an observation, but the physics of "
-            f"{name} cannot tell its state from one: choose "
+            f"{name} cannot recover its state from one: choose "
             "agent.imagination.dynamics=model and agent.imagination.correction=None."
         )
     differentiated = config.imagination.dynamics == "physics"

@@ -85,7 +85,8 @@ class ReplayOptions:
     """Steps of all rounds, from which the discriminator and the value learn again."""
 
     capacity: Count = 20_000  # steps of each environment that are kept
-    discriminator_share: Share = 0.5  # of the discriminator's learner batch
+    # share of the discriminator's learner batch that is drawn from the replay
+    discriminator_share: Share = 0.5
     recency_exponent: Positive = 3.0  # 1: drawn uniformly; above 1: old steps are favoured
 
 
@@ -93,10 +94,12 @@ class ReplayOptions:
 class Imagination:
     """Steps that the planner's model predicts far around the demonstrations."""
 
-    discriminator_share: Share = 0.1  # of the discriminator's learner batch
+    # share of the discriminator's learner batch that is imagined
+    discriminator_share: Share = 0.1
     value_batch: Count | None = 256  # steps in a gradient step of the value; None: no loss
-    spread: NonNegative = 8.0  # how far around, in standard deviations of demonstrations
-    discount: Share = 0.95  # γ of the value's targets
+    # σ of the start states around the demonstrations, in standard deviations of these
+    spread: NonNegative = 8.0
+    discount: Share = 0.95  # discount factor γ of the value's targets
     huber_delta: Positive = 10.0  # error from which the loss is linear, in units of value
 
 
@@ -108,7 +111,7 @@ class OptimizerOptions:
     value_lr: NonNegative = 1e-3  # learning rate of Adam
     lr_half_life: Count | None = 8  # rounds in which both rates halve; None: constant rates
     momentum: Share = 0.5  # β1 of AdamW
-    weight_decay: NonNegative = 1e-3  # of AdamW
+    weight_decay: NonNegative = 1e-3  # weight decay of AdamW
     max_grad_norm: Positive = 1.0  # bound of the global norm of the value's gradient
 
 
@@ -116,10 +119,10 @@ class OptimizerOptions:
 class ModelLearning:
     """How MPAIL(OM) fits its model, by Adam."""
 
-    seed_rounds: Natural = 1  # rounds of random actions, from which it learns first
-    gradient_steps: Count = 128  # a round
+    seed_rounds: Natural = 1  # rounds of random actions, from which the model learns first
+    gradient_steps: Count = 128  # gradient steps of the model a round
     member_batch: Count = 128  # steps of each member in a gradient step
-    learning_rate: NonNegative = 1e-3
+    learning_rate: NonNegative = 1e-3  # learning rate of the model's Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +159,15 @@ class Config:
     reward: Literal["logit", "gail_pos", "gail_neg", "prob", "neg_prob"] = "logit"
     spectral_norm: bool = True  # divide the discriminator's kernels by their spectral norm
     input_scale: Positive = 1.0  # factor of the discriminator's inputs, so of its slopes
-    discount: Share = 0.99  # γ
+    discount: Share = 0.99  # discount factor γ of the returns
     td_lambda: Share = 0.95  # λ of the returns
     batch: Count = 512  # steps of each class in a gradient step
     discriminator_steps: Count = 64  # gradient steps of the discriminator a round
     value_steps: Count = 64  # gradient steps of the value a round
-    target_rate: Share = 0.01  # τ, by which V̄ follows V in a gradient step
-    ema_rate: Share = 0.3  # by which what acts follows what is learned, a round
+    # τ, share by which the target value V̄ moves to V in a gradient step
+    target_rate: Share = 0.01
+    # share by which the acting parameters move to the learned ones in a round; 1: at once
+    ema_rate: Share = 0.3
 
 
 NEEDS = Needs()
@@ -173,7 +178,7 @@ def learned_model() -> Config:
     return Config(learned_model=True)
 
 
-# -------------------------------------------------------------------------------- records
+# --------------------------------------------------------------------- states and batches
 
 
 @struct.dataclass
@@ -694,7 +699,7 @@ def _random_action(components: Components, key: jax.Array) -> jax.Array:
 
 
 def _draw(records, key: jax.Array, count: int):
-    """`[count]` of records `[N]`, uniformly, with replacement."""
+    """`count` rows of a batch `[N]`, drawn uniformly with replacement."""
     rows = jax.random.randint(key, (count,), 0, jax.tree.leaves(records)[0].shape[0])
     return jax.tree.map(lambda leaf: leaf[rows], records)
 

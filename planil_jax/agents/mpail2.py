@@ -86,9 +86,9 @@ from planil_jax.planners import mppi
 class Optimizer(latent_planning.Optimizer):
     """Adam, for every part that learns."""
 
-    encoder_lr_scale: NonNegative = 0.1  # the encoder's learning rate, as a multiple of it
-    critic_max_grad_norm: Positive = 5.0  # to which the critics' gradients are clipped
-    policy_max_grad_norm: Positive = 1.0  # to which the policy's gradients are clipped
+    encoder_lr_scale: NonNegative = 0.1  # the encoder's learning rate, as a share of it
+    critic_max_grad_norm: Positive = 5.0  # the same bound, for the critics' gradients
+    policy_max_grad_norm: Positive = 1.0  # the same bound, for the policy's gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,8 @@ class Config:
     planning: latent_planning.Planning = field(default_factory=latent_planning.Planning)
     replay: sequences.Config = field(default_factory=sequences.Config)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    discount: Share | None = None  # γ; None: by the episode's length, a fifth of it ahead
+    # discount factor γ; None: it follows from the episode's length, looking a fifth ahead
+    discount: Share | None = None
     horizon: Count = 7  # H, steps of the sequences that are learned from
     horizon_decay: Share = 0.95  # ρ, weight of each further step of a sequence
     gradient_penalty: NonNegative = 0.1  # c_p, weight of the reward's gradient penalty
@@ -117,8 +118,9 @@ class Config:
     absorbing: bool = True  # a terminal step leads to an absorbing state, or is worth 0
     seed_steps: Natural = 1000  # first environment steps, of all environments, at random
     updates_per_step: Positive = 1.0  # gradient steps for each environment step
-    target_rate: Share = 0.01  # τ, by which target critics follow
-    ema_rate: Share = 1.0  # by which acting parameters follow, a round; 1: at once
+    target_rate: Share = 0.01  # τ, share by which target critics move to the critics
+    # share by which the acting parameters move to the learned ones in a round; 1: at once
+    ema_rate: Share = 1.0
 
 
 NEEDS = Needs(full_observations=True, pixels=True)

@@ -1,4 +1,4 @@
-"""PPO for the task's own reward: an expert that can demonstrate, and no imitator.
+"""PPO for the task's reward: an expert that can demonstrate, and no imitator.
 
 In a round:
 

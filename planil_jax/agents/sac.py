@@ -51,7 +51,7 @@ class Config:
     gradient_steps: Count = 200  # gradient steps a round
     batch: Count = 128  # steps of the replay in a gradient step
     capacity: Count = 20_000  # steps of each environment that the replay keeps
-    learning_rate: Positive = 1e-3  # of Adam, for policy, critics and temperature
+    learning_rate: Positive = 1e-3  # learning rate of Adam: policy, critics, temperature
     target_rate: Share = 0.005  # τ, share of the critics that enters their targets a step
     temperature: Positive = 0.2  # α at first: reward that a nat of entropy is worth
     learn_temperature: bool = True  # whether α is steered to an entropy of -U nats
@@ -67,7 +67,7 @@ class State:
     critics: Fit  # leaves [M, ...], Q
     target: Params  # leaves [M, ...], Q̄
     temperature: Fit  # of log α
-    replay: replay.Replay  # of `Batch` records
+    replay: replay.Replay  # of a `Batch`
 
 
 @struct.dataclass

@@ -1,12 +1,12 @@
-"""The scripted demonstrator: MPPI on the task's own cost; it learns nothing.
+"""The scripted demonstrator: MPPI on the task's cost; it learns nothing.
 
 At each control step, from the present state and with a model of the physics:
 
     1. predict: s_{t+1} = f(s_t, a_t) for each sampled plan
     2. minimise over plans  Σ_{t<H} expert_cost(s_t, a_t, s_{t+1})  by MPPI, and take a_0
 
-Where the environment has no `expert_cost`, and its own physics are the model, the cost is
-its reward, negated, up to the first end of the plan.
+Where the environment has no `expert_cost` and its physics are the model, the cost is its
+reward, negated, up to the first end of the plan.
 
 Source: Williams et al. 2017, Information Theoretic MPC; as the expert of Han et al. 2025,
 MPAIL, arXiv 2507.21533, which has 1024 samples and H = 20.
@@ -66,11 +66,11 @@ def make(env: Environment, dynamics: Dynamics | None, config: Config) -> Agent:
     """An agent that minimises `env.expert_cost`.
 
     Args:
-      dynamics: what it plans with. None: the environment's own physics, whose reward it
-        maximises where there is no `expert_cost`.
+      dynamics: the model that it plans with. None: the environment's physics, whose reward
+        it maximises where there is no `expert_cost`.
 
     Raises:
-      UsageError: there is no such cost, and a model does not tell of rewards.
+      UsageError: there is no such cost, and a model has no rewards.
     """
     components = build(env, dynamics, config)
     return Agent(
@@ -87,7 +87,7 @@ def build(env: Environment, dynamics: Dynamics | None, config: Config) -> Compon
     if cost is None and dynamics is not None:
         raise UsageError(
             f"environment {env.spec.name!r} has no expert_cost to script an expert "
-            "from; register it with one, or plan on its reward with its own physics."
+            "from; register it with one, or plan on its reward with its physics."
         )
     if cost is None:
         cost, dynamics = negative_reward, rewarding_physics(env)

@@ -1,4 +1,4 @@
-"""TD-MPC2: MPPI in the latent space of a learned model, for the task's own reward.
+"""TD-MPC2: MPPI in the latent space of a learned model, for the task's reward.
 
 A gradient step, on sequences of H steps:
 
@@ -61,17 +61,19 @@ class Config:
     planning: latent_planning.Planning = field(default_factory=latent_planning.Planning)
     replay: sequences.Config = field(default_factory=sequences.Config)
     optimizer: latent_planning.Optimizer = field(default_factory=latent_planning.Optimizer)
-    discount: Share | None = None  # γ; None: by the episode's length, a fifth of it ahead
+    # discount factor γ; None: it follows from the episode's length, looking a fifth ahead
+    discount: Share | None = None
     horizon: Count = 3  # H, steps of the sequences that are learned from
     horizon_decay: Share = 0.5  # ρ, weight of each further step of a sequence
     consistency_coef: NonNegative = 20.0  # c_z, weight of the model's prediction error
     task_coef: NonNegative = 0.1  # c, weight of the reward's and of the critics' loss
     entropy_coef: NonNegative = 1e-4  # β, weight of the policy's entropy
-    scale_rate: Share = 0.01  # c_S, by which the scale S of the policy's Q follows
+    scale_rate: Share = 0.01  # c_S, share by which the scale S of the policy's Q moves
     seed_steps: Natural = 1000  # first environment steps, of all environments, at random
     updates_per_step: Positive = 1.0  # gradient steps for each environment step
-    target_rate: Share = 0.01  # τ, by which target critics follow
-    ema_rate: Share = 1.0  # by which acting parameters follow, a round; 1: at once
+    target_rate: Share = 0.01  # τ, share by which target critics move to the critics
+    # share by which the acting parameters move to the learned ones in a round; 1: at once
+    ema_rate: Share = 1.0
 
 
 NEEDS = Needs(demonstrations=False, pixels=True)
@@ -345,7 +347,7 @@ def init(components: Components, num_envs: int, key: jax.Array) -> State:
 
 
 def make(task: Task, config: Config) -> Agent:
-    """TD-MPC2 for the task's own reward: not an imitator; it reads no demonstrations.
+    """TD-MPC2 for the task's reward: not an imitator; it reads no demonstrations.
 
     Raises:
       UsageError: a setting does not fit another.

@@ -12,8 +12,8 @@ A command is a module with a docstring, whose first line the list of commands sh
     main()                does the work
     COMPUTE = False       if it needs no device
     POSITIONAL = "demos"  if a flag may also be given as an argument without a name
-    shown(given, load)    if it trains: the experiment whose fields `--help` shows, but
-    FLAG_OF = {...}       for those that have a flag, {"seed": "seed"}
+    help_settings(given, load)  if it trains: the experiment whose fields `--help` lists
+    FLAG_OF = {...}             and the fields that have a flag instead, {"seed": "seed"}
 """
 
 import errno
@@ -56,7 +56,7 @@ flags.DEFINE_bool(
 )
 
 _WIDTH = 92  # columns of the help text
-_REPEATED = ";\n    repeat this option to specify a list of values"  # absl's own words
+_REPEATED = ";\n    repeat this option to specify a list of values"  # as absl writes it
 _VECTORS = "xla_cpu_prefer_vector_width"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 _LOUD = ("jax", "jaxlib", "orbax", "flax", "etils", "absl")
@@ -84,7 +84,7 @@ def run(
     Args:
       main: the binary; its module's docstring is the help text.
       config: the config file to read where the command line names none. It must not be the
-        flag's own default, which `config_flags` would read before errors can be caught.
+        flag's default, which `config_flags` would read before errors can be caught.
       compute: whether to open a device, and to say which.
       positional: the flag that an argument without a name stands for; empty: none.
     """
@@ -161,12 +161,12 @@ def numbers(name: str, flag_values: flags.FlagValues = FLAGS) -> list[float]:
 def help_text(
     main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS
 ) -> str:
-    """The docstring of the binary, its flags, and the fields of what it trains."""
+    """The docstring of the binary, its flags, and the fields of its experiment."""
     # absl files the flags of the main module under the name of the program.
     module = argv[0] if main.__module__ == "__main__" else main.__module__
     text = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
-    own = flag_values.get_key_flags_for_module(module)
-    for flag in own + flag_values.get_key_flags_for_module(__name__):
+    of_module = flag_values.get_key_flags_for_module(module)
+    for flag in of_module + flag_values.get_key_flags_for_module(__name__):
         default = "" if flag.default in (None, "", []) else f" Default: {flag.default}."
         text += [f"  --{'[no]' * flag.boolean}{flag.name}"]
         meaning = flag.help.replace(_REPEATED, "")
@@ -175,16 +175,16 @@ def help_text(
 
 
 def _help_of_fields(main: Callable[[], None], argv: list[str]) -> list[str]:
-    """The fields of what is trained, or of the config file that is named."""
+    """The fields of the experiment, or of the config file on the command line."""
     path = _given("config", argv)
-    shown = getattr(sys.modules[main.__module__], "shown", None)
-    if shown is None:
+    help_settings = getattr(sys.modules[main.__module__], "help_settings", None)
+    if help_settings is None:
         if path is None:
             return []
         values = leaves(load_config(path))
         title = f"Fields of {path}, and their values:"
         return ["", title] + [f"  --config.{name}={value}" for name, value in values]
-    settings = shown(lambda name: _given(name, argv), load_config)
+    settings = help_settings(lambda name: _given(name, argv), load_config)
     with_flag = {"method", *sys.modules[main.__module__].FLAG_OF}
     fields = [field for field in describe(settings) if field.path not in with_flag]
     title = (
@@ -211,12 +211,12 @@ def _indented(text: str) -> str:
 
 
 def first_line(docstring: str | None) -> str:
-    """What a list shows of a docstring."""
+    """The first line of a docstring, for a list."""
     return (docstring or "").strip().partition("\n")[0]
 
 
 def columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what there is to say about each, one line each."""
+    """Names with their texts, one line each."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {text}".rstrip() for name, text in rows)
 
@@ -272,9 +272,9 @@ def _expand_home(argument: str) -> str:
 
 def _given(name: str, argv: list[str]) -> str | None:
     """The value of a flag on a command line that is not parsed yet, or None."""
-    for argument, following in itertools.pairwise([*argv[1:], ""]):
+    for argument, value in itertools.pairwise([*argv[1:], ""]):
         if argument in (f"--{name}", f"-{name}"):
-            return following
+            return value
         if argument.startswith((f"--{name}=", f"-{name}=")):
             return argument.split("=", 1)[1]
     return None
@@ -295,7 +295,7 @@ def _visible(flag_values: flags.FlagValues) -> Iterator[str]:
 
 
 def _reword(line: str, flag_values: flags.FlagValues) -> str:
-    """absl's complaint about the value of one flag, in our words."""
+    """absl's message about the value of one flag, reworded."""
     found = re.fullmatch(r"flag --([^=]+)=(.*?): (.*)", line)
     if not found or found[1] not in flag_values:
         return line
@@ -323,7 +323,7 @@ def _use_float32() -> None:
 def _widen_vectors() -> None:
     """Has XLA use the widest vectors that a CPU knows, unless XLA_FLAGS says otherwise.
 
-    By itself it stays at 256 bits. With 512, what is elementwise takes half the time.
+    XLA's default is 256 bits. With 512, elementwise operations take half the time.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if _VECTORS not in given:
@@ -359,7 +359,7 @@ def _cores() -> int:
 
 
 def _keep_compiled(directory: str) -> None:
-    """Keeps programs that took half a second to compile or more, where that is possible."""
+    """Caches programs that took half a second or more to compile, where it can."""
     if not directory:
         return
     path = os.path.expanduser(directory)
@@ -375,7 +375,7 @@ def _keep_compiled(directory: str) -> None:
 
 
 def _quieten() -> None:
-    """Hides what the libraries below us have to say, short of errors."""
+    """Silences other libraries, except for their errors."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in _LOUD:
@@ -393,7 +393,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         case UserError():
             return f"error: {error}", error.exit_code
         case KeyboardInterrupt():
-            return "interrupted; what was saved before is kept.", 130
+            return "interrupted; earlier checkpoints and files are kept.", 130
         case OSError() if disk_full or error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error.filename or "a file"), 1
         case OSError() if error.filename is not None:
@@ -425,7 +425,7 @@ def _disk_full(file: str) -> str:
 
 
 def _report(error: BaseException, argv: list[str]) -> int:
-    """Tells standard error about an error; the exit code."""
+    """Writes an error to standard error; returns the exit code."""
     if isinstance(error, BrokenPipeError):
         # Python flushes standard output once more as it exits; nobody is there to read it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

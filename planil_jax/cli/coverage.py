@@ -40,7 +40,7 @@ def main() -> None:
         (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")
         print(coverage.table(directory, result))
         if FLAGS.out:
-            results[directory] = {"coverage": result} | runs.record(trained)
+            results[directory] = {"coverage": result} | runs.provenance(trained)
     if FLAGS.out:
         command = shlex.join(["planil", "coverage", *sys.argv[1:]])
         content = {"command": command, "runs": results}

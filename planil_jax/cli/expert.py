@@ -1,9 +1,9 @@
-"""Trains an expert on a task's own reward, and writes its demonstrations with their card.
+"""Trains an expert on the task's reward, and writes its demonstrations with their card.
 
     planil expert --method=ppo --env=pendulum --logdir=runs/pendulum_expert \\
         --out=demos/pendulum.npz --episodes=4
 
-An interrupted training continues where it was.
+An interrupted training continues from its last checkpoint.
 """
 
 from absl import flags
@@ -14,7 +14,7 @@ from planil_jax.cli import settings
 from planil_jax.evaluation import collect
 
 FLAGS = flags.FLAGS
-METHOD, ENV = "ppo", "pendulum"  # unless the command line says otherwise
+METHOD, ENV = "ppo", "pendulum"  # the defaults
 FLAG_OF = {"demonstrations": "out"}
 
 
@@ -32,9 +32,9 @@ def define_flags() -> None:
     flags.DEFINE_bool("unlearned", False, "Take an expert no better than random.")
 
 
-def shown(given, load) -> experiment.Experiment:
-    """The experiment whose fields `--help` shows."""
-    return settings.shown(given, load, METHOD, ENV)
+def help_settings(given, load) -> experiment.Experiment:
+    """The experiment whose fields `--help` lists."""
+    return settings.help_settings(given, load, METHOD, ENV)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def listing() -> str:
     """The commands, one line each."""
     lines = [f"  {command:10}{_summary(command)}" for command in COMMANDS]
     return "\n".join(
-        ["planil COMMAND --flags; planil COMMAND --help tells more.", "", *lines]
+        ["planil COMMAND --flags; planil COMMAND --help says more.", "", *lines]
     )
 
 

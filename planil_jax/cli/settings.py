@@ -1,4 +1,4 @@
-"""The flags that say what is trained, shared by the commands that train.
+"""The flags that choose an experiment, shared by the commands that train.
 
 The settings of a method in an environment are those of its recipe, or else its defaults; a
 config file takes their place; `--set` changes single fields.
@@ -28,7 +28,7 @@ def define_flags() -> None:
 
 
 def named() -> bool:
-    """Whether the command line says what is trained."""
+    """Whether the command line names a config file, a method or an environment."""
     return any(FLAGS[name].value is not None for name in ("config", "method", "env"))
 
 
@@ -36,9 +36,9 @@ def read(method: str, env: str, flag_of: dict[str, str]) -> experiment.Experimen
     """The experiment that the command line asks for.
 
     Args:
-      method: what is taken where no method is named.
-      env: likewise.
-      flag_of: fields that have a flag of their own, and its name.
+      method: the method, unless the command line names one.
+      env: the environment, likewise.
+      flag_of: fields that have a flag, and its name.
 
     Raises:
       UsageError: a field is unknown, set twice, or holds a wrong value.
@@ -73,10 +73,10 @@ def changed(base: experiment.Experiment, flag_of: dict[str, str]) -> experiment.
     return base
 
 
-def shown(
+def help_settings(
     given: Callable[[str], str | None], load: Callable[[str], Any], method: str, env: str
 ) -> experiment.Experiment:
-    """The experiment whose fields `--help` shows, read before flags are parsed."""
+    """The experiment whose fields `--help` lists, read before flags are parsed."""
     if path := given("config"):
         return experiment.from_config_dict(load(path))
     return compose(given("method") or method, given("env") or env)[0]
@@ -84,12 +84,12 @@ def shown(
 
 def with_flags(base: experiment.Experiment, **fields: Any) -> experiment.Experiment:
     """An experiment with the flags that were given, those that are not None."""
-    told = {name: value for name, value in fields.items() if value is not None}
-    return dataclasses.replace(base, **told)
+    given = {name: value for name, value in fields.items() if value is not None}
+    return dataclasses.replace(base, **given)
 
 
 def _refuse(paths: Any, spelling: str, flag_of: dict[str, str]) -> None:
-    """Refuses a field that a flag of its own sets."""
+    """Refuses a field that has a flag."""
     for path in paths:
         if path in flag_of:
             raise UsageError(f"{spelling}{path} has a flag of its own: --{flag_of[path]}.")

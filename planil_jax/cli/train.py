@@ -16,8 +16,8 @@ from planil_jax import experiment, launch, runs
 from planil_jax.cli import settings
 
 FLAGS = flags.FLAGS
-METHOD, ENV = "mpail", "navigation"  # unless the command line says otherwise
-# Fields of the experiment that have a flag of their own.
+METHOD, ENV = "mpail", "navigation"  # the defaults
+# Fields of the experiment that have a flag.
 FLAG_OF = {"seed": "seed", "seeds": "seeds", "sweep": "sweep", "demonstrations": "demos"}
 
 
@@ -34,9 +34,9 @@ def define_flags() -> None:
     flags.DEFINE_bool("resume", False, "Continue the run in --logdir, as it was set.")
 
 
-def shown(given, load) -> experiment.Experiment:
-    """The experiment whose fields `--help` shows."""
-    return settings.shown(given, load, METHOD, ENV)
+def help_settings(given, load) -> experiment.Experiment:
+    """The experiment whose fields `--help` lists."""
+    return settings.help_settings(given, load, METHOD, ENV)
 
 
 def main() -> None:

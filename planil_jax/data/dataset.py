@@ -22,7 +22,7 @@ from planil_jax.data.demo_file import Card, Episode
 
 @dataclass(frozen=True)
 class Demos:
-    """Episodes of a demonstrator, and what is known of them."""
+    """Episodes of a demonstrator, with their card."""
 
     episodes: tuple[Episode, ...]
     card: Card = Card()
@@ -71,15 +71,16 @@ class Demos:
         if ended.dtype != bool:
             raise UsageError(f"terminal must be bool, one or {count}, not {ended.dtype}.")
         episodes = []
-        for n, seen in enumerate(obs):
+        for n, observations in enumerate(obs):
             for name, rows in columns.items():
-                if rows is not None and len(rows[n]) != len(seen) - 1:
+                if rows is not None and len(rows[n]) != len(observations) - 1:
                     raise UsageError(
                         f"{name} of episode {n} has {len(rows[n])} steps, but obs has "
-                        f"{len(seen)} rows: an episode has one observation more than steps."
+                        f"{len(observations)} rows: an episode has one observation more "
+                        "than steps."
                     )
-            acted, gained = (rows and rows[n] for rows in columns.values())
-            episodes.append(Episode(seen, acted, gained, bool(ended[n])))
+            taken, received = (rows and rows[n] for rows in columns.values())
+            episodes.append(Episode(observations, taken, received, bool(ended[n])))
         card = Card(
             environment=environment,
             control_period=control_period or 0.0,
@@ -89,7 +90,9 @@ class Demos:
             action_high=tuple(map(float, action_high)),
             expert=expert,
             returns=tuple(
-                float(np.sum(each.rewards)) for each in episodes if each.rewards is not None
+                float(np.sum(episode.rewards))
+                for episode in episodes
+                if episode.rewards is not None
             ),
         )
         return cls(tuple(episodes), card)
@@ -118,7 +121,7 @@ class Demos:
 
         Raises:
           UsageError: the observations have another number of entries than the environment,
-            and no names that tell which they are.
+            and no names that say which they are.
         """
         card, first = self.card, self.episodes[0]
         names = card.observation_names
@@ -157,10 +160,10 @@ class Demos:
         steps = sum(episode.length for episode in self.episodes)
         form = "observations only" if self.episodes[0].actions is None else "with actions"
         returns = self.returns
-        told = f"mean return {returns.mean():.4g}" if len(returns) else "returns unknown"
+        summary = f"mean return {returns.mean():.4g}" if len(returns) else "returns unknown"
         return (
             f"Demos({len(self)} episodes of {self.card.environment or 'unknown'}, "
-            f"{steps} steps, {form}, {told})"
+            f"{steps} steps, {form}, {summary})"
         )
 
 
@@ -169,7 +172,7 @@ def _episodes(name: str, arrays: Any, count: int | None = None) -> Any:
     if arrays is None:
         return None
     try:
-        rows = [np.asarray(each) for each in arrays]
+        rows = [np.asarray(array) for array in arrays]
     except (TypeError, ValueError):
         rows = []
     if not rows or (count is not None and len(rows) != count):

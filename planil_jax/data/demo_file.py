@@ -29,7 +29,7 @@ from planil_jax.base import UsageError
 
 FORMAT = "planil_jax demonstrations"
 VERSION = 2  # 1 had no pictures
-AGAIN = "record it again with `python -m experiments.collect`"  # the usual mend
+AGAIN = "record it again with `planil collect`"  # the usual mend
 
 _REQUIRED = ("obs", "length", "terminal", "card")
 _OPTIONAL = ("actions", "rewards")
@@ -49,8 +49,8 @@ class Card:
 
     environment: str = ""
     control_period: float = 0.0  # seconds
-    observation_names: tuple[str, ...] = ()  # [O] of the entries that are held
-    image: tuple[int, ...] = ()  # [H, W, 3] of a frame; (): entries are held
+    observation_names: tuple[str, ...] = ()  # [O], the recorded entries
+    image: tuple[int, ...] = ()  # [H, W, 3] of a frame; (): entries are recorded
     action_low: tuple[float, ...] = ()  # [U]
     action_high: tuple[float, ...] = ()  # [U]
     expert: str = ""  # who demonstrated
@@ -81,7 +81,7 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
 
     Raises:
       UsageError: the episodes do not fit the card, or hold numbers that are not finite.
-      OSError: the file cannot be written; what was there before is unharmed.
+      OSError: the file cannot be written; an older file there is unharmed.
     """
     path = Path(path)
     rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
@@ -132,8 +132,8 @@ def refuse_numbers(
       bad: mask of the array, `[L]` or `[L, *]`.
       array: the numbers.
       where: file, name of the array and episode.
-      complaint: what is wrong with them.
-      entries: names of the columns; else they go by their index.
+      complaint: the end of the sentence "… is", such as "not finite".
+      observed: names of the columns; empty: messages give their index.
 
     Raises:
       UsageError: some number is bad.
@@ -150,7 +150,7 @@ def refuse_numbers(
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes beside the file, then takes its place: no half file is ever seen."""
+    """Writes a temporary file, then renames it, so that the file is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -176,15 +176,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         near = _files_in(path.parent, path.name)
         raise UsageError(
-            f"no demonstrations file {path}.{near} Make one with "
-            "`python -m experiments.collect`."
+            f"no demonstrations file {path}.{near} Make one with `planil collect`."
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not set(_REQUIRED) <= set(archive.files):
                 raise _foreign(path, archive.files)
-            held = [name for name in _REQUIRED + _OPTIONAL if name in archive.files]
-            arrays = {name: archive[name] for name in held}
+            known = [name for name in _REQUIRED + _OPTIONAL if name in archive.files]
+            arrays = {name: archive[name] for name in known}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UsageError(
             f"{path} is damaged or cut short ({error}): copy it again, or {AGAIN}."
@@ -197,7 +196,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             f"loaded, because loading them can run code): {AGAIN}."
         ) from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise _foreign(path, held)
+        raise _foreign(path, known)
     return arrays
 
 
@@ -218,8 +217,8 @@ def _files_in(directory: Path, name: str = "") -> str:
 
 def _card(path: Path, array: np.ndarray) -> Card:
     try:
-        held = json.loads(array.item())
-        form, version = held.pop("format"), held.pop("version")
+        fields = json.loads(array.item())
+        form, version = fields.pop("format"), fields.pop("version")
     except (ValueError, TypeError, KeyError, AttributeError):
         form, version = None, None
     if form != FORMAT or not isinstance(version, int):
@@ -230,7 +229,7 @@ def _card(path: Path, array: np.ndarray) -> Card:
             f"{VERSION}: install a newer one."
         )
     try:
-        return config.from_config_dict(held, Card())
+        return config.from_config_dict(fields, Card())
     except UsageError as error:
         raise UsageError(f"{path}: its card is unsound: {error}") from None
 
@@ -244,7 +243,7 @@ def _split(path: Path, arrays: dict[str, np.ndarray]) -> list[Episode]:
         if name not in arrays:
             return [None] * len(lengths)
         array = arrays[name]
-        with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
+        with np.errstate(over="ignore"):  # numbers that overflow become inf and are refused
             array = array if _pictures(array) else array.astype(np.float32)
         return np.split(array, np.cumsum(lengths)[:-1])
 
@@ -334,7 +333,7 @@ def _check_card(path: Path, card: Card, episodes: int) -> None:
         "names an observation entry twice": len(set(names)) < len(names),
         "gives a frame's size other than [H, W, 3]": bool(card.image)
         and (len(card.image), card.image[-1]) != (3, 3),
-        "tells of both entries and pictures": bool(card.image and names),
+        "describes both entries and pictures": bool(card.image and names),
         "gives an action one bound of two": len(card.action_low) != len(card.action_high),
         "has a control period that is not above 0 s": not card.control_period > 0,
         "has not one return an episode": len(card.returns) not in (0, episodes),

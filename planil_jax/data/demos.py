@@ -1,6 +1,6 @@
 """Demonstrations: from a file to padded episodes on the device, and samples of them.
 
-`load` reads a file, `save` writes one; their format stands in `demo_file.py`.
+`load` reads a file, `save` writes one; `demo_file.py` describes the format.
 """
 
 from collections.abc import Sequence
@@ -33,11 +33,12 @@ __all__ = [
 def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
     """The demonstrations of a file on the device, laid out as the environment observes.
 
-    So many, the first of the file; 0: all.
+    The file may lack entries of the observation: they are 0, and missing in `observed`.
+    Pictures stay single frames; the functions that sample stack them. Actions are clipped
+    to their bounds, which they may exceed by rounding alone.
 
-    The file may lack entries of the observation: they are 0, and missing in `entries`.
-    Pictures stay single frames; whoever draws samples says how many are seen together.
-    Actions are clipped to their bounds, which they may overstep by rounding alone.
+    Args:
+      first: how many episodes to take from the beginning of the file; 0: all.
 
     Raises:
       UsageError: the file is not sound, holds fewer episodes, or was not recorded in such
@@ -73,7 +74,7 @@ def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
 
 
 def none(spec: EnvSpec) -> Demonstrations:
-    """What stands in for demonstrations where a method looks at none: one empty step."""
+    """A placeholder for methods that use no demonstrations: one empty step."""
     shape = spec.frame or (spec.observation_size,)
     return Demonstrations(
         obs=jnp.zeros((1, 2, *shape), jnp.uint8 if spec.image else jnp.float32),
@@ -135,11 +136,11 @@ def require_actions(demos: Demonstrations, method: str) -> None:
 
 def transitions(demos: Demonstrations) -> tuple[jax.Array, jax.Array, jax.Array]:
     """All transitions, padding too: obs `[N L, O]`, next_obs `[N L, O]`, valid `[N L]`."""
-    count, places, size = demos.obs.shape
+    count, rows, size = demos.obs.shape
     obs = demos.obs[:, :-1].reshape(-1, size)
     next_obs = demos.obs[:, 1:].reshape(-1, size)
-    valid = jnp.arange(places - 1)[None] < demos.length[:, None]  # [N, L]
-    return obs, next_obs, valid.reshape(count * (places - 1))
+    valid = jnp.arange(rows - 1)[None] < demos.length[:, None]  # [N, L]
+    return obs, next_obs, valid.reshape(count * (rows - 1))
 
 
 def sample_pairs(
@@ -148,10 +149,11 @@ def sample_pairs(
     """Draws obs `[B, O]` and next_obs `[B, O]`, uniformly from all transitions.
 
     Args:
-      frames: of pictures, that are seen together: obs `[B, H, W, 3 frames]`.
+      frames: pictures stacked in one observation: obs `[B, H, W, 3 frames]`.
     """
     episode, step = _draw(demos, key, batch)
-    return seen(demos, episode, step, frames), seen(demos, episode, step + 1, frames)
+    obs = observations_at(demos, episode, step, frames)
+    return obs, observations_at(demos, episode, step + 1, frames)
 
 
 def sample(
@@ -160,16 +162,17 @@ def sample(
     """Draws transitions, uniformly from all of them, with replacement.
 
     Args:
-      frames: of pictures, that are seen together: obs `[B, H, W, 3 frames]`.
+      frames: pictures stacked in one observation: obs `[B, H, W, 3 frames]`.
 
     Returns:
-      obs `[B, O]`, actions `[B, U]` (None where none are held), next_obs `[B, O]` and
+      obs `[B, O]`, actions `[B, U]` (None without actions), next_obs `[B, O]` and
       terminal `[B]` bool: the episode ended for good with this transition.
     """
     episode, step = _draw(demos, key, batch)
     actions = None if demos.actions is None else demos.actions[episode, step]
     terminal = demos.terminal[episode] & (step + 1 == demos.length[episode])
-    obs, next_obs = (seen(demos, episode, at, frames) for at in (step, step + 1))
+    obs = observations_at(demos, episode, step, frames)
+    next_obs = observations_at(demos, episode, step + 1, frames)
     return obs, actions, next_obs, terminal
 
 
@@ -179,10 +182,10 @@ def sample_sequences(
     """Draws sequences of consecutive transitions, uniformly from all of their starts.
 
     Args:
-      frames: of pictures, that are seen together: obs `[length + 1, B, H, W, 3 frames]`.
+      frames: pictures stacked in one observation: obs `[length + 1, B, H, W, 3 frames]`.
 
     Returns:
-      obs `[length + 1, B, O]`, actions `[length, B, U]` (None where none are held) and
+      obs `[length + 1, B, O]`, actions `[length, B, U]` (None without actions) and
       terminal `[length, B]` bool.
     """
     ends = jnp.cumsum(jnp.maximum(demos.length - length + 1, 0))  # [N], of starts
@@ -192,16 +195,16 @@ def sample_sequences(
     step = first[None] + jnp.arange(length + 1)[:, None]  # [length + 1, B]
     actions = None if demos.actions is None else demos.actions[episode, step[:-1]]
     terminal = demos.terminal[episode] & (step[1:] == demos.length[episode])
-    return seen(demos, episode, step, frames), actions, terminal
+    return observations_at(demos, episode, step, frames), actions, terminal
 
 
-def seen(
+def observations_at(
     demos: Demonstrations, episode: jax.Array, step: jax.Array, frames: int = 1
 ) -> jax.Array:
-    """What the demonstrator saw at steps `[...]` of episodes `[...]`, `[..., O]`.
+    """The demonstrator's observations at steps `[...]` of episodes `[...]`, `[..., O]`.
 
-    Of pictures, so many frames `[..., H, W, 3 frames]`, the oldest first; before an
-    episode its first frame stands.
+    Pictures are stacks of frames `[..., H, W, 3 frames]`, the oldest first. The first frame
+    of an episode also fills the places before it.
     """
     if frames == 1:
         return demos.obs[episode, step]
@@ -282,18 +285,18 @@ def _check_choices(
     """Refuses continuous actions where choices are wanted, and the reverse."""
     low, high = tuple(card.action_low), tuple(card.action_high)
     within = low == (0.0,) * len(low) and high == (1.0,) * len(low) and len(low) > 1
-    each = [np.asarray(episode.actions) for episode in episodes]
-    discrete = within and all(map(_one_hot, each))
-    held = EnvSpec("", (), low, high, 0, 0.0, discrete=discrete)
+    one_hot = all(_one_hot(np.asarray(episode.actions)) for episode in episodes)
+    discrete = within and one_hot
+    recorded = EnvSpec("", (), low, high, 0, 0.0, discrete=discrete)
     if spec.discrete and not discrete:
         mend = f"record it there, with the option choices={spec.action_size}"
-    elif discrete and spec.action_size != held.action_size:
-        mend = f"choose an environment with the option choices={held.action_size}"
+    elif discrete and spec.action_size != recorded.action_size:
+        mend = f"choose an environment with the option choices={recorded.action_size}"
     else:
         return
     raise UsageError(
-        f"{path}, of {card.environment}, holds actions that are {held.action_form}, but "
-        f"{spec.name} takes {spec.action_form}: {mend}."
+        f"{path}, of {card.environment}, holds actions that are {recorded.action_form}, "
+        f"but {spec.name} takes {spec.action_form}: {mend}."
     )
 
 

@@ -35,11 +35,11 @@ class Policy:
         members = jax.tree.leaves(trained.params)[0].shape[0]
         if not 0 <= member < members:
             raise UsageError(f"the run has members 0 to {members - 1}, no {member}.")
-        own, self._params = jax.tree.map(
+        values, self._params = jax.tree.map(
             lambda leaf: leaf[member], (trained.settings, trained.params)
         )
         self.spec: EnvSpec = trained.env.spec
-        settings = sweep.apply_overrides(trained.experiment, own)
+        settings = sweep.apply_overrides(trained.experiment, values)
         task = _from_observations(
             experiment.make_task(settings, trained.env, trained.demos)
         )
@@ -67,7 +67,7 @@ class Policy:
 
         Raises:
           UsageError: the observation has another shape or is not finite.
-          UserError: the agent plans through a model that needs the simulator's own state.
+          UserError: the agent plans through a model that needs the simulator's state.
         """
         obs = self._checked(observation)
         self._key, key = jax.random.split(self._key)
@@ -99,7 +99,7 @@ class Policy:
 
 
 def _from_observations(task: Task) -> Task:
-    """The task, whose model starts from what is observed, where it can."""
+    """The task, whose model starts from the observation, where it can."""
     dynamics = task.dynamics
     if dynamics is None or dynamics.recover is None:
         return task
@@ -120,6 +120,6 @@ class _NoSimulator:
             raise AttributeError(name)
         raise UserError(
             f"this agent plans through the physics of {self._env}, which need the "
-            "simulator's own state: give the environment a `recover`, (obs) -> state, or "
+            "simulator's state: give the environment a `recover`, (obs) -> state, or "
             "choose a method that learns its model."
         )

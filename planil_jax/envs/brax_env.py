@@ -8,7 +8,7 @@ End: the library's, and truncation after `episode_length` steps.
 
 The libraries' wrappers are not used. So `next_obs` is never the first observation of the
 next episode, termination and truncation stay apart, and time is counted here. An
-observation need not tell the state, so there is no `recover`.
+observation need not determine the state, so there is no `recover`.
 
 Departures: of an observation that is a dictionary only the entry "state" is used; the
 libraries' metrics are dropped.
@@ -40,7 +40,7 @@ _STUBS = ("fast",)  # environments for Brax's own tests
 # Costs of the planning demonstrator, for tasks with sparse rewards. PendulumSwingup: the
 # height that the tip lacks, in lengths of the pole.
 _COSTS: dict[str, Cost] = {"PendulumSwingup": lambda obs, action, next_obs: 1 - next_obs[1]}
-# Shaped rewards, for tasks whose own reward is too sparse to train an expert.
+# Shaped rewards, for tasks whose reward is too sparse to train an expert.
 _SHAPED: dict[str, Callable[[Any, Any], jax.Array]] = {
     "HopperHop": lambda env, state: _rise_first(env, state),
 }
@@ -108,7 +108,7 @@ def make_playground(
 
     Args:
       task: Playground's name, such as "CheetahRun".
-      episode_length: control steps; None: the task's own.
+      episode_length: control steps; None: Playground's.
       impl: the implementation of MJX, one of IMPLS.
       mass, friction, gravity: factors of all masses and inertias, of all coefficients of
         friction, and of gravity.
@@ -144,19 +144,19 @@ def make_playground(
     length = config.get("episode_length", DEFAULT_LENGTH)
     if episode_length is not None:
         length = episode_length
-    reward = (lambda state: _SHAPED[task](env, state)) if shaped else _own_reward
+    reward = (lambda state: _SHAPED[task](env, state)) if shaped else _task_reward
     adapted = _adapt(name, env, int(length), lambda state: state, reward)
     return adapted._replace(expert_cost=_COSTS.get(task))
 
 
-def _own_reward(state: Any) -> jax.Array:
+def _task_reward(state: Any) -> jax.Array:
     return state.reward
 
 
 def _rise_first(env: Any, state: Any) -> jax.Array:
     """A hopper's reward in [0, 1]: a fifth for a height of 0.7 m, the rest for 2 m/s.
 
-    The task's own reward is 0 at every height below 0.6 m.
+    The task's reward is 0 at every height below 0.6 m.
     """
     rise = jnp.clip(env._height(state.data) / 0.7, 0.0, 1.0)
     speed = jnp.clip(env._speed(state.data) / 2.0, 0.0, 1.0)
@@ -164,7 +164,7 @@ def _rise_first(env: Any, state: Any) -> jax.Array:
 
 
 def _scaled_system(system: Any, mass: float, friction: float, gravity: float) -> Any:
-    """Brax's system with scaled physics, both in its fields for MJX and in its own."""
+    """Brax's system with scaled physics, both in its fields and in those for MJX."""
     model = scale_physics(system.mj_model, mass, friction, gravity)
     fields = {
         "body_mass": model.body_mass,
@@ -271,7 +271,7 @@ def _adapt(
     env: Any,
     episode_length: int,
     continued: Callable[[Any], Any],
-    reward: Callable[[Any], jax.Array] = _own_reward,
+    reward: Callable[[Any], jax.Array] = _task_reward,
 ) -> Environment:
     """An environment of Brax or Playground as an `Environment`."""
 

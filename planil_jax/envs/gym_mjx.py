@@ -11,12 +11,12 @@ Reward: Δx / Δt + healthy - control cost ‖u‖² - contact cost Σ clip(forc
 End: Hopper, Walker2d and Ant end where the torso leaves its healthy range. All episodes are
 truncated after 1000 steps.
 
-All of this is as in Gymnasium's version 5, and the robots are read from Gymnasium's own
+All of this is as in Gymnasium's version 5, and the robots are read from Gymnasium's
 files. Demonstrations that were made there are therefore valid here.
 
-The physics state is positions, velocities and the solver's warm start. An observation tells
+The physics state is positions, velocities and the solver's warm start. An observation holds
 positions and velocities, up to the clip, except the place on the ground (x; of Ant x and
-y). Nothing depends on that place, so `recover` sets it to 0. The prior is the task's own
+y). Nothing depends on that place, so `recover` sets it to 0. The prior is the task's
 physics.
 
 Source: Gymnasium's documentation and definitions of Hopper-v5, Walker2d-v5, HalfCheetah-v5
@@ -281,7 +281,7 @@ def _at_rest(model: mujoco.MjModel, numbers: Task) -> Body:
 
 
 def _load(task: str, file: str) -> mujoco.MjModel:
-    """The robot, from Gymnasium's own file."""
+    """The robot, from Gymnasium's file."""
     try:
         folder = resources.files("gymnasium").joinpath("envs", "mujoco", "assets")
         text = folder.joinpath(file).read_text()

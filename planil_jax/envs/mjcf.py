@@ -130,8 +130,8 @@ def make(
       terminal: (next_data) -> [] bool, whether the task is over. None: it never is.
       episode_length: control steps until truncation, at least 1.
       prior, expert_cost, success: as in `base.Environment`.
-      recover: (obs `[O]`) -> (qpos `[nq]`, qvel `[nv]`), where an observation tells both.
-        With it a planner can start from an observation alone. The other fields of
+      recover: (obs `[O]`) -> (qpos `[nq]`, qvel `[nv]`), where an observation determines
+        both. With it a planner can start from an observation alone. The other fields of
         `Physics` are those of the first keyframe or the initial pose.
       mass, friction, gravity: scale factors, as for `load`; only for an MJCF file or text.
 
@@ -167,7 +167,7 @@ def make(
     home = _home(model, blank)
 
     def forward(physics: Physics, time: jax.Array) -> mjx.Data:
-        """The whole data, computed from what is carried."""
+        """The whole data, computed from the carried fields."""
         data = _restore(blank, physics)
         data = data.replace(time=control_period * time.astype(jnp.float32))
         data = mjx.forward(model_mjx, data)

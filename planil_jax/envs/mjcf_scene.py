@@ -1,4 +1,4 @@
-"""What a MuJoCo model looks like: its geoms as solids, its cameras, colours and lights.
+"""The scene of a MuJoCo model: geoms as solids, cameras, colours and lights.
 
 The image shows the geoms of groups 0 to 2 that are not fully transparent, like MuJoCo's
 viewer. The camera is one of the model, or the viewer's initial camera if the model has
@@ -223,10 +223,10 @@ playground = OfModel(_playground)  # for "playground/*"
 # ------------------------------------------------------------------- contents of the model
 
 
-def _poses(places: jax.Array, axes: jax.Array, which: Any) -> Pose:
+def _poses(positions: jax.Array, axes: jax.Array, which: Any) -> Pose:
     """Poses of some geoms or of a camera. MuJoCo's matrices are flat, MJX's are square."""
     square = jnp.reshape(axes, (-1, 3, 3))
-    return jnp.asarray(places)[which], square[which]
+    return jnp.asarray(positions)[which], square[which]
 
 
 def camera_index(model: mujoco.MjModel, name: str) -> int:

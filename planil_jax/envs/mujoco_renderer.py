@@ -1,4 +1,4 @@
-"""MuJoCo's own renderer: it draws on the host, one picture at a time, for files and films.
+"""MuJoCo's renderer: it draws on the host, one picture at a time, for files and films.
 
     positions [L + 1, P] of an episode in `with_poses(env, spec)` -> frames [L + 1, H, W, 3]
 
@@ -30,7 +30,7 @@ _GEOMS = 10_000  # the most that a scene can hold
 
 
 class RenderSpec(NamedTuple):
-    """What is drawn, and from where."""
+    """A scene, and the view of it."""
 
     scene: mjcf_scene.ScenePose
     view: scenes.View

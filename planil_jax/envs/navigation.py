@@ -21,8 +21,8 @@ The planner's *prior* is a kinematic bicycle that is wrong on purpose. Its steer
     v = 3 throttle,  ω = v tan(0.4 steer) / L
     ψ' = ψ + ω dt,   (x, y)' = (x, y) + v (cos ψ', sin ψ') dt
 
-An observation tells all but the steering angle. `recover` computes that from the yaw rate;
-below 0.1 m/s this is inexact.
+An observation holds the whole state but the steering angle. `recover` computes that from
+the yaw rate; below 0.1 m/s this is inexact.
 
 A state is a pytree of scalars, not one vector. Under `vmap` each variable becomes one
 contiguous array, which is two to three times faster on a CPU.

@@ -9,7 +9,7 @@ steer set targets, which motor and servo follow by first-order lags. The torque 
 and the friction of the tyres limit the motion. The observed position is the middle of the
 rear axle, as that of the kinematic bicycle.
 
-An observation does not tell wheels and springs, so there is no `recover`.
+An observation does not hold wheels and springs, so there is no `recover`.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
 Departures: masses, springs, lags and friction are ours; wheels meet the ground as spheres.

@@ -122,17 +122,17 @@ def _normal_capsule(point: Vector, size: Vector) -> Vector:
 
 def _normal_cylinder(point: Vector, size: Vector) -> Vector:
     x, y, z = point
-    beyond_side = jnp.sqrt(x * x + y * y + TINY) - size[0]
-    side = beyond_side > jnp.abs(z) - size[1]
+    radial_excess = jnp.sqrt(x * x + y * y + TINY) - size[0]
+    side = radial_excess > jnp.abs(z) - size[1]
     return jnp.where(side, x, 0.0), jnp.where(side, y, 0.0), jnp.where(side, 0.0, z)
 
 
 def _normal_box(point: Vector, size: Vector) -> Vector:
-    beyond = [jnp.abs(entry) - half for entry, half in zip(point, size, strict=True)]
-    furthest = functools.reduce(jnp.maximum, beyond)
+    excess = [jnp.abs(entry) - half for entry, half in zip(point, size, strict=True)]
+    furthest = functools.reduce(jnp.maximum, excess)
     x, y, z = (
         jnp.where(distance == furthest, jnp.sign(entry), 0.0)
-        for distance, entry in zip(beyond, point, strict=True)
+        for distance, entry in zip(excess, point, strict=True)
     )
     return x, y, z
 
@@ -157,7 +157,7 @@ def dot(one: Vector, other: Vector) -> jax.Array:
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
-def unit(vector: Vector) -> Vector:
+def unit_vector(vector: Vector) -> Vector:
     """The vector of length 1 in the same direction; zero stays zero."""
     scale = jax.lax.rsqrt(dot(vector, vector) + TINY)
     return vector[0] * scale, vector[1] * scale, vector[2] * scale

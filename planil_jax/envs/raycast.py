@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from planil_jax.envs.primitives import KINDS, TINY, Vector, dot, further, unit
+from planil_jax.envs.primitives import KINDS, TINY, Vector, dot, further, unit_vector
 
 Colour: TypeAlias = tuple[float, float, float]  # red, green, blue; [0, 1]
 Pose: TypeAlias = tuple[jax.Array, jax.Array]  # centre [3] metres; axes as columns [3, 3]
@@ -292,7 +292,7 @@ def _normal(solid: _Placed, kinds: set[str], point: Vector) -> Vector:
     size = _components(solid.size)
     x, y, z = point
     for kind in sorted(kinds):
-        normal = unit(KINDS[kind].normal(point, size))
+        normal = unit_vector(KINDS[kind].normal(point, size))
         is_kind = solid.kind == _NAMES.index(kind)
         x, y, z = (jnp.where(is_kind, a, b) for a, b in zip(normal, (x, y, z), strict=True))
     return x, y, z

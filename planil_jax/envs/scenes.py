@@ -1,4 +1,4 @@
-"""What environments look like: scenes by the name of the environment.
+"""Scenes of environments, by the name of the environment.
 
 A scene maps the environment's name and a `View` to a function that draws the innermost
 `sim` of a state, as uint8 `[H, W, 3]`. The scenes of the analytic environments are written

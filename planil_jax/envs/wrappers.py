@@ -332,7 +332,7 @@ def _inner(state: EnvState) -> EnvState:
 def _with_inner(env: Environment, unwrap: Callable[[EnvState], EnvState]) -> Environment:
     """The environment with prior and demonstrator that unwrap the states they are given.
 
-    It cannot recover a state, because an observation does not tell the wrapper's memory.
+    It cannot recover a state, because an observation lacks the wrapper's memory.
     """
     prior, demonstrator = env.prior, env.demonstrator
     return env._replace(

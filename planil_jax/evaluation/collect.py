@@ -1,6 +1,6 @@
 """Records demonstrations of an environment's scripted expert, or of a trained run.
 
-Pictures come from the ray caster, as in training, or from MuJoCo's own renderer. A file
+Pictures come from the ray caster, as in training, or from MuJoCo's renderer. A file
 holds every frame once. An expert that is no better than random actions is refused.
 """
 
@@ -37,7 +37,7 @@ def collect(
 
     Args:
       environment: its name, with options or without.
-      renderer: what draws pictures, one of RENDERERS.
+      renderer: the renderer of pictures, one of RENDERERS.
       settings: of the scripted planner; None: those chosen for the environment.
 
     Other arguments and errors are those of `record`.

@@ -23,11 +23,11 @@ RESULT = "result.json"  # in the directory of each run
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared, and how it is evaluated."""
+    """Tasks, methods, and how they are evaluated."""
 
     # Environments that have recipes, "navigation", or config files, "mine/task.py".
     tasks: tuple[str, ...] = ("navigation",)
-    # Each may be a variant, "mpail2/small", and may change settings: "bc:agent.batch=64".
+    # Methods; each may be a variant, "mpail2/small", and may change settings: "bc:agent.batch=64".
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
     seed: config.Natural = 0  # the first seed
     seeds: config.Count = 5  # seeds of every method, trained side by side
@@ -39,9 +39,8 @@ class Comparison:
     deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well
     episodes: config.Count = 64  # episodes of each seed's last evaluation
-    field: config.Positive | None = (
-        None  # side of a field of starts, metres; None: no field
-    )
+    # side of a field of starts, metres; None: no field
+    field: config.Positive | None = None
     starts: config.Count = 128  # starts on the field
 
 
@@ -140,7 +139,7 @@ def _result(
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,
         "evaluation": evaluation,
-    } | runs.record(trained)
+    } | runs.provenance(trained)
     if experiment.needs(trained.experiment).interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(

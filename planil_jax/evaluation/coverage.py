@@ -137,7 +137,7 @@ def load_visits(trained: runs.Run) -> Visits:
     names = [field.name for field in dataclasses.fields(state)]
     replays = [name for name in names if isinstance(getattr(state, name), replay.Replay)]
     if not replays:
-        raise UsageError(f"{method} keeps no replay of what it visited.")
+        raise UsageError(f"{method} keeps no replay of its steps.")
     restored = checkpoint.restore_params(
         trained.directory / rundir.CHECKPOINTS,
         getattr(state, replays[0]),

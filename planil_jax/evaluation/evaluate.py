@@ -92,7 +92,7 @@ def with_provenance(
     trained: runs.Run, found: dict[str, Any], command: str
 ) -> dict[str, Any]:
     """An evaluation with its command, training curve, configuration and versions."""
-    return {"command": command, "evaluation": found} | runs.record(trained)
+    return {"command": command, "evaluation": found} | runs.provenance(trained)
 
 
 def in_distribution(

@@ -1,4 +1,4 @@
-"""Expert policies: they record demonstrations and drive in films.
+"""Expert policies, which record demonstrations and act in films.
 
 An expert is scripted, or it is the policy of a trained run. In an environment that shows
 pictures it may read the state behind them. In an environment of choices a continuous policy
@@ -80,7 +80,7 @@ class ExpertPolicy(NamedTuple):
 def make_expert(
     environment: str, env: Environment, settings: scripted.Config | None = None
 ) -> Agent:
-    """The scripted expert of an environment: its own script, or a planner.
+    """The scripted expert of an environment: its script, or a planner.
 
     Args:
       environment: the name of `env`, which chooses the planner's settings of EXPERTS.

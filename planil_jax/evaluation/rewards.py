@@ -1,4 +1,4 @@
-"""The recovered reward beside the task's own: how far do the two agree?
+"""The correlation of the recovered reward with the task's reward.
 
 Pearson's correlation over steps of the run's policy, of random actions, of both, and of
 policies of graded quality. A policy of graded quality takes a random action at a share of
@@ -112,7 +112,7 @@ def with_random_actions(agent: Agent, env: Environment, share: jax.Array) -> Age
 
 
 def _pairs(recovered: np.ndarray, task: np.ndarray, alive: np.ndarray) -> list[Pair]:
-    """What is correlated, in the order of SORTS; arguments are `[shares, B, L]`."""
+    """The pairs to correlate, in the order of SORTS; arguments are `[shares, B, L]`."""
     steps = [(recovered[at][alive[at]], task[at][alive[at]]) for at in _SHARES_OF]
     return [*steps, ((recovered * alive).sum(-1).ravel(), (task * alive).sum(-1).ravel())]
 

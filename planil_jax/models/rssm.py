@@ -17,7 +17,7 @@ x / 255 - 1/2.
 Source: Hafner et al. 2019, PlaNet, arXiv 1811.04551; 2021, DreamerV2, arXiv 2010.02193;
 K priors and their disagreement, Kolev et al. 2024, arXiv 2405.13193.
 Departure: frames are encoded by TD-MPC2's convolutions (nets/conv.py), which make 512
-features of 64 × 64 pixels; Dreamer has an encoder of its own.
+features of 64 × 64 pixels; Dreamer has another encoder.
 """
 
 import functools

@@ -6,8 +6,8 @@
 The inputs x_t, such as noise, are drawn beforehand. So a sum of costs of s_t and a_t has a
 gradient in the policy's parameters through all of its steps.
 
-The states need not be the model's own: `straight_through` visits the states of something
-real, physics or a record, and has the model's slopes there.
+The states need not be the model's: `straight_through` visits the states of physics or of a
+recorded path, and has the model's gradients there.
 
 Source: Heess et al. 2015, Learning Continuous Control Policies by Stochastic Value
 Gradients, arXiv 1510.09142.
@@ -61,7 +61,7 @@ def straight_through(model: Dynamics, real: Dynamics) -> Dynamics:
 
     Args:
       model: a member of an ensemble; its z has a field `obs`.
-      real: physics or a record. Both can `recover`.
+      real: physics or `recorded()`. Both can `recover`.
     """
     assert model.recover is not None and real.recover is not None
     model_recover, real_recover = model.recover, real.recover
@@ -92,7 +92,7 @@ def straight_through(model: Dynamics, real: Dynamics) -> Dynamics:
 
 
 def recorded() -> Dynamics:
-    """A record: its parameters are observations `[H + 1, O]`, visited whatever the action.
+    """A recorded path: its parameters are observations `[H + 1, O]`; actions do nothing.
 
     Its z is the index of the present observation, `[]` int32.
     """

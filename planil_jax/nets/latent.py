@@ -307,14 +307,16 @@ def make_policy(
     """
     outputs = 2 * action_size * (plan_steps or 1)
     network = _network(_Normed(config.hidden, outputs), (config.latent,))
-    spread = heads.Config(std=config.std, std_low=config.std_low, std_high=config.std_high)
+    std_config = heads.Config(
+        std=config.std, std_low=config.std_low, std_high=config.std_high
+    )
 
     def apply(params: Params, z: jax.Array) -> heads.TanhNormal:
         raw = network.apply(params, z)
         if plan_steps:
             raw = raw.reshape(*raw.shape[:-1], plan_steps, 2 * action_size)
         mean, raw_std = jnp.split(raw, 2, axis=-1)
-        return heads.TanhNormal(mean, heads.bounded_std(spread, raw_std))
+        return heads.TanhNormal(mean, heads.bounded_std(std_config, raw_std))
 
     bounds = (-1.0,) * action_size, (1.0,) * action_size
     return heads.tanh_normal(network.init, apply, *bounds)

@@ -32,7 +32,7 @@ class Config:
     stoch: Count = 30  # Z, entries of the latent z
     hidden: Count = 200  # units of each hidden layer
     heads: Count = 10  # K, priors
-    activation: str = "elu"  # activation function, a name of mlp.ACTIVATIONS
+    activation: mlp.Activation = "elu"  # activation function of the hidden layers
 
 
 @struct.dataclass

@@ -1,1 +1,1 @@
-"""Planners: they climb a score and do not know what is scored."""
+"""Planners: they maximise a score function and know nothing else of the task."""

@@ -76,7 +76,7 @@ def text(words: str) -> str:
 
 
 def tiles(numbers: Iterable[tuple[str, str, str]]) -> str:
-    """The headline: (number, what it is, more about it) each."""
+    """The headline, of (number, name, details) each."""
     divisions = (
         f"<div><strong>{html.escape(number)}</strong><span>{html.escape(what)}</span>"
         f"<small>{html.escape(more)}</small></div>"

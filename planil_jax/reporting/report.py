@@ -78,8 +78,8 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
     if trained.env.spec.image:
         parts.append(sections.frame_strips(trained))
     else:
-        shown, still = sections.episodes(trained, seed_index)
-        parts += shown
+        episode_sections, still = sections.episodes(trained, seed_index)
+        parts += episode_sections
     if views.is_planar(trained) and _has_field(trained):
         parts.append(sections.fields(trained, evaluation, evaluation_command))
     parts.append(_configuration(trained))
@@ -153,7 +153,7 @@ def _headline(
 
 
 def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The numbers of an evaluation: (number, what it is, more about it)."""
+    """The numbers of an evaluation: (number, name, details)."""
     inside, tiles = evaluation["in_distribution"], []
     if inside.get("expert_return", 0.0) > 0:
         share = statistics.Summary(*(100 * v for v in inside["share_of_expert"].values()))

@@ -182,7 +182,7 @@ def drive(trained: runs.Run, seed_index: int) -> Drive:
 def _planned_episode(
     trained: runs.Run, agent: Agent, params: Params, settings: run.Settings
 ):
-    """`key -> (obs [O], steps [T], alive [T])`, of steps as `Drive` holds them."""
+    """`key -> (obs [O], steps [T], alive [T])`, of steps with the fields of `Drive`."""
     env, shows = trained.env, runs.shows(trained, settings)
     plans_fn, reward_fn = shows.plans, shows.reward
     assert plans_fn is not None  # a report asks for plans before it drives

@@ -2,10 +2,10 @@
 
     directory/000000012800/arrays/           the leaves, by Orbax
                            checkpoint.json   format, step, round, score, leaves, checksums
-    directory/.unfinished-*                  what a killed save left; the next removes it
+    directory/.unfinished-*                  left by a killed save; the next removes it
 
-A checkpoint is written beside its place and renamed into it: one that can be seen is whole.
-Checksums tell a later injury; then the one before is read. Nothing is ever unpickled.
+A checkpoint is written under a temporary name and then renamed, so that it is always whole.
+Checksums reveal later damage; then the one before is read. Nothing is ever unpickled.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from planil_jax.base import TrainState, UsageError, UserError
 from planil_jax.training import memory
 
 FORMAT = 1
-PARAMS = "agent.params"  # where a TrainState keeps the part that acts
+PARAMS = "agent.params"  # path of the acting parameters in a TrainState
 _MANIFEST = "checkpoint.json"
 _ARRAYS = "arrays"
 _UNFINISHED = ".unfinished-"
 
 
 class Restored(NamedTuple):
-    """What was read, and from where."""
+    """A restored state, and where it comes from."""
 
     state: Any  # as the template: a TrainState, or acting parameters
     step: int  # environment steps of each seed so far
@@ -62,12 +62,12 @@ def save(
     keep_last: int = 2,
     keep_best: int = 2,
 ) -> Path:
-    """Writes one checkpoint and drops those that are no longer to be kept.
+    """Writes one checkpoint and drops those that need not be kept.
 
     Args:
       state: `[S]`; must not have been donated yet.
-      step: environment steps of each seed so far; names the checkpoint. Later ones, which a
-        run left that was taken up again before them, are dropped.
+      step: environment steps of each seed so far; names the checkpoint. Later ones, left
+        from before the run was resumed at an earlier step, are dropped.
       round_: rounds so far.
       score: of the whole sweep, higher is better; None: it was not evaluated.
       keep_last: newest checkpoints to keep.
@@ -104,7 +104,7 @@ def save(
 
 
 def clean(directory: str | Path) -> None:
-    """Removes what killed saves left behind. Only the run that saves there may call it."""
+    """Removes the files of killed saves. Only the run that saves there may call it."""
     for path in Path(directory).glob(_UNFINISHED + "*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -172,15 +172,15 @@ def _require_room(directory: Path, wanted: int) -> None:
     """Finds a full disk before Orbax does, whose threads complain of it one by one."""
     free = shutil.disk_usage(directory).free
     if wanted > free:
-        told = f"{memory.human(wanted)} are wanted, {memory.human(free)} are free"
-        raise OSError(errno.ENOSPC, told)
+        message = f"{memory.human(wanted)} are wanted, {memory.human(free)} are free"
+        raise OSError(errno.ENOSPC, message)
 
 
 def _disk_error(error: Exception) -> str:
-    """How the sentence about a disk begins, "" where the error is about something else."""
+    """The beginning of a sentence about the disk; "" for errors of another kind."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    # Orbax wraps what TensorStore says, which is words without a number.
+    # Orbax wraps the errors of TensorStore, which have no number.
     full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
     if full or number in (errno.ENOSPC, errno.EDQUOT):
         why = f" ({error.strerror})" if isinstance(error, OSError) else ""
@@ -212,12 +212,12 @@ def restore_params(
     which: str | int = "last",
     part: str = PARAMS,
 ) -> Restored:
-    """Reads the part that acts, `[S]`, or another one, and nothing else.
+    """Reads the acting parameters `[S]`, or another part, and nothing else.
 
     Args:
       template: acting parameters `[S]`, or the other part, as in `restore_latest`.
       which: "last", "best" (the highest score), or a step.
-      part: where a TrainState keeps it, such as "agent.replay".
+      part: its path in a TrainState, such as "agent.replay".
 
     Raises:
       UserError: there is no such checkpoint, or as for `restore_latest`.
@@ -291,7 +291,7 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> None:
         raise _DamagedError(str(error)) from None
     for name, checksum in manifest["files"].items():
         if found.get(name) != checksum:
-            raise _DamagedError(f"{name} is not what was written")
+            raise _DamagedError(f"{name} has changed since it was written")
 
 
 def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> Any:

@@ -2,10 +2,10 @@
 
     epoch: scan R rounds of
       collect: scan T steps of E environments: act | step | restart where an episode ended
-      update:  the agent's own                                    -> State, metrics
+      update:  agent.update                                       -> State, metrics
 
-Restarts are drawn from a bank of reset states made once a rollout, because resetting
-within every step is dear on some physics. A `Transition` is recorded before its restart, so
+Restarts are drawn from a bank of reset states that is made once a rollout, because a reset
+in every step is slow on some physics. A `Transition` is recorded before its restart, so
 `next_obs` is the true successor. Nothing here knows which agent it runs.
 """
 
@@ -29,7 +29,7 @@ from planil_jax.config import Count
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    num_envs: Count = 16  # E, environments that are stepped together
+    num_envs: Count = 16  # E, environments stepped in parallel
     steps: Count = 100  # T, steps of each environment in a round
     rounds: Count = 2  # R, rounds in an epoch; metrics and checkpoints come once an epoch
     resets: Count = 32  # reset states drawn in a round, from which episodes restart
@@ -41,7 +41,7 @@ class Config:
 
 
 def init(agent: Agent, env: Environment, config: Config, key: jax.Array) -> TrainState:
-    """Everything that one seed starts with."""
+    """The state of one seed before training."""
     agent_key, reset_key, key = jax.random.split(key, 3)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, config.num_envs))
     carry = _repeat(agent.carry(), config.num_envs)
@@ -147,7 +147,7 @@ def _repeat(carry, count: int):
 
 
 def _where(condition: jax.Array, yes, no):
-    """Chooses a whole record for each of the leading axis."""
+    """`yes` or `no`, chosen for each entry of the leading axis."""
 
     def choose(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)

@@ -1,4 +1,4 @@
-"""What a run will hold in memory, found out before it is taken."""
+"""The memory that a run needs, computed before it is allocated."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import psutil
 
 from planil_jax.base import TrainState, UserError
 
-# The fields that say how large a part is; an agent has one of those that are named.
+# The fields that decide how large a part is; an agent has one of them.
 _LOWERED_BY = {
     "agent.replay": "agent.replay.capacity (or agent.capacity), ",
 }
@@ -31,7 +31,7 @@ def parts(state: TrainState) -> dict[str, int]:
 
 
 def free(device: jax.Device) -> int:
-    """Bytes that the device, or for a CPU the host, can still give."""
+    """Free bytes of the device, or for a CPU of the host."""
     stats = device.memory_stats() or {} if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
@@ -48,11 +48,11 @@ def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str
     """One line about the memory of a run, spread evenly over the devices.
 
     Args:
-      state: `[S]`, as `jax.eval_shape` tells it.
-      temporary: bytes of each device that the compiled program needs besides.
+      state: `[S]`, arrays or the shapes of `jax.eval_shape`.
+      temporary: further bytes that the compiled program needs on each device.
 
     Raises:
-      UserError: there is not so much; with what to lower.
+      UserError: there is less; the message says which settings to lower.
     """
     wanted = size(state) // len(devices) + temporary
     there = min(free(device) for device in devices)

@@ -1,9 +1,10 @@
-"""What a run reports: lines on the console, `metrics.jsonl`, and TensorBoard.
+"""The reports of a run: lines on the console, `metrics.jsonl`, and TensorBoard.
 
     logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
     logdir/tensorboard/seed 3/ the same, a directory for each member, named by its label
 
-One line of JSON an epoch; what is not a finite number is null there, and nan when read.
+There is one line of JSON an epoch. A number that is not finite is written as null and read
+as nan.
 """
 
 import contextlib
@@ -27,13 +28,13 @@ from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
-_SHOWN = ("eval/return", "train/reward")  # the first that there is goes to the console
+_SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
 _Metrics = dict[str, np.ndarray]
 
 
 class Report:
-    """Where a run's words and numbers go. A class, since it holds files and a clock."""
+    """Receives a run's sentences and metrics. A class, as it holds files and a clock."""
 
     def __init__(
         self,
@@ -45,8 +46,8 @@ class Report:
 
         Args:
           logdir: of the files; None: none.
-          labels: `[S]`, what tells the members apart, as `sweep.labels` says; None:
-            "seed 0", "seed 1", and so on.
+          labels: `[S]`, the names of the members, see `sweep.labels`; None: "seed 0",
+            "seed 1", and so on.
           console: whether to write on stderr.
         """
         self._console = _Console() if console else None
@@ -70,10 +71,10 @@ class Report:
             yield
 
     def start(self, step: int, total: int, epoch: int = 1) -> None:
-        """Training starts after `step`; what was written of later steps is dropped.
+        """Training starts after `step`; lines of later steps are dropped.
 
         Args:
-          total: steps that are asked for.
+          total: steps that training was asked for.
           epoch: steps of an epoch; training ends with the epoch that reaches the total.
 
         Raises:
@@ -111,7 +112,7 @@ class Report:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        # An error on its way says more than what closing may add to it.
+        # The error that is being raised matters more than one in closing.
         with contextlib.suppress(UserError) if error else contextlib.nullcontext():
             self.close()
 
@@ -163,7 +164,7 @@ class _Lines:
 
 
 class _TensorBoard:
-    """Event files, written at once: tensorboardX's own thread hangs on a full disk."""
+    """Event files, written at once: the thread of tensorboardX hangs on a full disk."""
 
     def __init__(self, logdir: Path, labels: Sequence[str] | None):
         self._path = logdir / "tensorboard"
@@ -231,7 +232,7 @@ def _whole_lines(path: Path) -> list[dict]:
 
 @contextlib.contextmanager
 def _disk(path: Path) -> Iterator[None]:
-    """Puts what the disk refuses in one sentence."""
+    """Turns an error of the disk into one sentence."""
     try:
         yield
     except OSError as error:
@@ -313,20 +314,20 @@ class _Console:
         words = [f"step {step} of {self._total}", f"{rate * seeds:.3g} steps/s"]
         name = next((name for name in _SHOWN if name in metrics), None)
         if name is not None:
-            words.append(f"{name} {_spread(metrics[name])}")
+            words.append(f"{name} {_mean_and_range(metrics[name])}")
         if step < self._total:
             words.append(f"{_duration((self._total - step) / max(rate, 1e-9))} left")
         return " · ".join(words)
 
 
-def _spread(values: np.ndarray) -> str:
+def _mean_and_range(values: np.ndarray) -> str:
     if len(values) == 1:
         return f"{values[0]:.4g}"
     return f"{np.mean(values):.4g} ({np.min(values):.4g} to {np.max(values):.4g})"
 
 
 def _duration(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
+            return f"{seconds / size:.0f} {name}"
     return f"{seconds:.0f} s"

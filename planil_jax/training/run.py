@@ -8,9 +8,9 @@
 "Over seeds" is `vmap`, or `lax.map`, which is slower and equals a single seed bit for bit.
 Where there are several devices and they divide the seeds, each takes its share of them.
 
-Settings that are numbers, such as learning rates, can be tried side by side as well: an
-agent is then made inside the program, of the settings of each member, and the members S of
-the run are all seeds with the first settings, all seeds with the second, and so on.
+Settings that are numbers, such as learning rates, can be tried side by side as well. Then
+each member's agent is made inside the program, from its settings. The members S of the run
+are all seeds with the first settings, all seeds with the second, and so on.
 """
 
 import contextlib
@@ -63,15 +63,15 @@ MakeAgent: TypeAlias = Callable[[Settings], Agent]
 
 
 class Epoch(NamedTuple):
-    """What an epoch leaves behind."""
+    """The result of an epoch."""
 
     step: int  # environment steps of each seed so far
-    state: TrainState  # [S]; donated, so gone, once the next epoch is asked for
+    state: TrainState  # [S]; donated to the next epoch, so invalid once that is requested
     metrics: dict[str, np.ndarray]  # [S] each
 
 
 class Program(NamedTuple):
-    """What is compiled, and the shapes that it works on."""
+    """The compiled functions of a run, and the shapes of its state."""
 
     template: TrainState  # [S] of ShapeDtypeStruct
     init: Callable[[], TrainState]
@@ -99,17 +99,17 @@ def train(
     at once and loses what came after the last checkpoint.
 
     Args:
-      agent: an agent, or with `settings` what makes one of the settings of a member.
+      agent: an agent; with `settings`, a function that makes one from a member's settings.
       seed_range: the first seed and how many.
-      directory: of the checkpoints; training continues from the newest that is there. None:
-        nothing is kept.
-      report: where words and numbers go; None: nowhere.
+      directory: of the checkpoints; training continues from the newest one. None: nothing
+        is saved.
+      report: receives sentences and metrics; None: nothing is reported.
       settings: `[P]` each, numbers to try side by side; members S = P × seeds.
 
     Raises:
       UserError: something is no longer finite, memory or the disk does not suffice, the
-        checkpoints do not fit, or a setting decides the shape of the program. What was
-        saved before stays.
+        checkpoints do not fit, or a setting decides the shape of the program. Earlier
+        checkpoints are kept.
     """
     report = report or Report(console=False)
     program = compile_program(
@@ -119,7 +119,7 @@ def train(
     epoch_steps = loop_config.steps_per_epoch
     report.start(step, config.total_steps, epoch_steps)
     while step < config.total_steps:
-        with _signals_held() as signals:
+        with _signals_deferred() as signals:
             state, metrics, finite = program.epoch(np.int32(round_), state)
             step, round_ = step + epoch_steps, round_ + loop_config.rounds
             metrics, finite = jax.device_get((metrics, finite))
@@ -166,7 +166,7 @@ def compile_program(
     keys, values = members(seed_range, settings or {})
     layout = seeds.lay_out(keys.shape[0])
     over_seeds = functools.partial(
-        seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh, own=2
+        seeds.over, seeds_by=config.seeds_by, mesh=layout.mesh, mapped=2
     )
     init = over_seeds(functools.partial(_init, make_agent, env, loop_config))
     train_epoch = over_seeds(functools.partial(_epoch, make_agent, env, loop_config))
@@ -220,16 +220,16 @@ def _constant(agent: Agent) -> MakeAgent:
     return lambda settings: agent
 
 
-def _shaped_by_none(settings: Settings | None, trace: Callable[[], Any]) -> Any:
-    """What `trace` returns; a setting that it wants to know beforehand is refused."""
+def _shaped_by_none(settings: Settings | None, trace_fn: Callable[[], Any]) -> Any:
+    """Calls `trace_fn`; refuses a setting whose value is needed while tracing."""
     try:
-        return trace()
+        return trace_fn()
     except (jax.errors.ConcretizationTypeError, TypeError) as error:
         if not settings:
             raise
         raise UsageError(
             f"a sweep over {', '.join(settings)} is not possible: one of them decides the "
-            "shape of the program; train such settings in runs of their own."
+            "shape of the program; train such settings in separate runs."
         ) from error
 
 
@@ -279,7 +279,7 @@ def _epoch(
 
 
 def _strong(tree: Any) -> Any:
-    """Strips weak types, which no checkpoint holds: resuming shall change nothing."""
+    """Strips weak types, which checkpoints cannot store: a resumed state must be equal."""
 
     def strip(leaf: jax.Array) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -329,7 +329,7 @@ def _require_finite(
     seed_range: tuple[int, int],
     directory: str | Path | None,
 ) -> None:
-    # `params` last: it gathers what other parts hold, and they tell more.
+    # `params` last: it copies other parts, whose names say more.
     parts = {
         name: finite[name] for name in sorted(finite, key=lambda name: name == "params")
     }
@@ -354,14 +354,14 @@ def _check(loop_config: loop.Config, config: Config, seed_count: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[list[int]]:
-    """Holds Ctrl-C and SIGTERM back to the end of the block; a second one acts at once.
+def _signals_deferred() -> Iterator[list[int]]:
+    """Defers Ctrl-C and SIGTERM to the end of the block; a second one acts at once.
 
-    State is donated: an epoch that was broken into would leave neither the old nor the new.
+    State is donated: an interrupted epoch would leave neither the old state nor the new.
     """
     caught: list[int] = []
 
-    def hold(number: int, frame: Any) -> None:
+    def defer(number: int, frame: Any) -> None:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
@@ -370,7 +370,7 @@ def _signals_held() -> Iterator[list[int]]:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, hold)
+                before[number] = signal.signal(number, defer)
     try:
         yield caught
     finally:

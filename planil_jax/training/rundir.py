@@ -1,4 +1,4 @@
-"""The directory of a run: what was asked, and what it was made with.
+"""The directory of a run: its configuration and its provenance.
 
 logdir/config.json     the whole configuration of the experiment
        versions.json   packages, device and commit
@@ -25,7 +25,7 @@ CHECKPOINTS = "checkpoints"
 _CONFIG = "config.json"
 _VERSIONS = "versions.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_SHOWN = 3  # differences
+_LISTED = 3  # that a message lists
 
 
 def open_run(
@@ -34,16 +34,16 @@ def open_run(
     """Makes the directory, or checks that the run in it can be continued.
 
     Args:
-      config_json: the configuration as a JSON object, its version among it.
+      config_json: the configuration as a JSON object, with its version.
       resume: whether a run that is there is to be continued.
-      free: fields that may differ from what they were, such as "run.total_steps".
+      free: fields that may differ from those of the run, such as "run.total_steps".
 
     Returns:
       Notices for the user, one sentence each.
 
     Raises:
-      UsageError: another run is there, or this one and it is not to be continued, or no
-        directory can be there. Then nothing has been changed.
+      UsageError: the directory holds another run, or this one without `resume`, or it
+        cannot be made. Nothing is changed then.
     """
     logdir = Path(logdir)
     notices = []
@@ -81,7 +81,7 @@ def read_config(logdir: str | Path) -> str:
 
 
 def versions() -> dict[str, Any]:
-    """What results depend on besides the configuration."""
+    """Everything that results depend on besides the configuration."""
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return {
         "planil_jax": planil_jax.__version__,
@@ -104,20 +104,20 @@ def _refuse_other(logdir: Path, config_json: str, free: tuple[str, ...]) -> None
     config.require_version(saved, f"the run in {logdir}")
     here = dict(config.leaves(json.loads(config_json)))
     different = [
-        f"{name} is {_shown(there, name)} there, {_shown(here, name)} here"
+        f"{name} is {_as_json(there, name)} there, {_as_json(here, name)} here"
         for name in there | here
-        if name not in free and _shown(there, name) != _shown(here, name)
+        if name not in free and _as_json(there, name) != _as_json(here, name)
     ]
     if different:
-        more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        more = f"; and {len(different) - _LISTED} more" if len(different) > _LISTED else ""
         raise UsageError(
             f"{logdir} holds a run of another configuration: "
-            f"{'; '.join(different[:_SHOWN])}{more}. Choose another logdir, or the same "
+            f"{'; '.join(different[:_LISTED])}{more}. Choose another logdir, or the same "
             "configuration."
         )
 
 
-def _shown(leaves: dict[str, Any], name: str) -> str:
+def _as_json(leaves: dict[str, Any], name: str) -> str:
     return json.dumps(leaves[name]) if name in leaves else "absent"
 
 

@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
 
 def keys(first: int, count: int) -> jax.Array:
-    """`[S]` keys; each depends on its own number alone."""
+    """`[S]` keys; the key of a seed depends on its number alone."""
     return jnp.stack([jax.random.key(first + i) for i in range(count)])
 
 
@@ -41,30 +41,30 @@ def lay_out(count: int) -> Layout:
 
 
 def over(
-    function: Callable[..., Any], seeds_by: str, mesh: Mesh | None, own: int = 1
+    function: Callable[..., Any], seeds_by: str, mesh: Mesh | None, mapped: int = 1
 ) -> Callable[..., Any]:
-    """The function of one seed for all.
+    """The function of one seed as a function of all seeds.
 
     Args:
       seeds_by: "vmap", or "map": one after another, equal to a single seed bit for bit.
-      own: how many of its arguments, the last ones, have a leading axis S.
+      mapped: the number of its arguments, the last ones, that have a leading axis S.
     """
 
     def every(*args: Any) -> Any:
         def one(per_seed: tuple) -> Any:
-            return function(*args[:-own], *per_seed)
+            return function(*args[:-mapped], *per_seed)
 
-        per_seed = args[-own:]
+        per_seed = args[-mapped:]
         return jax.vmap(one)(per_seed) if seeds_by == "vmap" else _in_turn(one, per_seed)
 
-    def spread(*args: Any) -> Any:
+    def sharded(*args: Any) -> Any:
         per_seed = PartitionSpec("seeds")
-        specs = (PartitionSpec(),) * (len(args) - own) + (per_seed,) * own
+        specs = (PartitionSpec(),) * (len(args) - mapped) + (per_seed,) * mapped
         return jax.shard_map(
             every, mesh=mesh, in_specs=specs, out_specs=per_seed, check_vma=False
         )(*args)
 
-    return every if mesh is None else spread
+    return every if mesh is None else sharded
 
 
 def _in_turn(function: Callable[[Any], Any], per_seed: Any) -> Any:

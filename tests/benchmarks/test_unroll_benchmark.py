@@ -8,7 +8,7 @@ from planil_jax.base import UsageError
 
 
 def test_physics_and_model_agree_about_the_first_cost():
-    rows = unroll.measure(envs.make("point_mass"), (1,), starts=2, seeds=1, fits=1)
+    rows = unroll.measure(envs.make("point_mass"), (1,), starts=2, seeds=1, model_steps=1)
     assert [row["through"] for row in rows] == ["physics", "model"]
     assert rows[0]["median"] == pytest.approx(rows[1]["median"], rel=1e-4)
     assert rows[0]["median"] > 0 and rows[0]["finite"] == rows[1]["finite"] == 1
@@ -16,5 +16,5 @@ def test_physics_and_model_agree_about_the_first_cost():
 
 def test_an_environment_whose_state_observations_do_not_tell_is_refused():
     env = envs.make("pendulum:tremble=0.1")
-    with pytest.raises(UsageError, match="cannot tell its state from one"):
-        unroll.measure(env, (1,), starts=2, seeds=1, fits=1)
+    with pytest.raises(UsageError, match="cannot recover its state from one"):
+        unroll.measure(env, (1,), starts=2, seeds=1, model_steps=1)

@@ -11,7 +11,7 @@ SHAPE = loop.Config(num_envs=2, steps=4, rounds=1, resets=2)
 
 
 def test_an_update_is_timed_beside_its_rollout():
-    sizes = {"hidden": (4,), "batch": 4, "steps": 3, "capacity": 20}
+    sizes = {"hidden": (4,), "batch": 4, "gradient_steps": 3, "capacity": 20}
     settings = seeds.small("sac", "pendulum", SHAPE, sizes)
     row = update.measure(settings, 0.0)
     assert row["gradient_steps"] == 9  # 3 of each of policy, critics and temperature

@@ -123,7 +123,7 @@ def test_episodes_that_do_not_fit_their_card_are_not_saved(tmp_path):
 
 def test_a_missing_file_is_refused_with_its_neighbours_and_the_mend(path):
     told = refusal(path.with_name("carts.npz"))
-    assert "no demonstrations file" in told and "experiments.collect" in told
+    assert "no demonstrations file" in told and "planil collect" in told
     assert f"Did you mean {path}?" in told
 
 

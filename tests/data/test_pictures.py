@@ -70,7 +70,7 @@ def test_a_file_of_images_gives_back_the_observations(rollout, tmp_path):
     assert held.observed == ()
     episode, step = jnp.divmod(jnp.arange(12), 6)
     for offset, wanted in ((0, rollout.obs), (1, rollout.next_obs)):
-        seen = demos.seen(held, episode, step + offset, frames=3)
+        seen = demos.observations_at(held, episode, step + offset, frames=3)
         np.testing.assert_array_equal(seen, wanted[:12, 0])
     assert "red" in demos.describe(path)
 

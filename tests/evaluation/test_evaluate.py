@@ -75,7 +75,7 @@ def test_a_run_without_evaluations_during_training_has_an_empty_curve(tmp_path):
     (tmp_path / report.METRICS_FILE).write_text(json.dumps(line) + "\n")
     for name in ("config.json", "versions.json"):
         (tmp_path / name).write_text("{}")
-    found = runs.record(trained)
+    found = runs.provenance(trained)
     assert found["steps"] == found["returns"] == [] and found["seconds"] == 2.0
 
 

@@ -204,7 +204,7 @@ def test_a_wrong_byte_is_noticed_where_orbax_would_not(tmp_path):
     noise = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
     state = make_state().replace(carry=jnp.asarray(noise))
     injure(checkpoint.save(tmp_path, state, step=1, round_=1))
-    with pytest.raises(UserError, match="is not what was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         restore(tmp_path, state)
 
 

@@ -25,7 +25,7 @@ def make_scaling(spec: EnvSpec) -> Scaling:
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     return Scaling(
         to_unit_interval=lambda action: (2 * action - low - high) / (high - low),
-        from_unit_interval=lambda unit: low + (high - low) * (unit + 1) / 2,
+        from_unit_interval=lambda scaled: low + (high - low) * (scaled + 1) / 2,
     )
 
 

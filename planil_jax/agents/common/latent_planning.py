@@ -59,7 +59,8 @@ class Planning:
     """Whether and how plans act."""
 
     enabled: bool = True  # whether the planner acts; without it the policy acts alone
-    temperature: Positive = 2.0  # of the planner's softmax, in units of a plan's score
+    # temperature of the planner's softmax, in units of a plan's score
+    temperature: Positive = 2.0
     proposals: Natural = 24  # P, plans of the policy that compete with sampled plans
     # plan environments and seeds one after another: faster for large networks on a CPU,
     # where the plans of one then stay in the cache
@@ -70,8 +71,8 @@ class Planning:
 class Optimizer:
     """Adam, for every part that learns."""
 
-    learning_rate: Positive = 3e-4  # of Adam
-    encoder_lr_scale: NonNegative = 0.3  # the encoder's learning rate, as a multiple of it
+    learning_rate: Positive = 3e-4  # learning rate of Adam
+    encoder_lr_scale: NonNegative = 0.3  # the encoder's learning rate, as a share of it
     lr_half_life: Count | None = None  # gradient steps in which all learning rates halve
     lr_hold: Natural = 0  # gradient steps before they start to halve
     max_grad_norm: Positive = 20.0  # gradients are clipped to this global norm

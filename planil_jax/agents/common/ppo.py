@@ -60,11 +60,11 @@ class Config:
     minibatches: Count = 32  # minibatches that a pass is cut into
     clip_eps: Positive = 0.2  # ε: the ratio ρ gains nothing outside of 1 ± ε
     entropy_coef: NonNegative = 0.0  # c_H, weight of the entropy bonus
-    learning_rate: Positive = 3e-4  # of Adam
+    learning_rate: Positive = 3e-4  # learning rate of Adam
     lr_half_life: Count | None = None  # rounds in which the rate halves; None: it stays
     max_grad_norm: Positive = 0.5  # gradients are clipped to this global norm
-    normalise_observations: bool = True  # by their moments in earlier rounds
-    scale_rewards: bool = True  # to discounted sums of deviation 1
+    normalise_observations: bool = True  # scale observations by past moments
+    scale_rewards: bool = True  # scale rewards: their discounted sums have deviation 1
     stats_cap: Positive = 1e5  # steps that the scale of rewards remembers; older ones fade
 
 

@@ -58,7 +58,7 @@ class Sampler(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """Pictures that are seen together; 1 where observations are no pictures."""
+        """Pictures in one observation; 1 where observations are no pictures."""
         return max(self.spec.frames, 1)
 
 

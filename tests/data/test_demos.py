@@ -316,7 +316,7 @@ def test_choices_are_refused_by_continuous_environments_and_by_other_choices(tmp
     path = chosen(tmp_path, np.eye(3)[[0, 2, 1, 1]])
     text = refusal(path)
     assert "holds actions that are one of 3 choices, but cart takes 1 continuous n" in text
-    assert message.endswith("choose an environment with the option choices=3.")
+    assert text.endswith("choose an environment with the option choices=3.")
     assert "one of 3 choices, but cart takes one of 4" in refusal(path, choosing(4))
 
 

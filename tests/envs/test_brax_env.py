@@ -21,7 +21,7 @@ def compiled(function, *examples):
 
 
 def library(name: str):
-    """The library's own environment."""
+    """The environment of the library itself."""
     if name == BRAX:
         from brax import envs as brax_envs
 
@@ -102,8 +102,8 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
 
 
 def changes(name: str, settle, action: float, *options, steps: int = 1):
-    """What the first steps under each set of options change in the observation, `[O]`."""
-    made = [envs.make(name, **each) for each in options]
+    """The change of the observation `[O]` in the first steps, for every set of options."""
+    made = [envs.make(name, **kwargs) for kwargs in options]
 
     def change(key):
         start = settle(made[0].reset(key))
@@ -136,7 +136,7 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
 
 
-def test_the_shaped_reward_of_the_hopper_grows_before_its_own_reward_does():
+def test_the_shaped_reward_of_the_hopper_grows_before_its_original_reward_does():
     def of(height, speed):
         env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
         return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
@@ -222,10 +222,10 @@ def test_a_task_that_would_download_is_refused_without_a_download(
     if mjx_env.MENAGERIE_PATH.exists():
         pytest.skip("the robots' models are here")
 
-    def clone(*args):
+    def download(*args):
         raise AssertionError("it tried to download")
 
-    monkeypatch.setattr(mjx_env, "_clone_with_progress", clone)
+    monkeypatch.setattr(mjx_env, "_clone_with_progress", download)
     message = refusal(f"playground/{task}")
     assert task in message and "ensure_menagerie_exists()" in message
 

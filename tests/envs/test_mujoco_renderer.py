@@ -57,7 +57,7 @@ def ball(monkeypatch):
                 control_period=0.1,
                 episode_length=LENGTH,
                 reset=reset,
-                reward=lambda data, action, following: -jnp.abs(following.qpos[0]),
+                reward=lambda data, action, after: -jnp.abs(after.qpos[0]),
             )
             return env._replace(demonstrator=lambda state: -jnp.sign(state.sim.qpos))
 

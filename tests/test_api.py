@@ -72,8 +72,8 @@ def test_demonstrations_of_arrays_survive_a_file(tmp_path):
     made = pj.Demos.from_arrays(obs, actions, terminal=[True, False], expert="me")
     made.completed(spec).save(tmp_path / "mine.npz")
     read = pj.load_demos(tmp_path / "mine.npz")
-    assert [len(each.obs) for each in read] == [4, 3]
-    assert [each.terminal for each in read] == [True, False]
+    assert [len(episode.obs) for episode in read] == [4, 3]
+    assert [episode.terminal for episode in read] == [True, False]
     np.testing.assert_array_equal(read.episodes[1].obs, obs[1].astype(np.float32))
     assert read.card.observation_names == spec.observation_names
     assert read.card.action_high == spec.action_high

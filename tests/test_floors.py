@@ -11,9 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planil_jax"
 ENGINES = ("common", "ppo", "sac")  # the only agents that an agent may import
-# The parts of the package, floor by floor: each may import those below, and where a floor is
-# told to be `SHARED` its neighbours too. The bare package ("") is its `__version__` and its
-# `__file__`.
+# The parts of the package, floor by floor. A part may import those below, and a part of
+# `SHARED` also its neighbours. The bare package ("") is its `__version__` and `__file__`.
 FLOORS = (
     ("base", "config"),
     ("envs", "nets", "losses", "planners", "data"),

@@ -16,7 +16,7 @@ def chosen(task: str, method: str, **fields) -> experiment.Experiment:
     return command.settings(plan, task)[method]
 
 
-def test_a_task_that_is_no_config_file_is_refused():
+def test_a_task_without_a_config_file_is_refused():
     with pytest.raises(UsageError, match="no task experiments/configs/nowhere.py"):
         chosen("nowhere", "mpail")
 

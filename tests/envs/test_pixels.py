@@ -116,8 +116,6 @@ def picture(scene, name, sim, camera="", size=64):
     draw = scene(name, scenes.View(height=size, width=size, camera=camera))
     return np.int32(jax.jit(draw)(jax.tree.map(jnp.float32, sim)))
 
-    """Mean position of a mask's pixels, right of and above the middle of the picture."""
-
 
 def middle(mask):
     """Mean position of a mask's pixels, right of and above the middle of the image."""

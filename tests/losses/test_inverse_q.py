@@ -92,7 +92,7 @@ def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
     ]
     size = min(map(len, drawn))
     rng = np.random.default_rng(5)
-    rows = [jnp.asarray(rng.permutation(each)[:size]) for each in drawn]
+    rows = [jnp.asarray(rng.permutation(states)[:size]) for states in drawn]
 
     @jax.jit
     def descend(reward):
@@ -103,11 +103,11 @@ def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
         return jax.lax.fori_loop(0, 3000, lambda _, r: r - 2.0 * jax.grad(loss)(r), reward)
 
     found = descend(jnp.zeros(expert.size))
-    shares = [np.bincount(each, minlength=expert.size) / size for each in rows]
+    shares = [np.bincount(states, minlength=expert.size) / size for states in rows]
     wanted = 4 * ALPHA * (shares[0] - shares[1]) / (shares[0] + shares[1])
     np.testing.assert_allclose(found, wanted, atol=2e-3)
     assert np.abs(found).max() <= 4 * ALPHA
-    assert np.abs(found).max() > 2 * ALPHA  # that the bound is felt
+    assert np.abs(found).max() > 2 * ALPHA  # so that the bound matters
 
 
 def test_the_gradient_is_that_of_squared_errors_to_plus_and_minus_four_alpha():
@@ -151,7 +151,7 @@ def soft_optimal(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
-    """Q `[S, A]` of the least loss on an expert's occupancy, its own policy's V in it.
+    """Q `[S, A]` of the least loss on an expert's occupancy, with V of Q's own policy.
 
     Every state and action stands in the batch as often as it is visited; without a penalty,
     whose squares do not allow that, once and weighed, so that flows are conserved exactly.
@@ -174,7 +174,7 @@ def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
 
     loss_and_gradient = jax.jit(jax.value_and_grad(loss))
     found = optimize.minimize(
-        lambda q: tuple(np.asarray(each, np.float64) for each in loss_and_gradient(q)),
+        lambda q: tuple(np.asarray(x, np.float64) for x in loss_and_gradient(q)),
         np.zeros(STATES * ACTIONS),
         jac=True,
         method="BFGS",

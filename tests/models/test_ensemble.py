@@ -372,7 +372,7 @@ def test_mppi_drives_a_point_to_the_origin_through_a_learned_model():
 
 
 def test_straight_through_gives_real_states_with_the_model_s_gradients():
-    """Gradients after two steps are f_s f_s, f_s f_a and f_a, each at its real state."""
+    """Gradients after two steps are f_s f_s, f_s f_a and f_a, all at the real states."""
     model = ensemble.make(SPEC, config())
     params = perturbed(jax.jit(model.member.init)(KEY))
     real = Dynamics(

@@ -30,9 +30,9 @@ def squashed(mean, std) -> heads.TanhNormal:
 
 def change_of_variables(action, mean, std, low, high) -> float:
     """log p(u) - log |da/du| of one entry, u found by inverting the squashing."""
-    unit = (action - (low + high) / 2) / ((high - low) / 2)
-    u = math.atanh(unit)
-    slope = (high - low) / 2 * (1 - unit**2)
+    scaled = (action - (low + high) / 2) / ((high - low) / 2)
+    u = math.atanh(scaled)
+    slope = (high - low) / 2 * (1 - scaled**2)
     return math.log(NormalDist(mean, std).pdf(u)) - math.log(slope)
 
 
@@ -82,7 +82,7 @@ def test_leading_axes_are_kept():
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_the_density_of_a_sample_is_the_density_of_its_action(low, high):
-    """Away from the bounds, where single precision tells u from a; within 0.01."""
+    """Away from the bounds, where single precision recovers u from a; within 0.01."""
     sample, log_prob, _ = functions((low,), (high,))
     many = squashed(np.full((400, 1), 0.4), np.full((400, 1), 0.5))
     actions, log_probs = sample(many, jax.random.key(1))
@@ -155,7 +155,7 @@ def test_the_std_depends_on_the_input_only_if_std_of_state_is_set(of_state):
     assert (np.ptp(output.std) > 0.01) == of_state
 
 
-def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
+def test_the_std_is_between_its_bounds_and_rises_with_its_parameter():
     config = heads.Config(network=SMALL.network, std=0.6, std_low=0.05, std_high=2.0)
     policy = heads.make(config, (3,), (-1.0,), (1.0,))
     apply = jax.jit(policy.apply)

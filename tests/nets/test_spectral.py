@@ -38,7 +38,7 @@ def test_the_spectral_norm_scales_with_the_matrix(scale):
     np.testing.assert_allclose(norm(scale * kernel), scale * norm(kernel), rtol=1e-3)
 
 
-def test_kernels_are_divided_and_biases_stay():
+def test_kernels_are_divided_and_biases_are_unchanged():
     kernel, bias = matrix((3, 2), 0), matrix((2,), 1)
     normalised = jax.jit(spectral.normalise)({"kernel": kernel, "bias": bias})
     expected = kernel / largest_singular_value(kernel)
@@ -60,7 +60,7 @@ def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():
 
     @jax.jit
     def slopes(params, left, right):
-        """Of the network between random pairs, and at random points, `[B]` each."""
+        """Slopes of the network between random pairs, and at random points, both `[B]`."""
         rises = jnp.abs(network.apply(params, left) - network.apply(params, right))
         distances = jnp.sqrt(jnp.sum((left - right) ** 2, axis=-1))
         gradients = jax.vmap(jax.grad(network.apply, 1), (None, 0))(params, left)

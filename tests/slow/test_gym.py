@@ -1,4 +1,4 @@
-"""Ant's forces on MJX against MuJoCo in C, with what tells them apart."""
+"""Ant's forces on MJX against MuJoCo in C, and where they differ."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from mujoco import mjx
 from planil_jax.envs import gym_mjx
 
 pytest.importorskip("gymnasium")
-STEPS = 60  # of each episode
+STEPS = 60  # an episode
 FLATTEST = 0.5  # sine of a capsule's tilt below which MJX turns its friction pyramid
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planil_jax.agents import mpail2 as mpail2
     from planil_jax.agents import ppo as ppo
     from planil_jax.agents import sac as sac
+    from planil_jax.agents import scripted as scripted
     from planil_jax.agents import tdmpc2 as tdmpc2
     from planil_jax.api import Evaluation as Evaluation
     from planil_jax.api import Run as Run
@@ -86,6 +87,7 @@ _MODULES = {
             "mpail2",
             "ppo",
             "sac",
+            "scripted",
             "tdmpc2",
         )
     },

@@ -20,11 +20,13 @@ import numpy as np
 
 from planil_jax import experiment, launch, recipes, registry, runs
 from planil_jax import sweep as sweeps
+from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
 from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
+from planil_jax.precision import require_float32
 from planil_jax.training import report as training_report
 
 load_demos = Demos.load
@@ -250,6 +252,7 @@ def load(
     Raises:
       UsageError: there is no run, or it needs an environment or trust.
     """
+    require_float32()
     path = Path(directory).expanduser()
     return Run(runs.load(path, which, env=env, trust_imports=trust_imports))
 
@@ -262,8 +265,12 @@ def collect(
     actions: bool = False,
     out: str | Path | None = None,
     run: Run | None = None,
+    expert: scripted.Config | None = None,
 ) -> Demos:
     """Demonstrations of an environment's scripted expert, or of a trained run.
+
+    The scripted expert is the environment's own script, or MPPI on its `expert_cost`, or
+    else on its reward.
 
     Args:
       env: a name, maybe with options, or an Environment.
@@ -272,16 +279,18 @@ def collect(
       actions: whether they hold actions; else observations only.
       out: a file that they are written to as well, .npz.
       run: whose first seed demonstrates; None: the scripted expert.
+      expert: settings of the scripted planner; None: those chosen for the environment.
 
     Raises:
       UserError: the expert is no better than random actions.
     """
+    require_float32()
     name = env if isinstance(env, str) else registry.hold_env(env)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = str(Path(out or folder / "demos.npz").expanduser())
         if run is None:
-            collecting.collect(name, path, episodes, seed, actions)
+            collecting.collect(name, path, episodes, seed, actions, settings=expert)
         else:
             collecting.from_run(run._trained, path, episodes, seed, actions, name)
         return Demos.load(path)

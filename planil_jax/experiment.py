@@ -115,8 +115,8 @@ def with_value(settings: Experiment, path: str, value: Any) -> Experiment:
     """The experiment with another value in one field.
 
     Args:
-      path: "loop.num_envs", "agent.planner.horizon", or in short "planner.horizon", which is
-        the method's own.
+      path: "loop.num_envs" or "agent.planner.horizon"; in short "planner.horizon", which
+        is the method's own.
 
     Raises:
       UsageError: there is no such field, or the value is of the wrong type or range.

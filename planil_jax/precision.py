@@ -4,7 +4,11 @@ import jax
 
 
 def require_float32() -> str:
-    """Switches 64-bit numbers of JAX off; a sentence about it, or "" where they were off."""
+    """Switches 64-bit numbers of JAX off.
+
+    Returns:
+      A sentence about it; "" where they were off.
+    """
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return ""
     jax.config.update("jax_enable_x64", False)

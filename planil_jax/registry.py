@@ -92,7 +92,11 @@ def hold_env(env: Environment) -> str:
     """A name for an environment that is an object, in this process.
 
     What was held under the name before is replaced.
+
+    Raises:
+      UsageError: its names, bounds or times make no environment.
     """
+    envs.check_spec(env.spec)
     name = OBJECT + re.sub(r"[:,=\s]+", "_", env.spec.name)
     envs.hold(name, env)
     return name

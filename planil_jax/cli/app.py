@@ -51,6 +51,10 @@ flags.DEFINE_string(
     "Directory that keeps compiled programs from one run to the next; empty: keep none.",
 )
 
+flags.DEFINE_bool(
+    "trust_imports", False, "Import the modules that a run names; they run their code."
+)
+
 _WIDTH = 92  # columns of the help text
 _REPEATED = ";\n    repeat this option to specify a list of values"  # absl's own words
 _VECTORS = "xla_cpu_prefer_vector_width"

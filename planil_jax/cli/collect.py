@@ -52,7 +52,7 @@ def main() -> None:
     where = FLAGS.env or f"the environment of {FLAGS.run}"
     print(f"recording {FLAGS.episodes} episodes in {where} …", file=sys.stderr)
     if FLAGS.run:
-        trained = runs.load(FLAGS.run, FLAGS.which)
+        trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
         collect.from_run(trained, *args, FLAGS.env, **options)
     else:
         collect.collect(FLAGS.env, *args, **options)

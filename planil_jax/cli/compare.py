@@ -34,17 +34,16 @@ def define_flags() -> None:
 
 def main() -> None:
     plan = config.from_config_dict(FLAGS.config, compare.Comparison())
-    logdir, found = Path(FLAGS.logdir), {}
-    say = functools.partial(print, file=sys.stderr, flush=True)
+    logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
     for task in plan.tasks:
         directory, chosen = logdir / task, settings(plan, task)
         found[task] = compare.compare(plan, task, chosen, directory, FLAGS.demos, say)
         pictures.comparison(directory, plan, found[task])
-    command = shlex.join(["planil", "compare", *sys.argv[1:]])
+    command = f"planil compare {shlex.join(sys.argv[1:])}"
     print(compare.save(logdir, plan, found, command, FLAGS.out))
-    print(f"wrote {logdir}/comparison.json, comparison.md and pictures")
+    print(f"wrote comparison.json, comparison.md and pictures into {logdir}")
 
 
 def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experiment]:
@@ -54,10 +53,8 @@ def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experi
     except ModuleNotFoundError:
         raise UsageError(f"there is no task experiments/configs/{task}.py.") from None
     chosen = {}
-    for method in plan.methods:
-        name, _, text = method.partition(":")
-        recipe = experiment.override(
-            experiment.from_config_dict(module.get_config(name)), text
-        )
+    for method, (name, _, text) in ((m, m.partition(":")) for m in plan.methods):
+        recipe = experiment.from_config_dict(module.get_config(name))
+        recipe = experiment.override(recipe, text)
         chosen[method] = dataclasses.replace(recipe, seed=plan.seed, seeds=plan.seeds)
     return chosen

@@ -34,7 +34,7 @@ def define_flags() -> None:
 def main() -> None:
     found, results = {}, {}
     for directory in FLAGS.runs:
-        trained = runs.load(directory, FLAGS.which)
+        trained = runs.load(directory, FLAGS.which, trust_imports=FLAGS.trust_imports)
         limits = coverage.parse_limits(FLAGS.limits, trained.env.spec.observation_names)
         result = found[directory] = coverage.measure(trained, limits)
         (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")

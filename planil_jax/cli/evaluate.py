@@ -24,7 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
-    flags.DEFINE_multi_string("set", [], "Another setting: agent.core.plan=False.")
+    flags.DEFINE_multi_string("set", [], "Another setting: agent.planning.enabled=False.")
     flags.DEFINE_integer("episodes", 64, "Episodes in distribution.", lower_bound=1)
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
@@ -34,7 +34,7 @@ def define_flags() -> None:
 
 def main() -> None:
     fields, override = _sides(FLAGS.field), ",".join(FLAGS.set)
-    trained = runs.load(FLAGS.run, FLAGS.which, override)
+    trained = runs.load(FLAGS.run, FLAGS.which, override, trust_imports=FLAGS.trust_imports)
     trained = evaluate.in_env(trained, FLAGS.env) if FLAGS.env else trained
     print(f"evaluating {FLAGS.run} at step {trained.step} …", file=sys.stderr)
     found = evaluate.evaluate(trained, FLAGS.episodes, fields, FLAGS.starts)

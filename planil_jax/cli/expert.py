@@ -46,7 +46,7 @@ def main() -> None:
         )
     launch.launch(asked, logdir=FLAGS.logdir, resume=True)
     collect.from_run(
-        runs.load(FLAGS.logdir, FLAGS.which),
+        runs.load(FLAGS.logdir, FLAGS.which, trust_imports=True),
         FLAGS.out,
         FLAGS.episodes,
         FLAGS.seed,

@@ -34,7 +34,8 @@ def define_flags() -> None:
 def main() -> None:
     film.require_format(FLAGS.out)
     if FLAGS.run:
-        expert = expert_policies.from_run(runs.load(FLAGS.run, FLAGS.which), FLAGS.env)
+        trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
+        expert = expert_policies.from_run(trained, FLAGS.env)
     elif FLAGS.env:
         environment = expert_policies.without_pixels(FLAGS.env)
         expert = expert_policies.scripted_expert(environment)

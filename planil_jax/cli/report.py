@@ -25,6 +25,6 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    trained = runs.load(FLAGS.run, FLAGS.which)
+    trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
     print(f"drawing the report of {FLAGS.run} …", file=sys.stderr)
     print(f"wrote {report.write(trained, FLAGS.seed_index)}; open it in a browser")

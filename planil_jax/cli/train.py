@@ -41,7 +41,9 @@ def shown(given, load) -> experiment.Experiment:
 
 def main() -> None:
     if FLAGS.resume and not settings.named():
-        asked = settings.changed(runs.load_experiment(FLAGS.logdir), FLAG_OF)
+        asked = settings.changed(
+            runs.load_experiment(FLAGS.logdir, FLAGS.trust_imports), FLAG_OF
+        )
     else:
         asked = settings.read(METHOD, ENV, FLAG_OF)
     asked = settings.with_flags(

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from planil_jax import runs
+from planil_jax.agents import scripted
 from planil_jax.base import EnvSpec, Transition, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.envs import mujoco_renderer, scenes
@@ -30,18 +31,20 @@ def collect(
     unlearned: bool = False,
     observed: tuple[int, ...] = (),
     renderer: str = RAY_CASTER,
+    settings: scripted.Config | None = None,
 ) -> demos.Card:
     """Records the scripted expert of an environment.
 
     Args:
       environment: its name, with options or without.
       renderer: what draws pictures, one of RENDERERS.
+      settings: of the scripted planner; None: those chosen for the environment.
 
     Other arguments and errors are those of `record`.
     """
     view = _asked_view(environment, renderer)
     name = expert_policies.without_pixels(environment) if view else environment
-    expert = _named(expert_policies.scripted_expert(name), seed)
+    expert = _named(expert_policies.scripted_expert(name, settings), seed)
     return record(
         expert,
         path,

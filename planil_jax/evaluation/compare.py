@@ -77,7 +77,7 @@ def compare(
         say(f"--- {task}: {method}")
         logdir = directory / method
         launch.launch(method_settings, demos_path=source, logdir=logdir, resume=True)
-        found[method] = _result(plan, runs.load(logdir), say)
+        found[method] = _result(plan, runs.load(logdir, trust_imports=True), say)
     return found
 
 

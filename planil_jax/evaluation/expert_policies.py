@@ -77,17 +77,21 @@ class ExpertPolicy(NamedTuple):
     name: str  # for the card of demonstrations
 
 
-def make_expert(environment: str, env: Environment) -> Agent:
+def make_expert(
+    environment: str, env: Environment, settings: scripted.Config | None = None
+) -> Agent:
     """The scripted expert of an environment: its own script, or a planner.
 
     Args:
       environment: the name of `env`, which chooses the planner's settings of EXPERTS.
+      settings: of the planner, in place of those; the environment's script is then left.
     """
     script = env.demonstrator
-    if script is not None:
+    if script is not None and settings is None:
         return _fixed(lambda state, key: script(state))
-    settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
-    settings = DISCRETE_EXPERT if env.spec.discrete else settings
+    if settings is None:
+        settings = EXPERTS.get(environment.partition(":")[0], scripted.Config())
+        settings = DISCRETE_EXPERT if env.spec.discrete else settings
     return scripted.make(env, env.prior if env.expert_cost else None, settings)
 
 
@@ -97,14 +101,20 @@ def make_random(env: Environment) -> Agent:
     return _fixed(lambda _, key: jax.random.uniform(key, low.shape, low.dtype, low, high))
 
 
-def scripted_expert(environment: str) -> ExpertPolicy:
-    """The scripted expert of an environment, which acts there."""
+def scripted_expert(
+    environment: str, settings: scripted.Config | None = None
+) -> ExpertPolicy:
+    """The scripted expert of an environment, which acts there.
+
+    Args:
+      settings: as for `make_expert`.
+    """
     env = envs.make(environment)
     if env.spec.image:
         state_env = envs.make(without_pixels(environment))
-        expert = privileged(make_expert(environment, state_env))
+        expert = privileged(make_expert(environment, state_env, settings))
     else:
-        expert = make_expert(environment, env)
+        expert = make_expert(environment, env, settings)
     return ExpertPolicy(env, expert, (), "scripted MPPI")
 
 

@@ -250,7 +250,7 @@ class _Console:
     """stderr: a bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
         self._bar: tqdm | None = None
         self._total = 0
         self._first = (0.0, 0)  # when training started, and after which step

@@ -250,13 +250,13 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, arguments, sentence):
+def test_an_impossible_training_is_refused_in_one_sentence(tmp_path, arguments, sentence):
     with pytest.raises(pj.UsageError, match=sentence):
         pj.train(**arguments, logdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-# ------------------------------------------------------------------- a method of one's own
+# ------------------------------------------------------------------- a stranger's method
 
 
 def strange(tmp_path, *program: str) -> subprocess.CompletedProcess:

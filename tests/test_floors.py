@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: nothing is imported but in one subprocess."""
+"""Who may import whom, read from the source; only one subprocess imports anything."""
 
 import ast
 import json
@@ -282,7 +282,7 @@ def test_nothing_is_pickled_or_unpickled():
 
 
 def test_importing_the_package_sets_no_environment_variable_and_no_jax_config():
-    """Outside libraries come first, since some of them do set variables of their own."""
+    """Outside libraries are imported first, since some of them set variables."""
     outside = {
         name
         for module, tree in MODULES.items()

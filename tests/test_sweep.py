@@ -59,7 +59,7 @@ def test_values_arrive_in_their_fields_however_deep():
         ("agent.batch=1,2", "agent.batch is 512, and only numbers with a fraction"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_in_one_sentence(line, message):
+def test_an_impossible_sweep_is_refused_in_one_sentence(line, message):
     with pytest.raises(UsageError) as caught:
         sweep.settings(swept(line))
     assert message in str(caught.value) and f"sweep {line}" in str(caught.value)

@@ -374,7 +374,7 @@ def test_of_the_discriminators_only_airl_s_depends_on_the_policy(form):
     assert equal(one.discriminator, two.discriminator) == (form != "airl")
 
 
-def test_what_acts_is_what_was_learned():
+def test_the_acting_parameters_are_the_learned_ones():
     after, _ = update("gail", initial("gail"), rollout_of(), demos_of())
     assert equal(after.params.policy, after.learner.params)
     assert equal(after.params.value, after.learner.networks.params["value"])

@@ -242,7 +242,7 @@ def setting(config: mail.Config = CONFIG):
     return components, shifted(policy), mail.Frozen(shifted(discriminator), model)
 
 
-def records(batch: int = 4, length: int = 4) -> mail.Steps:
+def recorded_steps(batch: int = 4, length: int = 4) -> mail.Steps:
     """obs `[length + 1, B, 3]` and actions `[length, B, 2]`."""
     low, high = jnp.array(SPEC.action_low), jnp.array(SPEC.action_high)
     share = jax.nn.sigmoid(normal(length, batch, 2, seed=5))
@@ -270,7 +270,7 @@ def test_the_policy_s_loss_and_gradient_are_those_of_a_loop_over_starts_and_step
     """Two starts, and every start goes through another member of the model."""
     config = options(reward=reward, horizon=3, imagination={"batch": 2})
     components, policy, frozen = setting(config)
-    model, batch = frozen.model, records(2, 3)
+    model, batch = frozen.model, recorded_steps(2, 3)
     noise = jax.random.normal(jax.random.split(KEY)[0], (3, 2, 2))
     member_step = components.model.ensemble.member
 
@@ -320,7 +320,7 @@ def test_the_policy_s_loss_reports_the_mean_cost_and_the_mean_logit():
 def test_along_recorded_states_the_loss_is_the_cost_of_the_recorded_actions():
     """Whatever the policy; and yet it has a gradient."""
     components, policy, frozen = setting(options(imagination={"correction": "recorded"}))
-    batch = records()
+    batch = recorded_steps()
     value_and_grad = jax.jit(jax.value_and_grad(policy_loss(components, frozen, batch)))
     logits = components.discriminator.apply(
         frozen.discriminator,
@@ -381,7 +381,7 @@ def test_costs_after_the_horizon_have_no_gradient(horizon, expected):
 @pytest.mark.parametrize("learn_std", [False, True])
 def test_the_policy_s_deviation_has_a_gradient_only_if_it_is_learned(learn_std):
     components, policy, frozen = setting(options(learn_std=learn_std))
-    gradient = jax.jit(jax.grad(policy_loss(components, frozen, records())))(policy)
+    gradient = jax.jit(jax.grad(policy_loss(components, frozen, recorded_steps())))(policy)
     assert bool(jnp.any(gradient["params"]["raw_std"] != 0)) == learn_std
 
 
@@ -556,7 +556,7 @@ def test_the_expert_s_continuous_actions_get_noise_but_its_choices_do_not(discre
 def test_the_recovered_reward_is_the_logit_that_the_losses_read():
     config = options(expert_noise=0.0)
     components, _, frozen = setting(config)
-    steps, moments = records(), frozen.model.obs
+    steps, moments = recorded_steps(), frozen.model.obs
     expert, learner = ((steps.obs[i], steps.actions[i]) for i in (0, 1))
     arguments = frozen.discriminator, moments, expert, learner
     _, metrics = discriminator_loss(components, *arguments)
@@ -701,7 +701,7 @@ def test_gradient_steps_on_each_loss_lower_it():
     components = make_components(config)
     state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(change=state.change.replace(variance=jnp.full(3, 0.5)))
-    batch = records(8)
+    batch = recorded_steps(8)
     pairs = mail.DiscriminatorBatch(
         expert=mail.Steps(batch.obs[0], batch.actions[0]),
         learner=mail.Steps(batch.obs[1] - 1.0, batch.actions[1]),
@@ -732,7 +732,7 @@ def test_gradient_steps_on_each_loss_lower_it():
 def test_the_gradient_s_norm_is_reported_before_it_is_clipped():
     config = options(optimizer={"max_grad_norm": 1e-3})
     components, policy, frozen = setting(config)
-    model, batch = frozen.model, records()
+    model, batch = frozen.model, recorded_steps()
     state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(
         params=state.params.replace(moments=model.obs),

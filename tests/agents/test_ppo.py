@@ -362,7 +362,7 @@ def test_without_normalisation_the_moments_stay_fresh():
     )
 
 
-def test_scaled_rewards_teach_the_same_whatever_their_unit():
+def test_scaled_rewards_teach_the_same_whatever_their_scale():
     """Bit for bit for eightfold rewards, from the first round on."""
     state, other = initial(SCALED), initial(SCALED)
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""The kitchen: its arm's lengths, and what its demonstrator achieves, on MuJoCo in C."""
+"""The kitchen: its arm's lengths and its demonstrator's success, on MuJoCo in C."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A sliding block, whose motion is known, and an arm, which MuJoCo itself judges."""
+"""A sliding block with a known motion, and an arm that is compared with MuJoCo in C."""
 
 import functools
 import math

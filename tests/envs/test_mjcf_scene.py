@@ -287,7 +287,7 @@ def test_lights_sky_and_opening_are_the_models():
     assert config.nadir[2] > 0.8 > 0.2 > config.nadir[0]
 
 
-def test_a_model_without_cameras_is_shown_from_the_viewer_s_initial_camera():
+def test_a_model_without_cameras_is_drawn_from_the_viewer_s_initial_camera():
     model, data = scene_of(cameras="")
     eye, frame = mjcf_scene._free(model)
     left, right = viewed(model, data).camera  # of the two eyes
@@ -334,7 +334,7 @@ def test_a_model_that_shows_nothing_is_refused():
 
 
 def test_geom_poses_follow_from_positions_as_in_mujoco():
-    """Seen by a camera that turns towards the cart, in an environment of `mjcf.make`."""
+    """The view of a camera that follows the cart, in an environment of `mjcf.make`."""
     model, data = model_of("CartpoleBalance"), posed("CartpoleBalance")[1]
     nothing = jnp.zeros((0,))
     sim = mjcf.Physics(

@@ -1,4 +1,4 @@
-"""MuJoCo's renderer: what it needs to know without OpenGL; with it, what it draws."""
+"""MuJoCo's renderer: its settings, and its images where there is OpenGL."""
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def test_an_environment_with_poses_observes_its_bodies_and_steps_as_before(ball)
     np.testing.assert_allclose(data.geom_xpos[0], [-0.5, -0.5, 0.5], atol=1e-6)
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_sentence(ball):
+def test_an_environment_that_cannot_be_drawn_is_refused_in_one_sentence(ball):
     ball()
     with pytest.raises(UsageError, match="'pendulum' is no MuJoCo model"):
         mujoco_renderer.render_spec("pendulum", VIEW)

@@ -18,7 +18,7 @@ from planil_jax.training import loop
 from tests.evaluation.fixed_run import fixed_run
 
 
-def test_a_recovered_reward_is_correlated_with_the_task_s(tmp_path):
+def test_rewards_are_compared_for_every_seed_and_kind_of_steps(tmp_path):
     """MPAIL's untrained discriminator: a correlation for every seed and kind of steps."""
     environment = "navigation:episode_length=5"
     env = envs.make(environment)

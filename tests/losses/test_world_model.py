@@ -99,7 +99,7 @@ def test_with_the_exact_posterior_the_bound_is_the_kalman_filter_s_likelihood():
         messages.insert(0, (precision, pull))
         shrunk = 1 / (1 + precision * noise**2)
         precision, pull = push**2 * precision * shrunk, push * pull * shrunk
-    # The bound, along q's own marginals.
+    # The bound, along the marginals of q.
     mean, variance, bound = 0.0, 0.0, 0.0
     nodes, weights = np.polynomial.hermite_e.hermegauss(3)
     weights = weights / weights.sum()

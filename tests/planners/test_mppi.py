@@ -208,7 +208,7 @@ def test_exploring_by_sample_acts_by_one_of_the_plans():
     assert np.abs(firsts - mean).max(1).min() > 1e-6
 
 
-def test_an_adapted_spread_is_the_weighted_deviation_within_its_bounds():
+def test_an_adapted_std_is_the_weighted_deviation_within_its_bounds():
     settings = config(samples=4096, iterations=2, adapt_spread=True, sampling="gaussian")
     narrow = dataclasses.replace(settings, max_spread=1e-3, min_spread=1e-3)
     mean = np.tile(PEAK, (4, 1))

@@ -48,7 +48,7 @@ def demos(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2", "bc"])
-def test_it_trains_and_reports(method, demos, tmp_path):
+def test_a_method_of_images_trains_and_reports(method, demos, tmp_path):
     launch.launch(settings(method), demos_path=demos, logdir=tmp_path / "run", resume=False)
     trained = runs.load(tmp_path / "run")
     assert trained.step == 2 * LOOP.steps_per_epoch

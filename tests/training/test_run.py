@@ -115,7 +115,7 @@ def test_the_state_after_an_epoch_has_the_types_of_the_first(weak):
     assert not any(weak for _, _, weak in types[0])
 
 
-def test_the_toy_itself_has_no_weak_types_in_the_loop():
+def test_an_epoch_does_not_change_the_weak_types_of_the_toy_s_state():
     agent, env, demos = toy.agent(), toy.environment(), toy.demonstrations()
     first = jax.eval_shape(
         lambda key: loop.init(agent, env, toy.LOOP, key), jax.random.key(0)
@@ -166,7 +166,7 @@ def test_a_seed_in_a_sweep_equals_that_seed_alone(seeds_by):
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=1e-5)
 
 
-def test_seeds_differ():
+def test_two_seeds_have_different_parameters_and_returns():
     state, epochs = finish(toy.train(count=2, config=config(total_steps=24)))
     assert not np.array_equal(state.agent.params[0], state.agent.params[1])
     assert epochs[0][1]["eval/return"][0] != epochs[0][1]["eval/return"][1]

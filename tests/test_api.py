@@ -49,7 +49,7 @@ def run(demos, tmp_path_factory) -> pj.Run:
 
 
 def test_importing_the_package_imports_no_jax():
-    """And so takes no time."""
+    """So importing it takes little time."""
     program = "import planil_jax, sys; print(sorted({'jax', 'flax'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT)
     assert done.stdout.decode().strip() == "[]", done.stderr.decode()

@@ -313,4 +313,4 @@ print(json.dumps([changed, len(before)]))
     assert done.returncode == 0, done.stderr
     changed, count = json.loads(done.stdout.splitlines()[-1])
     assert changed == []
-    assert count > 100  # that there was something to compare
+    assert count > 100  # so that the comparison is not empty

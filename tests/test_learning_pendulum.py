@@ -87,7 +87,7 @@ def expert() -> float:
 def test_gaifo_swings_up_like_the_expert_from_4_observation_only_demonstrations(
     demos, expert
 ):
-    """Within 5% of what the expert does better than random actions; 320,000 steps."""
+    """Within 5% of the expert's gain over random actions; 320,000 steps."""
     random = return_of(controller(random_action))
     assert expert - random > 900
     found = trained(gaifo(), ROLLOUTS, 320_000, demos.replace(actions=None))

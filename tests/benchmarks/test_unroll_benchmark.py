@@ -1,4 +1,4 @@
-"""Gradients by horizon: at a horizon of one step the model has no part in them."""
+"""Gradients by horizon: at a horizon of one step they do not depend on the model."""
 
 import pytest
 

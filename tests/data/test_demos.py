@@ -50,7 +50,7 @@ def episodes() -> list[demos.Episode]:
 
 @pytest.fixture
 def path(tmp_path):
-    """A sound file."""
+    """A valid file."""
     file = tmp_path / "made" / "here" / "cart.npz"
     demos.save(file, episodes(), CARD)
     return file

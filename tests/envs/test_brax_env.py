@@ -58,7 +58,7 @@ def test_an_episode_equals_the_library_s_step_by_step(episode):
     np.testing.assert_array_equal(start.obs, first)
     np.testing.assert_array_equal(transition.obs[0], first)
     np.testing.assert_array_equal(transition.obs[1:], obs[:-1])
-    # Ends and all: the observation after an end is the one that truly followed it.
+    # Also at ends: next_obs is the observation before the reset.
     np.testing.assert_array_equal(transition.next_obs, obs)
     np.testing.assert_array_equal(transition.reward, reward)
     np.testing.assert_array_equal(transition.terminal, done > 0)
@@ -125,7 +125,7 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     plain, none, half, heavy = changes(
         PLAYGROUND, horizontal, 0.0, {}, {"gravity": 0.0}, {"gravity": 0.5}, {"mass": 2.0}
     )
-    # The speed after one step from rest is dt g / l, but for the damper's share of it.
+    # The speed after one step from rest is dt g / l, less the damper's share.
     assert abs(plain[2]) > 0.1
     np.testing.assert_allclose(none[2], 0.0, atol=1e-5)
     np.testing.assert_allclose(half[2] / plain[2], 0.5, rtol=0.01)

@@ -69,7 +69,7 @@ def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
         np.testing.assert_allclose(transition.reward, reward, atol=1e-4)
         assert bool(transition.terminal) == terminal
         ends.append(terminal)
-    assert not ends[0] and ends[-1]  # it fell meanwhile
+    assert not ends[0] and ends[-1]  # it fell in between
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_state_recovered_from_an_observation_steps_like_the_original(hopper):
 
 
 def drift(model, numbers):
-    """In place of the physics, for tests of all the rest: every speed grows by u₀."""
+    """Replaces the physics in tests of everything else: every speed grows by u₀."""
     return lambda body, action: replace(body, qvel=body.qvel + action[0])
 
 

@@ -121,7 +121,7 @@ def test_mujoco_casts_the_same_rays_to_the_same_geoms(task):
         off.append(np.abs(depths[pose] - expected)[both].max())
         in_world = np.einsum("pij,pj->pi", turns[pose][geoms[both]], normals[pose][both])
         turned.append(np.einsum("pi,pi->p", in_world, normal[both]))
-        assert len(np.unique(geoms)) > 3  # that there is something to agree on
+        assert len(np.unique(geoms)) > 3  # so that the comparison is not empty
     assert np.mean(agree) > 0.999
     assert max(off) < 1e-4
     assert np.mean(np.concatenate(turned) > 0.999) > 0.999
@@ -129,14 +129,14 @@ def test_mujoco_casts_the_same_rays_to_the_same_geoms(task):
 
 @pytest.fixture
 def renderer():
-    """Of a task: MuJoCo's renderer of segments, on software EGL."""
+    """Makes MuJoCo's segmentation renderer of a task, on software EGL."""
     made = []
 
     def make(task):
         try:
             import mujoco.egl
 
-            # Which of GL's platforms is used is settled when MuJoCo is imported.
+            # MuJoCo chooses GL's platform when it is imported.
             module = sys.modules[mujoco.Renderer.__module__]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(module.gl_context, "GLContext", mujoco.egl.GLContext)
@@ -252,7 +252,7 @@ def test_the_geoms_and_colours_are_those_of_mujocos_viewer():
     }
     assert set(ids.tolist()) == set(expected)
     for i, solid in zip(ids, mjcf_scene.solids(model), strict=True):
-        if model.geom(i).name in ("plain", "coloured", "material"):  # that have no texture
+        if model.geom(i).name in ("plain", "coloured", "material"):  # these have no texture
             np.testing.assert_allclose(solid.rgb, expected[i], atol=1e-6)
 
 

@@ -39,7 +39,7 @@ VIEW = scenes.View(height=SIZE, width=SIZE)
 
 @pytest.fixture
 def ball(monkeypatch):
-    """Registers a ball on a rail, of a shape, and gives its model."""
+    """Registers a ball of a shape on a rail, and returns its model."""
 
     def register(shape=SPHERE):
         model = mjcf.load(BALL.format(shape=shape))
@@ -144,7 +144,7 @@ def test_the_size_and_the_camera_are_those_of_the_environments_name():
 
 
 def test_the_renderer_draws_the_episodes_that_the_ray_caster_draws(graphics, tmp_path):
-    """Red and green are where they are, but for the pixels of their edges."""
+    """Red and green pixels agree, except at edges."""
     name = f"{NAME}:pixels={SIZE},frames=2"
     cast, cast_card = collected(tmp_path, name)
     drawn, card = collected(tmp_path, name, renderer="mujoco")

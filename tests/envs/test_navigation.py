@@ -14,7 +14,7 @@ WHEELBASE = 0.325
 
 
 def state(**values) -> EnvState:
-    """At rest at the origin along x, but for the given values; the observation agrees."""
+    """At rest at the origin along x, unless values are given; the observation agrees."""
     fields = ("x", "y", "heading", "speed", "drift", "yaw_rate", "steering")
     car = navigation.Car(**{name: jnp.float32(values.get(name, 0.0)) for name in fields})
     obs = [car.x, car.y, math.cos(car.heading), math.sin(car.heading)]

@@ -17,7 +17,7 @@ ACTIONS = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (STEPS, 1)), jnp.f
 
 @functools.cache
 def rolled(name):
-    """The start and what follows from it under ACTIONS, `[STEPS]`."""
+    """The start, and the states and transitions `[STEPS]` under ACTIONS."""
     env = envs.make(name)
 
     def roll(key):
@@ -134,7 +134,7 @@ def test_a_pendulum_is_drawn_at_its_angle():
     angles = jnp.linspace(-3.0, 3.0, 7)
     image = np.int32(draw(pendulum.Pendulum(angles, jnp.zeros(7))))
     for angle, one in zip(np.asarray(angles), image, strict=True):
-        right, up = middle(one[..., 0] > one[..., 2] + 20)  # of the rod, which is brown
+        right, up = middle(one[..., 0] > one[..., 2] + 20)  # the rod is brown
         # The rod's middle is half a metre from the pin; a metre at 4 m is 25.4 pixels.
         length = 0.5 * 32 / math.tan(math.radians(17.5)) / 4
         assert abs(right + length * math.sin(angle)) < 1.5

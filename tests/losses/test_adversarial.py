@@ -194,7 +194,7 @@ def test_a_reward_is_called_biased_where_a_logit_of_zero_is_not_worth_zero(form)
 
 
 def test_descent_finds_the_log_ratio_of_densities():
-    """200,000 points of N(1, 1) against as many of N(-½, 1½²), full batch; within 2e-3.
+    """200,000 points each of N(1, 1) and of N(-½, 1½²), full batch; within 2e-3.
 
     Points are quantiles: by those drawn at random the coefficients stray by up to 4e-3.
     """
@@ -258,7 +258,7 @@ def test_the_slope_of_a_tree_is_that_of_all_its_leaves():
 
 
 def test_the_penalty_averages_over_samples_and_not_over_their_slopes():
-    """Slopes of ±5 about 0 would vanish if they were averaged first."""
+    """Slopes of 5 and -5 would vanish if they were averaged first."""
     expert = np.float32([[1.0], [-1.0]])
     found = penalty(lambda x: 5.0 * jnp.abs(x[0]), expert, expert, jax.random.key(0), 0.0)
     np.testing.assert_allclose(found, 25.0, rtol=1e-5)
@@ -291,7 +291,7 @@ def test_descent_on_the_penalty_brings_the_slope_to_its_norm():
     slope = jax.jit(jax.grad(loss))
     slopes = [float(slope(jnp.float32(weight))) for weight in (1.0, 2.0, 3.0)]
     np.testing.assert_allclose(slopes, [-2.0, 0.0, 2.0], atol=1e-5)
-    assert np.isfinite(slope(jnp.float32(0.0)))  # a root stands there
+    assert np.isfinite(slope(jnp.float32(0.0)))  # the square root is at 0
 
 
 # -------------------------------------------------------------------------------- shaping

@@ -1,4 +1,4 @@
-"""Identities of inverse soft Q-learning, in small tables where all is exact.
+"""Identities of inverse soft Q-learning, in small tables with exact values.
 
 P is `[S, A, S]`, policies `[S, A]`; occupancies are (1 - γ) Σ γ^t P(s_t, a_t).
 """
@@ -81,11 +81,11 @@ def test_a_terminal_step_has_no_next_value():
 def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
     """r = 4 α (ρ_E - ρ_π) / (ρ_E + ρ_π): found by descent on the loss itself.
 
-    With c = E_π[r] of the learner, to which it amounts where Q is evaluated exactly.
+    Here c = E_π[r] of the learner, which is its value where Q is evaluated exactly.
     """
     expert, learner = (occupancy(random_policy(seed)).ravel() for seed in (3, 4))
     count = 4000
-    # Samples in the exact proportions of the two densities, but for rounding.
+    # Samples in the proportions of the two densities, up to rounding.
     drawn = [
         np.repeat(np.arange(expert.size), np.round(count * rho).astype(int))
         for rho in (expert, learner)

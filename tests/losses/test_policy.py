@@ -73,7 +73,11 @@ def test_descent_on_the_soft_actor_loss_raises_entropy_and_value():
 
 @pytest.mark.parametrize(
     ("log_prob", "sign"),
-    [(2.5, -1.0), (1.5, 1.0), (2.0, 0.0)],  # an entropy of -2.5, -1.5, -2 for a goal of -2
+    [
+        (2.5, -1.0),
+        (1.5, 1.0),
+        (2.0, 0.0),
+    ],  # the entropies are -2.5, -1.5 and -2; the target is -2
 )
 def test_the_temperature_rises_while_the_entropy_is_below_its_target(log_prob, sign):
     """Descent goes against the gradient, α (H - H̄) of log α."""

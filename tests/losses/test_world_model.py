@@ -38,7 +38,7 @@ def test_the_divergence_of_a_gaussian_from_itself_is_zero():
 
 
 def test_the_divergence_is_the_mean_of_log_ratios():
-    """Of 400,000 draws: within 0.02 nats, five deviations of such a mean."""
+    """400,000 draws: within 0.02 nats, five standard errors of the mean."""
     for seed in range(3):
         (mean, std), (other, other_std) = pair = gaussians(seed)
         draws = mean + std * np.random.default_rng(9).normal(size=(400_000, 5))
@@ -49,7 +49,7 @@ def test_the_divergence_is_the_mean_of_log_ratios():
 
 
 def test_with_a_balance_of_0_8_the_prior_s_gradient_is_four_times_the_posterior_s():
-    """At a balance of 0.8; of either alone the slope is that of the divergence itself."""
+    """The balance is 0.8. The slopes without it are those of the divergence itself."""
     posterior, prior = jax.tree.map(jnp.float32, gaussians(3, (6, 5)))
 
     def plain(posterior, prior):

@@ -1,4 +1,4 @@
-"""Plans are scored, and their paths predicted, as steps of the environment do it."""
+"""Scores and predicted paths of plans, compared with steps of the environment."""
 
 import jax
 import jax.numpy as jnp

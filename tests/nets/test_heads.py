@@ -87,7 +87,7 @@ def test_the_density_of_a_sample_is_the_density_of_its_action(low, high):
     many = squashed(np.full((400, 1), 0.4), np.full((400, 1), 0.5))
     actions, log_probs = sample(many, jax.random.key(1))
     np.testing.assert_allclose(log_prob(many, actions), log_probs, atol=0.01)
-    assert np.ptp(log_probs) > 1.0  # they do differ
+    assert np.ptp(log_probs) > 1.0  # the densities differ
 
 
 def test_samples_have_the_distribution_of_their_density():
@@ -102,7 +102,7 @@ def test_samples_have_the_distribution_of_their_density():
 
 @pytest.mark.parametrize("far", [-1e4, -30.0, 30.0, 1e4])
 def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
-    """At the bounds themselves, too, where tanh saturates."""
+    """Also at the bounds, where tanh saturates."""
     policy = heads.make(SMALL, (3,), (0.0,), (1.0,))
 
     @jax.jit
@@ -224,7 +224,7 @@ def test_log_probabilities_of_choices_are_the_log_softmax():
 
 
 def test_inverse_noise_reproduces_the_choice_and_has_the_distribution_of_noise():
-    """Of choices that the policy made itself; the mean of a Gumbel is 0.577 and its
+    """For the policy's own choices. The mean of a Gumbel is 0.577 and its
     deviation π / √6, within four standard errors of 20,000 draws."""
     act_key, noise_key = jax.random.split(jax.random.key(2))
     many = heads.Categorical(jnp.broadcast_to(LOGITS, (20_000, 4)))

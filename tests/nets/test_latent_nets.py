@@ -25,7 +25,7 @@ def count(params) -> int:
 
 
 def test_the_paper_s_networks_have_the_paper_s_number_of_parameters():
-    """4.27 million of 91 observations and 39 actions (Li, Huang & Su 2025)."""
+    """4.27 million with 91 observations and 39 actions (Li, Huang & Su 2025)."""
     spec = EnvSpec("hand", ("q",) * 91, (-1.0,) * 39, (1.0,) * 39, 100, 0.02)
     config = latent.Config()
 

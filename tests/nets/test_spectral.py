@@ -47,7 +47,7 @@ def test_kernels_are_divided_and_biases_are_unchanged():
 
 
 def test_gradients_flow_through_the_norm_too():
-    """Of diag(a, b) with a > b: the normalised one is diag(1, b / a)."""
+    """diag(a, b) with a > b, normalised, is diag(1, b / a)."""
     jacobian = jax.jit(jax.jacrev(lambda kernel: jnp.diag(spectral.normalise(kernel))))
     observed = jacobian(jnp.diag(jnp.array([4.0, 1.0])))
     np.testing.assert_allclose(observed[0], np.zeros((2, 2)), atol=1e-6)
@@ -75,4 +75,4 @@ def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():
         left, right = draw((2, 500, 14))
         for output in slopes(normalise(params), left, right):
             assert 0.01 < output.max() <= 1.05
-        assert slopes(params, left, right)[1].max() > 20  # it would not be so by itself
+        assert slopes(params, left, right)[1].max() > 20  # it is not without normalising

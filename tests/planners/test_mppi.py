@@ -1,4 +1,4 @@
-"""Plans whose answers are known: hills, a linear regulator, and loops in numpy."""
+"""Planning problems with known answers: hills, a linear regulator, loops in numpy."""
 
 import dataclasses
 import functools
@@ -12,12 +12,12 @@ from planil_jax.base import Plan, UsageError
 from planil_jax.planners import mppi
 
 LOW, HIGH = (0.0, -1.0), (1.0, 2.0)
-# Compiling is most of the time of these tests.
+# Compiling takes most of the time of these tests.
 PEAK = np.array([0.3, 1.2], np.float32)
 
 
 def hill(actions):
-    """Highest, 0, where every action is PEAK."""
+    """The maximum is 0, where every action is PEAK."""
     return -jnp.sum((actions - PEAK) ** 2)
 
 

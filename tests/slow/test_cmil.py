@@ -34,7 +34,7 @@ class Expert(NamedTuple):
     floor: float  # that of random actions
 
     def loss(self, returns: np.ndarray) -> np.ndarray:
-        """How much less it is than the expert's, as a share of expert less random."""
+        """How far returns are below the expert's, as a share of its gain over chance."""
         return (self.value - returns) / (self.value - self.floor)
 
 
@@ -97,7 +97,7 @@ def test_cmil_swings_up_with_every_seed_within_a_tenth_of_the_expert(expert):
 
 
 def test_v_mail_swings_up_with_two_demonstrations_which_are_too_few_for_cloning(expert):
-    """Cloning, with 10,000 gradient steps, loses more than half of expert less random."""
+    """Cloning, with 10,000 gradient steps, loses over half of the gain over chance."""
     demos = first(expert.demos, 2)
     cloning = bc.make(Task.of(ENV.spec, observed=ENTRIES), bc.Config())
     rollouts = loop.Config(num_envs=1, steps=1, rounds=100)

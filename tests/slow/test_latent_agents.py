@@ -1,7 +1,7 @@
 """Agents with latent models swing a pendulum up, 3 seeds each; some minutes on two cores.
 
 All returns are means over the same 20 starts, of the last parameters; "within 5%" is of
-what the expert does better than random actions. Episodes never end early.
+the expert's gain over random actions. Episodes never end early.
 """
 
 import jax

@@ -24,7 +24,7 @@ EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 ENTRIES = (0, 1, 2)
 ROLLOUTS = loop.Config(num_envs=32, steps=200, rounds=10)  # 64,000 steps an epoch
-# Rounds in which rates halve; at 40 the last policies of gail and gaifo still jump about.
+# Rounds in which rates halve; at 40 the last policies of gail and gaifo still vary.
 HALF_LIVES = {"gail": 20, "gaifo": 20, "airl": 40}
 
 
@@ -58,7 +58,7 @@ def demos(tmp_path_factory) -> Demonstrations:
 
 @pytest.fixture(scope="module")
 def bound() -> float:
-    """Less than the expert's return by 5% of what it does better than random actions."""
+    """5% of the expert's gain over random actions below the expert's return."""
 
     def random(params, carry, state, key, explore):
         return jax.random.uniform(key, (1,), jnp.float32, -2.0, 2.0), carry

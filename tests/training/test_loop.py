@@ -90,7 +90,7 @@ def evaluated(name: str, length: int, keys: int = 4, shift: float = 0.0):
 
 
 def test_the_successor_is_the_true_one_where_an_episode_ends_too():
-    """`next_obs` follows from obs and action by the physics, on every one of the steps."""
+    """`next_obs` follows from obs and action by the physics, in every step."""
     rollout = collected()
     push = np.clip(rollout.action, -1, 1)
     velocity = rollout.obs[..., 2:] + 0.1 * push
@@ -101,7 +101,7 @@ def test_the_successor_is_the_true_one_where_an_episode_ends_too():
 
 
 def test_an_episode_goes_on_from_its_successor_and_a_new_one_starts_elsewhere():
-    """From one rollout to the next too."""
+    """Also from one rollout to the next."""
     rollout = collected()
     ended = rollout.truncated[:-1]
     goes_on = (rollout.obs[1:] == rollout.next_obs[:-1]).all(-1)

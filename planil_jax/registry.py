@@ -16,12 +16,14 @@ Environments come by `envs.register`, or by the group "planil_jax.envs", whose v
 import functools
 import importlib
 import re
+import sys
 from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from planil_jax import envs
 from planil_jax.base import Agent, Environment, Needs, Shows, Task, UsageError, did_you_mean
+from planil_jax.config import differences
 
 AGENTS = "planil_jax.agents"  # groups of entry points
 ENVS = "planil_jax.envs"
@@ -165,13 +167,20 @@ def method(name: str) -> Method:
 def method_of(config: Any) -> str:
     """The name of the method whose settings these are.
 
+    Of several variants of a module it is the one with the nearest default settings.
+
     Raises:
       UsageError: no registered method has such settings.
     """
-    for name in methods():
-        row = _ROWS[name]
-        if _module_name(row.module) == type(config).__module__:
-            return name
+
+    def changes(name: str) -> int:
+        return len(differences(method(name).config, config))
+
+    # A module whose settings somebody made is imported.
+    loaded = [name for name in methods() if _module_name(_ROWS[name].module) in sys.modules]
+    found = [name for name in loaded if method(name).module.Config is type(config)]
+    if found:
+        return min(found, key=changes)
     raise UsageError(
         f"no method has settings of the class {type(config).__module__}."
         f"{type(config).__qualname__}; register its module by register_agent."

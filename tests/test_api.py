@@ -50,7 +50,7 @@ def run(demos, tmp_path_factory) -> pj.Run:
 
 
 def test_importing_the_package_imports_no_jax():
-    """And so takes no time."""
+    """So importing it takes little time."""
     program = "import planil_jax, sys; print(sorted({'jax', 'flax'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT)
     assert done.stdout.decode().strip() == "[]", done.stderr.decode()
@@ -73,8 +73,8 @@ def test_demonstrations_of_arrays_survive_a_file(tmp_path):
     made = pj.Demos.from_arrays(obs, actions, terminal=[True, False], expert="me")
     made.completed(spec).save(tmp_path / "mine.npz")
     read = pj.load_demos(tmp_path / "mine.npz")
-    assert [len(each.obs) for each in read] == [4, 3]
-    assert [each.terminal for each in read] == [True, False]
+    assert [len(episode.obs) for episode in read] == [4, 3]
+    assert [episode.terminal for episode in read] == [True, False]
     np.testing.assert_array_equal(read.episodes[1].obs, obs[1].astype(np.float32))
     assert read.card.observation_names == spec.observation_names
     assert read.card.action_high == spec.action_high
@@ -251,13 +251,13 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, arguments, sentence):
+def test_an_impossible_training_is_refused_in_one_sentence(tmp_path, arguments, sentence):
     with pytest.raises(pj.UsageError, match=sentence):
         pj.train(**arguments, logdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-# ------------------------------------------------------------------- a method of one's own
+# ------------------------------------------------------------------- a stranger's method
 
 
 def strange(tmp_path, *program: str) -> subprocess.CompletedProcess:
@@ -331,3 +331,6 @@ def test_a_variant_differs_by_its_settings():
     assert registry.method("vmail").config.conservatism == 0.0
     assert registry.method("gail").config.form == "gail"
     assert registry.method_of(pj.mpail.Config()) == "mpail"
+    assert registry.method_of(pj.mpail.Config(learned_model=True, batch=8)) == "mpail_om"
+    assert registry.method_of(pj.adversarial.Config(form="gail")) == "gail"
+    assert registry.method_of(pj.ppo.Config(epochs=3)) == "ppo"

@@ -45,7 +45,7 @@ def test_a_method_that_reads_vectors_refuses_pictures():
 
 @pytest.mark.parametrize("method", registry.methods())
 def test_a_method_that_acts_continuously_refuses_choices(method):
-    """All but those that say they can."""
+    """All except those whose needs say that they can."""
     settings = experiment.for_method(method, environment="pendulum:choices=5")
     env = envs.make(settings.environment)
     if method in ("mail", "bc"):

@@ -1,4 +1,4 @@
-"""Imitation of swing-ups from end to end, and of somebody who never swings up.
+"""Imitation of swing-ups, and of a demonstrator who never swings up.
 
 All returns are means over the same 20 starts, of the last parameters. The pendulum never
 ends early, so no form of reward wins by its bias.
@@ -55,7 +55,7 @@ def return_of(agent: Agent) -> float:
 
 
 def trained(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int = 2):
-    """Returns `[S]` after so many steps of each seed."""
+    """Returns `[S]` after so many steps a seed."""
     config = run.Config(
         total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES
     )
@@ -87,7 +87,7 @@ def expert() -> float:
 def test_gaifo_swings_up_like_the_expert_from_4_observation_only_demonstrations(
     demos, expert
 ):
-    """Within 5% of what the expert does better than random actions; 320,000 steps."""
+    """Within 5% of the expert's gain over random actions; 320,000 steps."""
     random = return_of(controller(random_action))
     assert expert - random > 900
     found = trained(gaifo(), ROLLOUTS, 320_000, demos.replace(actions=None))
@@ -102,9 +102,9 @@ def test_cloning_the_same_demonstrations_does_not(demos, expert):
 
 
 def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
-    """Within 5% of its own return, which is worse than that of random actions."""
-    own = return_of(controller(damping))
-    assert own < return_of(controller(random_action)) - 400
+    """Within 5% of the demonstrator's return, which is worse than a random policy's."""
+    brakes = return_of(controller(damping))
+    assert brakes < return_of(controller(random_action)) - 400
     keys = jax.random.split(jax.random.key(5), 4)
     steps, _ = jax.jit(lambda k: loop.evaluate(controller(damping), ENV, (), k))(keys)
     demos = Demonstrations(
@@ -115,4 +115,4 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise():
         observed=(0, 1, 2),
     )
     found = trained(gaifo(), ROLLOUTS, 96_000, demos)
-    np.testing.assert_allclose(found, own, rtol=0.05)
+    np.testing.assert_allclose(found, brakes, rtol=0.05)

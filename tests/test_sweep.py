@@ -11,7 +11,7 @@ def swept(*lines, method="mpail", **fields):
     return dataclasses.replace(experiment.for_method(method), sweep=lines, **fields)
 
 
-def test_a_grid_has_every_value_with_every_other():
+def test_a_grid_combines_every_value_with_every_other():
     settings = sweep.settings(
         swept("agent.optimizer.value_lr=1e-4,1e-3", "agent.markup=1,1.1,2")
     )
@@ -20,12 +20,12 @@ def test_a_grid_has_every_value_with_every_other():
     assert pairs == {(rate, markup) for rate in (1e-4, 1e-3) for markup in (1.0, 1.1, 2.0)}
 
 
-def test_nothing_swept_is_nothing():
+def test_without_a_sweep_there_are_no_settings_and_labels_are_seeds():
     assert sweep.settings(swept()) == {}
     assert sweep.labels(swept(seed=3, seeds=2)) == ["seed 3", "seed 4"]
 
 
-def test_labels_tell_the_members_apart_seeds_first():
+def test_every_member_has_another_label_and_seeds_run_fastest():
     labels = sweep.labels(swept("agent.optimizer.value_lr=0.1,0.2", seeds=2))
     assert labels == [
         "seed 0, agent.optimizer.value_lr=0.1",
@@ -47,7 +47,7 @@ def test_values_arrive_in_their_fields_however_deep():
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("agent.optimizer.value_lr", "write it as agent.FIELD=NUMBER,NUMBER"),
         ("agent.optimizer.value_lr=fast", "write it as agent.FIELD=NUMBER,NUMBER"),
@@ -59,10 +59,10 @@ def test_values_arrive_in_their_fields_however_deep():
         ("agent.batch=1,2", "agent.batch is 512, and only numbers with a fraction"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_in_one_sentence(line, told):
+def test_an_impossible_sweep_is_refused_in_one_sentence(line, message):
     with pytest.raises(UsageError) as caught:
         sweep.settings(swept(line))
-    assert told in str(caught.value) and f"sweep {line}" in str(caught.value)
+    assert message in str(caught.value) and f"sweep {line}" in str(caught.value)
 
 
 def test_the_last_axis_runs_fastest():

@@ -13,19 +13,13 @@ Departures: those of common/ppo.py.
 """
 
 import functools
-from dataclasses import dataclass
 
 import jax
 
 from planil_jax.agents.common import ppo
 from planil_jax.base import Agent, Metrics, Needs, Task, Transition
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ppo.Config):
-    """The settings of common/ppo.py."""
-
-
+Config = ppo.Config
 NEEDS = Needs(demonstrations=False)
 State = ppo.State
 

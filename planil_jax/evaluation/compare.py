@@ -27,7 +27,7 @@ class Comparison:
 
     # Environments that have recipes, "navigation", or config files, "mine/task.py".
     tasks: tuple[str, ...] = ("navigation",)
-    # Methods; each may be a variant, "mpail2/small", and may change settings,
+    # Methods; each may be a variant, "mpail2/small", and change settings:
     # "bc:agent.batch=64".
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
     seed: config.Natural = 0  # the first seed

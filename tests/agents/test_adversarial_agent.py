@@ -156,16 +156,16 @@ def logits_by_hand(form, params, obs, actions, next_obs, terminal) -> np.ndarray
         ((np.float64(x) - np.float64(MOMENTS.mean)) / deviation)[:, ENTRIES]
         for x in (obs, next_obs)
     )
-    unit = np.float64(actions) - 1.0
+    scaled = np.float64(actions) - 1.0
     if form != "airl":
         weights, bias = weights_and_bias(params)
-        second = unit if form == "gail" else after
+        second = scaled if form == "gail" else after
         return np.concatenate([before, second], axis=1) @ weights + bias
     reward, reward_bias = weights_and_bias(params["reward"])
     potential, potential_bias = weights_and_bias(params["potential"])
-    u = np.arctanh(unit[:, 0])
+    u = np.arctanh(scaled[:, 0])
     normal = -0.5 * ((u - MEAN) / STD) ** 2 - math.log(STD * math.sqrt(2 * math.pi))
-    log_probs = normal - np.log(1 - unit[:, 0] ** 2)
+    log_probs = normal - np.log(1 - scaled[:, 0] ** 2)
     next_potential = np.where(terminal, 0.0, after @ potential + potential_bias)
     shaping = 0.9 * next_potential - (before @ potential + potential_bias)
     return before @ reward + reward_bias + shaping - log_probs
@@ -344,7 +344,7 @@ def test_training_raises_the_expert_s_logit_above_the_learner_s(form):
         expert = demos_by_hand(form, params, demos).mean()
         gaps.append(expert - rollout_by_hand(form, params, rollout).mean())
         fitted = update(form, state, rollout, demos, key)[0].discriminator
-        state = state.replace(discriminator=fitted)  # the policy stays as it was
+        state = state.replace(discriminator=fitted)  # the policy does not change
     assert gaps[-1] > gaps[0] + 0.3
 
 
@@ -374,7 +374,7 @@ def test_of_the_discriminators_only_airl_s_depends_on_the_policy(form):
     assert equal(one.discriminator, two.discriminator) == (form != "airl")
 
 
-def test_what_acts_is_what_was_learned():
+def test_the_acting_parameters_are_the_learned_ones():
     after, _ = update("gail", initial("gail"), rollout_of(), demos_of())
     assert equal(after.params.policy, after.learner.params)
     assert equal(after.params.value, after.learner.networks.params["value"])

@@ -620,7 +620,7 @@ def rollout_of(steps: int = 6, seed: int = 3) -> Transition:
 
 
 def demos_of(longest: int = 8) -> Demonstrations:
-    """Observations far from those of rollouts, so that both can be told apart."""
+    """Observations far from those of rollouts, so that a test can tell which is which."""
     return Demonstrations(
         obs=100 + normal(2, longest + 1, 3, seed=6),
         actions=jnp.zeros((2, longest, 2)),

@@ -160,8 +160,8 @@ def test_the_score_of_one_step_is_q_minus_log_pi_and_needs_no_model():
     subset = latent.random_subset(critics, jax.random.split(KEY)[0])
     log_prob = policy.log_prob(policy.apply(PARAMS.policy, z), action)
     wanted = iqmpc.min_q(COMPONENTS, subset, z, action) - CONFIG.entropy_coef * log_prob
-    broken = jax.tree.map(lambda x: x * jnp.nan, PARAMS.model["step"])
-    params = PARAMS.replace(model=PARAMS.model | {"step": broken})
+    nan_step = jax.tree.map(lambda x: x * jnp.nan, PARAMS.model["step"])
+    params = PARAMS.replace(model=PARAMS.model | {"step": nan_step})
     score = iqmpc.plan_score(COMPONENTS, params, z, KEY)
     np.testing.assert_allclose(score(action[None]), wanted, rtol=1e-5)
 
@@ -396,7 +396,7 @@ def test_the_recovered_reward_is_q_minus_the_discounted_value_of_the_mode():
     obs, next_obs = normal(6, 3), normal(6, 3, seed=2)
     actions = jnp.array([2.0, 0.0]) + jnp.tanh(normal(6, 2, seed=3))
     critics, policy = PARAMS.model["critics"], COMPONENTS.policy
-    z, next_z = (COMPONENTS.model.encode(PARAMS.model, each) for each in (obs, next_obs))
+    z, next_z = (COMPONENTS.model.encode(PARAMS.model, x) for x in (obs, next_obs))
     mode = policy.mode(policy.apply(PARAMS.policy, next_z))
     scaled = (actions - jnp.array([2.0, 0.0])) / 2  # SPEC's actions, to [-1, 1]
     q = COMPONENTS.critics.apply(critics, z, scaled)[..., 0].mean(0)
@@ -442,7 +442,7 @@ def steps_taken(state) -> int:
 
 
 def test_gradient_steps_wait_for_the_seed_steps_and_then_come_all_at_once():
-    """20 seed steps, 10 environment steps a round: none, then 20, then 10 each."""
+    """20 seed steps, 10 environment steps a round: 0 at first, then 20, then 10 a round."""
     init, update, _ = agent()
     state, taken, random = init(KEY), [], []
     assert state.params.random

@@ -149,7 +149,7 @@ def recursion(theta, model, cost, states, actions, typo: bool = False):
     return of_theta.reshape(theta.shape)
 
 
-def visited(theta, model, start, noise, real=None):
+def path_by_loop(theta, model, start, noise, real=None):
     """The states and actions of the toy policy, by plain loops."""
     states, actions, state = [], [], start
     for drawn in noise:
@@ -166,7 +166,7 @@ def test_the_gradient_of_the_unrolled_cost_is_the_paper_s_recursion(seed):
     with jax.enable_x64(True):
         theta, model, cost, start, noise = toy(seed)
         found = jax.jit(jax.grad(total))(theta, model, cost, start, noise)
-        expected = recursion(theta, model, cost, *visited(theta, model, start, noise))
+        expected = recursion(theta, model, cost, *path_by_loop(theta, model, start, noise))
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -189,7 +189,7 @@ def test_the_recursion_as_algorithm_1_prints_it_gives_another_gradient():
     with jax.enable_x64(True):
         theta, model, cost, start, noise = toy(3, obs=1, actions=1)
         found = jax.jit(jax.grad(total))(theta, model, cost, start, noise)
-        path = visited(theta, model, start, noise)
+        path = path_by_loop(theta, model, start, noise)
         np.testing.assert_allclose(found, recursion(theta, model, cost, *path), rtol=1e-9)
         printed = recursion(theta, model, cost, *path, typo=True)
         assert abs(printed - found) > 0.01 * abs(found)
@@ -213,7 +213,7 @@ def test_corrected_costs_are_the_real_ones_with_the_model_s_slopes_there():
         )
         value_and_grad = jax.value_and_grad(functools.partial(total, real=dynamics))
         value, found = jax.jit(value_and_grad)(theta, model, cost, start, noise)
-        states, actions = visited(theta, model, start, noise, real)
+        states, actions = path_by_loop(theta, model, start, noise, real)
         costs = [
             1 / (1 + np.exp(-cost @ np.concatenate(pair)))
             for pair in zip(states, actions, strict=True)
@@ -242,7 +242,7 @@ def setting(config: mail.Config = CONFIG):
     return components, shifted(policy), mail.Frozen(shifted(discriminator), model)
 
 
-def records(batch: int = 4, length: int = 4) -> mail.Steps:
+def recorded_steps(batch: int = 4, length: int = 4) -> mail.Steps:
     """obs `[length + 1, B, 3]` and actions `[length, B, 2]`."""
     low, high = jnp.array(SPEC.action_low), jnp.array(SPEC.action_high)
     share = jax.nn.sigmoid(normal(length, batch, 2, seed=5))
@@ -267,10 +267,10 @@ COSTS = {  # of a logit that is high where it is the expert's
 
 @pytest.mark.parametrize("reward", COSTS)
 def test_the_policy_s_loss_and_gradient_are_those_of_a_loop_over_starts_and_steps(reward):
-    """Two starts, each of which goes through a model of its own."""
+    """Two starts, and every start goes through another member of the model."""
     config = options(reward=reward, horizon=3, imagination={"batch": 2})
     components, policy, frozen = setting(config)
-    model, batch = frozen.model, records(2, 3)
+    model, batch = frozen.model, recorded_steps(2, 3)
     noise = jax.random.normal(jax.random.split(KEY)[0], (3, 2, 2))
     member_step = components.model.ensemble.member
 
@@ -284,13 +284,13 @@ def test_the_policy_s_loss_and_gradient_are_those_of_a_loop_over_starts_and_step
             for t in range(3):
                 normalised = normalise.apply(model.obs, obs)
                 chosen = components.policy.apply(policy, normalised)
-                unit = jnp.tanh(chosen.mean + chosen.std * noise[t, i])
+                scaled = jnp.tanh(chosen.mean + chosen.std * noise[t, i])
                 logit = components.discriminator.apply(
-                    frozen.discriminator, normalised, unit
+                    frozen.discriminator, normalised, scaled
                 )
                 costs += 0.9**t * COSTS[reward](logit) / 2
                 z = member_step.recover(member, obs)
-                action = 2 * unit + jnp.array([2.0, 0.0])
+                action = 2 * scaled + jnp.array([2.0, 0.0])
                 obs = member_step.step(member, z, action, KEY).obs
         return costs
 
@@ -320,7 +320,7 @@ def test_the_policy_s_loss_reports_the_mean_cost_and_the_mean_logit():
 def test_along_recorded_states_the_loss_is_the_cost_of_the_recorded_actions():
     """Whatever the policy; and yet it has a gradient."""
     components, policy, frozen = setting(options(imagination={"correction": "recorded"}))
-    batch = records()
+    batch = recorded_steps()
     value_and_grad = jax.jit(jax.value_and_grad(policy_loss(components, frozen, batch)))
     logits = components.discriminator.apply(
         frozen.discriminator,
@@ -361,7 +361,7 @@ def line(horizon: int) -> tuple[mail.Components, mail.Frozen]:
 @pytest.mark.parametrize(
     ("horizon", "expected"), [(1, 0.0), (2, 0.0), (3, 0.81), (4, 0.81 + 3 * 0.729)]
 )
-def test_costs_beyond_the_horizon_have_no_gradient(horizon, expected):
+def test_costs_after_the_horizon_have_no_gradient(horizon, expected):
     """The first action changes the first entry after two steps: γ²; after three steps it
     does so twice, and the second action once: 3 γ³. The bound of 2 doubles them all."""
     components, frozen = line(horizon)
@@ -381,7 +381,7 @@ def test_costs_beyond_the_horizon_have_no_gradient(horizon, expected):
 @pytest.mark.parametrize("learn_std", [False, True])
 def test_the_policy_s_deviation_has_a_gradient_only_if_it_is_learned(learn_std):
     components, policy, frozen = setting(options(learn_std=learn_std))
-    gradient = jax.jit(jax.grad(policy_loss(components, frozen, records())))(policy)
+    gradient = jax.jit(jax.grad(policy_loss(components, frozen, recorded_steps())))(policy)
     assert bool(jnp.any(gradient["params"]["raw_std"] != 0)) == learn_std
 
 
@@ -538,7 +538,7 @@ def test_the_best_logit_is_the_log_ratio_of_the_noisy_expert_s_density_and_the_l
 
 @pytest.mark.parametrize("discrete", [False, True])
 def test_the_expert_s_continuous_actions_get_noise_but_its_choices_do_not(discrete):
-    """A logit of actions alone would otherwise tell the expert's choices by their noise."""
+    """Else a logit of actions alone would recognise the expert's choices by their noise."""
     spec = SPEC._replace(action_low=(0.0,) * 2, action_high=(1.0,) * 2, discrete=discrete)
     pairs = jnp.zeros((8, 3)), jnp.eye(2)[jnp.arange(8) % 2]
 
@@ -556,7 +556,7 @@ def test_the_expert_s_continuous_actions_get_noise_but_its_choices_do_not(discre
 def test_the_recovered_reward_is_the_logit_that_the_losses_read():
     config = options(expert_noise=0.0)
     components, _, frozen = setting(config)
-    steps, moments = records(), frozen.model.obs
+    steps, moments = recorded_steps(), frozen.model.obs
     expert, learner = ((steps.obs[i], steps.actions[i]) for i in (0, 1))
     arguments = frozen.discriminator, moments, expert, learner
     _, metrics = discriminator_loss(components, *arguments)
@@ -617,7 +617,7 @@ PARTS = ("policy", "discriminator", "model")
 
 
 def with_rates(rates) -> dict:
-    """The optimizer's fields for a learning rate of each of PARTS."""
+    """The optimizer's fields with one learning rate for each of PARTS."""
     return {f"{part}_lr": rate for part, rate in zip(PARTS, rates, strict=True)}
 
 
@@ -701,7 +701,7 @@ def test_gradient_steps_on_each_loss_lower_it():
     components = make_components(config)
     state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(change=state.change.replace(variance=jnp.full(3, 0.5)))
-    batch = records(8)
+    batch = recorded_steps(8)
     pairs = mail.DiscriminatorBatch(
         expert=mail.Steps(batch.obs[0], batch.actions[0]),
         learner=mail.Steps(batch.obs[1] - 1.0, batch.actions[1]),
@@ -732,7 +732,7 @@ def test_gradient_steps_on_each_loss_lower_it():
 def test_the_gradient_s_norm_is_reported_before_it_is_clipped():
     config = options(optimizer={"max_grad_norm": 1e-3})
     components, policy, frozen = setting(config)
-    model, batch = frozen.model, records()
+    model, batch = frozen.model, recorded_steps()
     state = jax.jit(mail.make(Task.of(SPEC), config).init)(KEY)
     state = state.replace(
         params=state.params.replace(moments=model.obs),
@@ -752,7 +752,7 @@ def test_the_gradient_s_norm_is_reported_before_it_is_clipped():
 @pytest.mark.parametrize("half_life", [None, 1])
 @pytest.mark.parametrize("part", ["policy", "discriminator"])
 def test_a_part_s_learning_rate_halves_only_if_it_has_a_half_life(part, half_life):
-    """Of a gradient that stays, each of Adam's steps is as long as the rate is."""
+    """Of a constant gradient, every step of Adam is as long as the learning rate."""
     config = options(optimizer={f"{part}_lr_half_life": half_life})
     optimizer = getattr(make_components(config), f"{part}_optimizer")
     gradient = jnp.full(3, 0.1)

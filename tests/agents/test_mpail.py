@@ -166,8 +166,8 @@ def with_value(state: mpail.State, params, target=None) -> mpail.State:
 
 def logit_and_value(task: Task, config: mpail.Config):
     """d(params, obs, next_obs) and V(params, obs) of the parameters that act."""
-    shown = mpail.shows(task, config)
-    return lambda params, *pair: shown.reward(params, pair[0], None, pair[1]), shown.value
+    shows = mpail.shows(task, config)
+    return lambda params, *pair: shows.reward(params, pair[0], None, pair[1]), shows.value
 
 
 def equal(left, right) -> bool:
@@ -194,7 +194,7 @@ def test_the_value_does_not_move_the_discriminator():
     assert not equal(after.value.params, changed.value.params)
 
 
-def test_a_frozen_value_stays_exactly_while_the_discriminator_moves():
+def test_a_frozen_value_does_not_change_while_the_discriminator_moves():
     state = begin(ONLY_DISCRIMINATOR)
     after, _ = update(ONLY_DISCRIMINATOR, state, ROUND, DEMOS)
     assert equal(after.value.params, state.value.params)
@@ -202,7 +202,7 @@ def test_a_frozen_value_stays_exactly_while_the_discriminator_moves():
     assert not equal(after.discriminator.params, state.discriminator.params)
 
 
-def test_a_frozen_discriminator_stays_exactly_while_the_value_moves():
+def test_a_frozen_discriminator_does_not_change_while_the_value_moves():
     state = begin(ONLY_VALUE)
     after, _ = update(ONLY_VALUE, state, ROUND, DEMOS)
     assert equal(after.discriminator.params, state.discriminator.params)
@@ -415,7 +415,7 @@ def test_the_value_loss_is_two_squared_errors_and_a_huber_loss_by_hand():
     )
     loss, metrics = mpail.value_loss(parts_of(config), table(range(6)), batch)
     fresh, replayed = (4 + 1) / 2, 9
-    imagined = (0.5 * 0.5**2 + (4 - 0.5)) / 2  # linear beyond an error of 1
+    imagined = (0.5 * 0.5**2 + (4 - 0.5)) / 2  # linear above an error of 1
     np.testing.assert_allclose(loss, fresh + replayed + imagined, rtol=1e-6)
     np.testing.assert_allclose(metrics["value/loss"], fresh, rtol=1e-6)
     np.testing.assert_allclose(metrics["value/replay_loss"], replayed, rtol=1e-6)
@@ -443,7 +443,7 @@ def test_the_value_loss_pulls_the_values_of_its_states_alone_towards_their_targe
 
 
 def test_the_learning_rate_of_the_value_halves_by_its_half_life():
-    """Towards a target out of reach, the clipped gradient stays the same."""
+    """Towards a target out of reach, the clipped gradient does not change."""
     state = with_discriminator(begin(ONLY_VALUE), table(np.zeros(10), 1e5))
     for start in (0, 600):
         before = state.value.params
@@ -554,7 +554,7 @@ def test_imagined_steps_start_as_far_around_the_demonstrations_as_asked(spread):
     )
     np.testing.assert_array_equal(found.next_obs, found.obs)  # the model stands still
     assert not np.any(found.terminal)
-    # Demonstrated pairs start at states 0, 1 and 3, each as often.
+    # Demonstrated pairs start at states 0, 1 and 3 equally often.
     mean, deviation = np.array([1, 1, 0, 1, 0, 3]) / 3, np.sqrt(2) / 3 * one_hot([0, 1, 3])
     deviation = deviation.sum(axis=0) * np.sqrt(1 + spread**2)
     np.testing.assert_allclose(np.mean(found.obs, axis=0), mean, atol=0.05 * (1 + spread))
@@ -564,7 +564,7 @@ def test_imagined_steps_start_as_far_around_the_demonstrations_as_asked(spread):
 # -------------------------------------------------------------------------- what acts
 
 
-def test_the_temperature_falls_geometrically_and_then_stays():
+def test_the_temperature_falls_geometrically_and_is_then_constant():
     state = begin()
     assert state.params.temperature == 1.0
     for round_, expected in enumerate([0.1, 0.01, 0.01]):
@@ -656,7 +656,7 @@ def test_entries_that_demonstrations_lack_do_not_move_the_logit():
 
 @functools.cache
 def act_and_plans():
-    """`act` without exploring, and the plans that are shown, compiled."""
+    """`act` without exploring, and the plans that a report shows, compiled."""
     act = mpail.make(POINT_TASK, PLANNING).act
     plans = mpail.shows(POINT_TASK, PLANNING).plans
     return jax.jit(functools.partial(act, explore=False)), jax.jit(plans)
@@ -677,8 +677,8 @@ def decide(seed: int):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_plans_that_are_shown_are_those_that_act(seed):
-    """A force on the point changes its velocity by 0.1 s of it, so paths tell actions."""
+def test_the_plans_of_a_report_are_those_that_act(seed):
+    """A force changes the velocity by 0.1 s of it, so the actions follow from the paths."""
     obs, action, next_obs, paths, weights, mean_path = decide(seed)
     assert paths.shape == (16, 5, 4) and weights.shape == (16,)
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-6)
@@ -706,13 +706,13 @@ def test_plans_weigh_by_marked_up_logits_of_their_steps_and_the_value_of_their_e
 # --------------------------------------------------------------------- demonstrator swap
 
 
-def demonstrate_going_to(place: float, steps: int = 40, count: int = 4) -> np.ndarray:
-    """Demonstrations `[N, L + 1, 4]` of a point that is steered to (place, place)."""
+def demonstrate_going_to(goal: float, steps: int = 40, count: int = 4) -> np.ndarray:
+    """Demonstrations `[N, L + 1, 4]` of a point that is steered to (goal, goal)."""
     position = np.random.default_rng(3).uniform(-1, 1, (count, 2))
     velocity = np.zeros((count, 2))
     path = [np.concatenate([position, velocity], axis=1)]
     for _ in range(steps):
-        force = np.clip(2.0 * (place - position) - 2.5 * velocity, -1, 1)
+        force = np.clip(2.0 * (goal - position) - 2.5 * velocity, -1, 1)
         velocity = velocity + 0.1 * force
         position = position + 0.1 * velocity
         path.append(np.concatenate([position, velocity], axis=1))
@@ -726,7 +726,7 @@ def forbidden(*_):
 def ends_where_its_demonstrators_do(learned_model: bool):
     """Some demonstrators steer to (0, 0), others to (1, 1), which is 1.4 m away.
 
-    After 6,400 steps each learner ends within 0.5 m of its demonstrators' place and more
+    After 6,400 steps each learner ends within 0.5 m of its demonstrators' goal and more
     than 1 m from the others', from the same starts. It plans through the true model, or
     through one that it learns; tests/slow runs both.
     """
@@ -770,11 +770,11 @@ def ends_where_its_demonstrators_do(learned_model: bool):
         return jnp.mean(steps.next_obs[:, -1, :2], axis=0), metrics
 
     run = jax.jit(learn)
-    for place, other_place in ((0.0, 1.0), (1.0, 0.0)):
-        end, metrics = run(demonstrate_going_to(place), jax.random.key(0))
+    for goal, other_goal in ((0.0, 1.0), (1.0, 0.0)):
+        end, metrics = run(demonstrate_going_to(goal), jax.random.key(0))
         if (
             learned_model
         ):  # of steps before they are learned from, in deviations of a change
             assert metrics["model/fresh_error"] < 0.4
-        assert np.linalg.norm(end - place) < 0.5
-        assert np.linalg.norm(end - other_place) > 1.0
+        assert np.linalg.norm(end - goal) < 0.5
+        assert np.linalg.norm(end - other_goal) > 1.0

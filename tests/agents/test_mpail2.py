@@ -233,7 +233,7 @@ def test_a_step_of_the_policy_changes_policy_and_temperature_alone():
     assert changed == {"policy", "temperature"}
 
 
-def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
+def test_the_encoder_learns_from_predictions_of_targets_without_a_gradient():
     def loss(params, obs):
         learner = LEARNER.replace(obs=LEARNER.obs.at[1:].set(obs))
         return mpail2.model_loss(COMPONENTS, params, learner)[0]
@@ -244,7 +244,7 @@ def test_the_encoder_learns_from_its_own_prediction_which_stands_still():
 
 
 def test_no_loss_but_the_model_s_reaches_the_encoder():
-    """The encodings that it hands to the other losses have no gradient."""
+    """The encodings that it returns for the other losses have no gradient."""
 
     def encoded(params):
         return mpail2.model_loss(COMPONENTS, params, LEARNER)[1][0].sum()
@@ -283,8 +283,8 @@ def test_a_terminal_step_is_worth_staying_there_for_ever_or_nothing(absorbing):
 
     z, next_z = ENCODED[:-1], ENCODED[1:]
     reward = functools.partial(components.reward.apply, MODEL["reward"])
-    staying = components.discount ** jnp.arange(1000) * reward(next_z, next_z)[..., None]
-    after = jnp.sum(staying, axis=-1) * absorbing
+    for_ever = components.discount ** jnp.arange(1000) * reward(next_z, next_z)[..., None]
+    after = jnp.sum(for_ever, axis=-1) * absorbing
     wanted = reward(z, next_z) + components.discount * after
     values = components.critics.apply(MODEL["critics"], z, LEARNER.actions)[..., 0]
     np.testing.assert_allclose(found[2], jnp.mean((values - wanted) ** 2), rtol=1e-4)
@@ -308,7 +308,7 @@ def test_the_critics_targets_mix_taken_actions_with_the_policy_s(mu, value_scale
 
     z, next_z = ENCODED[:-1], ENCODED[1:]
     rewards = components.reward.apply(MODEL["reward"], z, next_z)
-    staying = components.reward.apply(MODEL["reward"], next_z, next_z) / (1 - gamma)
+    for_ever = components.reward.apply(MODEL["reward"], next_z, next_z) / (1 - gamma)
     actions = mpail2.first_action(components, POLICY, next_z, action_key)
     subset = latent.random_subset(TARGET, subset_key)
     v = components.critics.apply(subset, next_z, actions)[..., 0]
@@ -321,7 +321,7 @@ def test_the_critics_targets_mix_taken_actions_with_the_policy_s(mu, value_scale
             for n in range(1, most + 1):
                 weight = mu ** (n - 1) * (1 - mu if n < most else 1)
                 last = t + n - 1
-                value = staying[last, b] if terminal[last, b] else v[last, b]
+                value = for_ever[last, b] if terminal[last, b] else v[last, b]
                 along = sum(gamma**k * rewards[t + k, b] for k in range(n))
                 wanted[t, b] += weight * (along + gamma**n * value)
     values = components.critics.apply(MODEL["critics"], z, LEARNER.actions)[..., 0]
@@ -452,7 +452,7 @@ def test_a_last_step_is_sampled_as_often_as_another():
 
 def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
     """Of 5 pairs two lead to an end, for 100 steps each: 200 of 205 are there."""
-    ends, staying = jnp.array([False, True, False, True, False]), 100
+    ends, steps_there = jnp.array([False, True, False, True, False]), 100
 
     def matches(occupancy, seed: int) -> jax.Array:
         """Which pair, or the end, every draw is: `[draws, B, B + 1]` bool."""
@@ -466,13 +466,13 @@ def test_an_end_counts_for_the_reward_as_long_as_is_spent_in_it():
         np.testing.assert_array_equal(found.sum(-1), 1)
         return found
 
-    shares = jnp.mean(matches(staying * ends, 1), axis=(0, 1))
+    shares = jnp.mean(matches(steps_there * ends, 1), axis=(0, 1))
     np.testing.assert_allclose(shares, [1 / 205] * 5 + [200 / 205], atol=0.01)
     assert not matches(0 * ends, 2)[..., -1].any()
 
 
-@pytest.mark.parametrize("staying", [0, 92])
-def test_falling_at_once_is_worth_less_than_the_beginning_if_ends_are_counted(staying):
+@pytest.mark.parametrize("occupancy", [0, 92])
+def test_falling_at_once_is_worth_less_than_the_beginning_if_ends_are_counted(occupancy):
     """All begin in one state. The expert goes on to another and stays for the rest of 100
     steps; the learner has fallen after 8. If only its 8 steps count (0), the reward is
     lowest at the beginning instead."""
@@ -484,7 +484,7 @@ def test_falling_at_once_is_worth_less_than_the_beginning_if_ends_are_counted(st
     expert_pairs = expert_pairs.at[:, 0].set(begin)
 
     def step(params, key):
-        learner = mpail2.reweight_absorbing(learner_pairs, staying * falls, fallen, key)
+        learner = mpail2.reweight_absorbing(learner_pairs, occupancy * falls, fallen, key)
         pairs = mpail2.Pairs(learner, expert_pairs)
         loss = functools.partial(mpail2.reward_loss, COMPONENTS)
         gradients = jax.grad(loss, has_aux=True)(params, pairs, key)[0]
@@ -493,7 +493,7 @@ def test_falling_at_once_is_worth_less_than_the_beginning_if_ends_are_counted(st
     keys = jax.random.split(KEY, 300)
     params = jax.jit(lambda params: jax.lax.scan(step, params, keys)[0])(MODEL["reward"])
     at = [COMPONENTS.reward.apply(params, z, z) for z in (fallen, begin, expert)]
-    assert (at[0] < at[1]) == (staying > 0)
+    assert (at[0] < at[1]) == (occupancy > 0)
     assert max(at[:2]) < at[2]
 
 
@@ -566,6 +566,6 @@ def test_the_learning_rates_of_all_parts_halve_if_asked_to(half_life):
 def test_the_recovered_reward_is_that_of_the_encoded_pair():
     obs, next_obs = normal(6, 3), normal(6, 3, seed=2)
     reward = mpail2.recovered_reward(SPEC, CONFIG)
-    z, next_z = (COMPONENTS.model.encode(MODEL, each) for each in (obs, next_obs))
+    z, next_z = (COMPONENTS.model.encode(MODEL, x) for x in (obs, next_obs))
     wanted = COMPONENTS.reward.apply(MODEL["reward"], z, next_z)
     np.testing.assert_allclose(reward(PARAMS, obs, None, next_obs), wanted, rtol=1e-5)

@@ -55,7 +55,7 @@ def improve(config: ppo.Config, state, rollout, rewards=REWARDS, key: int = 7):
 
 
 def rollout_of(terminal=False, truncated=False, scale=1.0, seed: int = 0) -> Transition:
-    """A rollout `[8, 1]`; its own reward is huge, and nothing should read it."""
+    """A rollout `[8, 1]`. Its reward is huge: nothing may read it."""
     rng = np.random.default_rng(seed)
     one_hot = scale * np.eye(4, dtype=np.float32)
 
@@ -72,7 +72,7 @@ def rollout_of(terminal=False, truncated=False, scale=1.0, seed: int = 0) -> Tra
     )
 
 
-def valued(state: ppo.State, weights, bias: float = 0.0) -> ppo.State:
+def with_value(state: ppo.State, weights, bias: float = 0.0) -> ppo.State:
     """The state with a value of these weights."""
     kernel = jnp.asarray(np.asarray(weights)[:, None], jnp.float32)
     layer = {"kernel": kernel, "bias": jnp.full((1,), bias, jnp.float32)}
@@ -100,7 +100,7 @@ def equal(left, right) -> bool:
 
 def test_equal_advantages_move_the_value_and_not_the_policy():
     """All advantages are 1: no action is better than another, and the value is 1 short."""
-    state = valued(initial(), np.zeros(4))
+    state = with_value(initial(), np.zeros(4))
     ended = rollout_of(terminal=True)
     after, metrics = improve(CHAIN, state, ended, np.ones((8, 1), np.float32))
     assert equal(after.params.policy, state.params.policy)
@@ -119,11 +119,11 @@ def test_the_policy_does_not_move_the_value():
 def test_a_constant_added_to_the_value_does_not_move_the_policy():
     """All steps are terminal, so that A = r - V; a minibatch takes off its mean."""
     ended = rollout_of(terminal=True)
-    low, high = (valued(initial(), [1.0, 2.0, 0.0, -1.0], bias) for bias in (0.0, 16.0))
+    low, high = (with_value(initial(), [1.0, 2.0, 0.0, -1.0], bias) for bias in (0.0, 16.0))
     after, changed = (improve(CHAIN, s, ended)[0].params.policy for s in (low, high))
     for one, other in zip(jax.tree.leaves(after), jax.tree.leaves(changed), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
-    sloped = improve(CHAIN, valued(initial(), [8.0, -8.0, 0.0, -1.0]), ended)[0]
+    sloped = improve(CHAIN, with_value(initial(), [8.0, -8.0, 0.0, -1.0]), ended)[0]
     kernels = (p["params"]["Dense_0"]["kernel"] for p in (after, sloped.params.policy))
     assert np.abs(np.subtract(*kernels)).max() > 0.02
 
@@ -163,7 +163,7 @@ def test_the_loss_is_the_surrogate_the_value_s_error_and_less_entropy():
     """Eq. 9 by hand of a ratio of 1, where the surrogate of normalised advantages is 0."""
     config = dataclasses.replace(ONE_STEP, entropy_coef=0.3)
     values = np.array([4.0, -3.0, 5.0, 2.0])
-    state = valued(initial(ONE_STEP), values)
+    state = with_value(initial(ONE_STEP), values)
     batch, key = batch_of(state, rollout_of()), jax.random.key(2)
     total, metrics = ppo.loss(ppo.build(SPEC, config), state.networks.params, batch, key)
     none = np.zeros(8, bool)
@@ -178,7 +178,7 @@ def test_the_loss_is_the_surrogate_the_value_s_error_and_less_entropy():
 def test_the_loss_moves_the_value_to_its_targets_and_the_policy_to_its_advantages_alone():
     """The value's gradient by hand; the policy's is zero where all advantages are equal."""
     values = np.array([4.0, -3.0, 5.0, 2.0])
-    state = valued(initial(ONE_STEP), values)
+    state = with_value(initial(ONE_STEP), values)
     batch, key = batch_of(state, rollout_of()), jax.random.key(2)
     loss_fn = functools.partial(ppo.loss, compiled(ONE_STEP)[0])
     slope = jax.grad(loss_fn, has_aux=True)(state.networks.params, batch, key)[0]
@@ -224,7 +224,7 @@ def test_the_first_ratio_is_that_of_the_fitted_policy_to_the_one_that_acted():
 def test_a_better_action_becomes_likelier_and_a_worse_one_less_likely():
     """The first step of Adam is as long as its rate, against the sign of the gradient."""
     state = with_policy(initial(ONE_STEP), np.zeros(4))
-    state = valued(state, np.zeros(4))
+    state = with_value(state, np.zeros(4))
     rollout = rollout_of(terminal=True)
     high = np.array([1.8, 0.2, 1.0, 1.0, 1.8, 0.2, 1.0, 1.0], np.float32)[:, None, None]
     rollout = dataclasses.replace(rollout, action=jnp.asarray(high))
@@ -239,7 +239,7 @@ def test_a_better_action_becomes_likelier_and_a_worse_one_less_likely():
 def test_an_entropy_bonus_widens_the_policy(weight):
     config = dataclasses.replace(CHAIN, entropy_coef=weight)
     flat = np.ones((8, 1), np.float32)
-    state = valued(initial(config), np.zeros(4))
+    state = with_value(initial(config), np.zeros(4))
     after, _ = improve(config, state, rollout_of(terminal=True), flat)
     widened = after.params.policy["params"]["raw_std"][0]
     assert (widened > 0.05) if weight else (widened == 0.0)
@@ -307,7 +307,7 @@ def targets_by_hand(values, ended, terminal) -> np.ndarray:
 def test_the_value_meets_lambda_returns_that_bootstrap_at_time_limits_alone(kind):
     """Of each state, the mean of the λ-returns from there, by the value as it was."""
     values, ended = np.array([4.0, -3.0, 5.0, 2.0]), np.arange(8) == 3
-    state = valued(initial(FITTED), values)
+    state = with_value(initial(FITTED), values)
     after, _ = improve(FITTED, state, rollout_of(**{kind: ended}))
     terminal = ended if kind == "terminal" else np.zeros(8, bool)
     targets = targets_by_hand(values, ended, terminal)
@@ -319,7 +319,7 @@ def test_the_value_meets_lambda_returns_that_bootstrap_at_time_limits_alone(kind
 
 def test_the_explained_variance_is_the_one_computed_by_hand():
     values, none = np.array([4.0, -3.0, 5.0, 2.0]), np.zeros(8, bool)
-    _, metrics = improve(CHAIN, valued(initial(), values), rollout_of())
+    _, metrics = improve(CHAIN, with_value(initial(), values), rollout_of())
     targets = targets_by_hand(values, none, none)
     expected = 1 - np.var(targets - values[STATES]) / np.var(targets)
     np.testing.assert_allclose(metrics["value/explained"], expected, rtol=1e-4)
@@ -328,7 +328,7 @@ def test_the_explained_variance_is_the_one_computed_by_hand():
 def test_equal_targets_leave_every_metric_finite():
     flat = np.ones((8, 1), np.float32)
     _, metrics = improve(
-        CHAIN, valued(initial(), np.zeros(4)), rollout_of(terminal=True), flat
+        CHAIN, with_value(initial(), np.zeros(4)), rollout_of(terminal=True), flat
     )
     assert all(np.isfinite(value) for value in metrics.values())
     np.testing.assert_allclose(metrics["value/explained"], 1.0)
@@ -362,7 +362,7 @@ def test_without_normalisation_the_moments_stay_fresh():
     )
 
 
-def test_scaled_rewards_teach_the_same_whatever_their_unit():
+def test_scaled_rewards_teach_the_same_whatever_their_scale():
     """Bit for bit for eightfold rewards, from the first round on."""
     state, other = initial(SCALED), initial(SCALED)
     for seed in range(3):

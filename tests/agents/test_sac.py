@@ -91,16 +91,16 @@ def bias(state) -> float:
 # --------------------------------------------------------------------------------- critic
 
 
-def q_by_hand(weights, obs, unit) -> np.ndarray:
-    """`[2, B]` of actions `[B]` in [-1, 1]."""
+def q_by_hand(weights, obs, scaled) -> np.ndarray:
+    """`[2, B]` of actions `[B]`, scaled to [-1, 1]."""
     weights = np.asarray(weights)
     fixed = weights[:, :2] @ np.array(obs) + np.array([0.1, 0.2])
-    return fixed[:, None] + weights[:, 2:] * unit[None]
+    return fixed[:, None] + weights[:, 2:] * scaled[None]
 
 
 @pytest.mark.parametrize("ending", ["none", "terminal", "truncated"])
 def test_the_critic_loss_is_the_error_of_soft_targets_that_end_with_the_task_alone(ending):
-    """Σ_i E[(Q_i - y)²] over 400,000 of the policy's own samples; within 3%."""
+    """Σ_i E[(Q_i - y)²] over 400,000 samples of the policy; within 3%."""
     u = MEAN + STD * np.random.default_rng(0).normal(size=400_000)
     normal = -0.5 * ((u - MEAN) / STD) ** 2 - math.log(STD * math.sqrt(2 * math.pi))
     log_probs = normal - np.log(2 * (1 - np.tanh(u) ** 2))
@@ -185,7 +185,7 @@ def test_the_temperature_rises_while_the_entropy_is_below_minus_the_action_size(
     np.testing.assert_allclose(metrics["policy/temperature"], TEMPERATURE, rtol=1e-5)
 
 
-def test_a_fixed_temperature_stays():
+def test_a_fixed_temperature_does_not_change():
     config = dataclasses.replace(ONE_STEP, learn_temperature=False, batch=16)
     state = compiled(config)[0](jax.random.key(0))
     after, _ = update(state, rollout_of(), config)

@@ -69,7 +69,7 @@ def test_its_actions_are_within_their_bounds(name, length):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_kept_plan_is_followed_where_all_noise_is_worse(kept):
-    """The best of each action is 0.3, which the plan so far holds and noise does not.
+    """The best action is 0.3 in every entry. The kept plan has it and noise does not.
 
     Above it the cost is twice that below, else noise and its mirror average to 0.3.
     """
@@ -93,7 +93,7 @@ def test_an_environment_without_an_expert_cost_is_refused_in_one_sentence():
         scripted.make(env, simulator.make(env), CONFIG)
 
 
-def test_without_an_expert_cost_its_own_physics_show_the_reward_up_to_the_end():
+def test_without_an_expert_cost_its_physics_observe_the_reward_until_the_end():
     """Countdown: the reward of a step as the environment gives it, and 0 after an end."""
     env = envs.make("probe/countdown")
     physics, key = scripted.rewarding_physics(env), jax.random.key(0)
@@ -110,7 +110,7 @@ def test_without_an_expert_cost_its_own_physics_show_the_reward_up_to_the_end():
     assert ended  # so that the last step came after an end
 
 
-def test_of_a_model_with_members_each_has_its_score():
+def test_each_member_of_a_model_has_a_score():
     def cost(obs, action, next_obs):
         return jnp.sum(obs) + 2 * jnp.sum(action) + 3 * jnp.sum(next_obs)
 

@@ -145,7 +145,7 @@ def test_the_policy_s_loss_is_what_its_formula_says():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_the_scale_follows_the_range_of_values_and_stays_above_one():
+def test_the_scale_follows_the_range_of_values_and_is_never_below_one():
     """By a quarter of the way, to P_95 - P_5, or to 1 where that is less."""
     z, policy = POLICY_BATCH.zs[0], COMPONENTS.policy
     mode = policy.mode(policy.apply(POLICY, z))

@@ -21,7 +21,7 @@ def setting(**changed):
     return benchmark.Setting(**chosen | changed)
 
 
-def test_the_scan_steps_every_environment_by_its_own_actions():
+def test_the_scan_steps_every_environment_by_its_actions():
     env = pendulum.make(episode_length=3)
     starts, actions, _ = benchmark.inputs(env, setting())
     states, rewards, ends = jax.jit(benchmark.scan_of_steps(env))(starts, actions)
@@ -89,7 +89,7 @@ def test_mujoco_steps_from_the_same_starts_by_the_same_actions(room, monkeypatch
     ("name", "found"),
     [
         ("navigation_mjx", True),
-        ("navigation_mjx:mass=2.0", False),  # of which it would be the wrong model
+        ("navigation_mjx:mass=2.0", False),  # the file has another mass
         ("gym/Hopper", True),
         ("pendulum", False),
         ("brax/hopper", False),

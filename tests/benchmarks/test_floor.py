@@ -15,13 +15,13 @@ def cell(cost="task", **sizes):
     return floor.Cell(cost=cost, **chosen)
 
 
-def seconds(unit: str, cost="task", **sizes) -> float:
-    units = dataclasses.replace(NOTHING, **{unit: 1.0})
+def seconds(operation: str, cost="task", **sizes) -> float:
+    units = dataclasses.replace(NOTHING, **{operation: 1.0})
     return floor.floor(cell(cost, **sizes), (64, 64), units)["total"]
 
 
 @pytest.mark.parametrize(
-    ("unit", "cost", "count"),
+    ("operation", "cost", "count"),
     [
         ("normal", "task", 120),  # 4 · 3 · 2 · 5 steps, two actions, half of them mirrored
         ("tan", "task", 120),
@@ -32,12 +32,12 @@ def seconds(unit: str, cost="task", **sizes) -> float:
         ("arithmetic", "task", 120 * (16 + 12 + 11 + 4)),
         ("byte", "task", 4 * (3 * 240 + 2 * 40)),
         ("matmul", "task", 0),
-        # (14·64 + 64·64 + 64) a judged pair, (7·64 + 64·64 + 64) a valued state
+        # (14·64 + 64·64 + 64) a pair of the discriminator, (7·64 + 64·64 + 64) a state of V
         ("matmul", "learned", 2 * ((120 + 40) * 5056 + 40 * 4608)),
     ],
 )
-def test_operations_are_counted_as_by_hand(unit, cost, count):
-    assert seconds(unit, cost) == count
+def test_operations_are_counted_as_by_hand(operation, cost, count):
+    assert seconds(operation, cost) == count
 
 
 def test_the_total_is_the_sum_of_its_parts():

@@ -1,4 +1,4 @@
-"""What --gradient counts and measures."""
+"""The counts and times of --gradient."""
 
 import jax
 import pytest
@@ -14,7 +14,7 @@ def counted(batch: int, method: str) -> float:
 
 
 def test_an_update_on_one_step_is_all_gradient_steps():
-    """Its operations double with the batch: next to nothing else is multiplied."""
+    """Its operations double with the batch: hardly anything else is computed."""
     assert counted(16, "mail") == pytest.approx(2 * counted(8, "mail"), rel=0.02)
 
 

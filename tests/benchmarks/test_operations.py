@@ -1,4 +1,4 @@
-"""Operations counted in jaxprs, beside numbers by hand and XLA's own count."""
+"""Operations counted in jaxprs, against numbers by hand and XLA's count."""
 
 import jax
 import jax.numpy as jnp
@@ -43,5 +43,5 @@ def test_convolutions_are_counted_as_xla_counts_them():
             images, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    told = jax.jit(convolve).lower(images, kernel).cost_analysis()["flops"]
-    assert operations.count(convolve, images, kernel) == told == 2 * 2 * 36 * 8 * 75
+    flops = jax.jit(convolve).lower(images, kernel).cost_analysis()["flops"]
+    assert operations.count(convolve, images, kernel) == flops == 2 * 2 * 36 * 8 * 75

@@ -9,7 +9,7 @@ from benchmarks import timing
 from planil_jax.base import UsageError
 from planil_jax.envs import pendulum
 
-# Seconds; so that the parts of a floor can be told apart.
+# Seconds, chosen so that every part of a floor has another size.
 UNITS = timing.Units(
     normal=0.0,
     tan=0.0,
@@ -33,14 +33,14 @@ def test_operations_are_counted_within_loops_as_often_as_they_run():
     assert benchmark.operations(fn, jnp.ones(5)) == (10 + 7 * 5 + 2 * 15, 7 * 5)
 
 
-def test_operations_of_a_batch_are_those_of_each():
+def test_operations_of_a_batch_are_the_sum_over_its_members():
     def fn(x):
         return jnp.sqrt(x + 1.0)
 
     assert benchmark.operations(jax.vmap(fn), jnp.ones(6)) == (6, 6)
 
 
-def test_a_row_tells_rates_that_agree_and_a_floor_by_hand(monkeypatch):
+def test_a_row_holds_rates_that_agree_and_a_floor_computed_by_hand(monkeypatch):
     monkeypatch.setattr(benchmark, "operations", lambda fn, *args: (1000, 10))
 
     def in_turn(calls, share):
@@ -62,7 +62,7 @@ def test_a_row_tells_rates_that_agree_and_a_floor_by_hand(monkeypatch):
     assert " 1333333.3 " in benchmark.line(row)  # microseconds a frame
 
 
-def test_a_ray_is_held_against_every_solid():
+def test_a_ray_is_intersected_with_every_solid():
     """The work that is counted grows with the pixels, not with the batch, and has roots."""
     sims = pendulum.Pendulum(jnp.zeros(4), jnp.zeros(4))
     per_ray = {}
@@ -71,7 +71,7 @@ def test_a_ray_is_held_against_every_solid():
         draw = jax.vmap(benchmark.drawing("pendulum", size))
         arithmetic, roots = benchmark.operations(draw, some)
         per_ray[batch, size] = arithmetic / (batch * size**2)
-        assert roots >= 2 * batch * size**2  # of two solids
+        assert roots >= 2 * batch * size**2  # two solids
     assert per_ray[4, 16] == pytest.approx(per_ray[1, 16], rel=0.1)
     assert per_ray[1, 32] == pytest.approx(per_ray[1, 16], rel=0.1)
     assert 100 < per_ray[1, 32] < 1000

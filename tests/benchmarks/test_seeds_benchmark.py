@@ -10,8 +10,8 @@ SHAPE = loop.Config(num_envs=2, steps=3, rounds=2, resets=2)
 SIZES = {"hidden": (4,), "batch": 4, "minibatches": 2, "epochs": 1, "steps": 2}
 
 
-def test_a_row_holds_each_number_of_seeds_against_so_many_of_one(monkeypatch):
-    """The clock is ours: n seeds take 2 + n by vmap and 3 n by map, one seed 3."""
+def test_a_row_compares_n_seeds_at_once_with_n_times_one_seed(monkeypatch):
+    """The clock is replaced: n seeds take 2 + n by vmap and 3 n by map, one seed 3."""
     monkeypatch.setattr(
         seeds, "epoch", lambda settings, way, count: ((way, count), 10.0 * count)
     )
@@ -39,28 +39,28 @@ def test_a_row_holds_each_number_of_seeds_against_so_many_of_one(monkeypatch):
     assert " 0.67 " in seeds.line(rows[0])
 
 
-def test_epochs_go_on_training_each_seed():
+def test_epochs_continue_to_train_every_seed():
     settings = seeds.small("bc", "pendulum", SHAPE, SIZES)
     call, compile_seconds = seeds.epoch(settings, "vmap", 2)
     losses = [call()[0]["policy/error"] for _ in range(2)]
     assert losses[0].shape == (2,) and compile_seconds > 0
     assert losses[0][0] != losses[0][1]  # two seeds, and not one twice
-    assert (losses[0] != losses[1]).all()  # from where they were
+    assert (losses[0] != losses[1]).all()  # so training went on
 
 
-def test_sizes_are_set_wherever_they_are_and_nothing_else_is():
+def test_sizes_are_set_in_every_group_and_nothing_else_changes():
     agent = seeds.small("mpail", "navigation", SHAPE, {"hidden": (5,), "samples": 7}).agent
     networks = agent.discriminator, agent.value, agent.model.network.network
     hidden = {network.hidden for network in networks}
     assert hidden == {(5,)} and agent.planner.samples == 7
-    own = seeds.small("mpail", "navigation", SHAPE, {}).agent
+    plain = seeds.small("mpail", "navigation", SHAPE, {}).agent
     sized = ("discriminator", "value", "planner", "model")
-    restored = dataclasses.replace(agent, **{name: getattr(own, name) for name in sized})
-    assert restored == own
+    restored = dataclasses.replace(agent, **{name: getattr(plain, name) for name in sized})
+    assert restored == plain
 
 
 @pytest.mark.parametrize("texts", [[], ["0"], ["1", "two"], ["-3"]])
-def test_a_list_of_numbers_that_is_none_is_refused_by_name(texts):
+def test_an_invalid_list_of_positive_integers_is_refused_by_name(texts):
     with pytest.raises(UsageError, match="--seeds"):
         timing.positive_integers("seeds", texts)
     assert timing.positive_integers("seeds", ["1", "32"]) == (1, 32)

@@ -1,4 +1,4 @@
-"""Gradients by horizon: at a horizon of one step the model has no part in them."""
+"""Gradients by horizon: at a horizon of one step they do not depend on the model."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_physics_and_model_agree_about_the_first_cost():
     assert rows[0]["median"] > 0 and rows[0]["finite"] == rows[1]["finite"] == 1
 
 
-def test_an_environment_whose_state_observations_do_not_tell_is_refused():
+def test_an_environment_whose_observation_does_not_determine_the_state_is_refused():
     env = envs.make("pendulum:tremble=0.1")
     with pytest.raises(UsageError, match="cannot recover its state from one"):
         unroll.measure(env, (1,), starts=2, seeds=1, model_steps=1)

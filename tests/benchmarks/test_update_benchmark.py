@@ -14,7 +14,7 @@ def test_an_update_is_timed_beside_its_rollout():
     sizes = {"hidden": (4,), "batch": 4, "gradient_steps": 3, "capacity": 20}
     settings = seeds.small("sac", "pendulum", SHAPE, sizes)
     row = update.measure(settings, 0.0)
-    assert row["gradient_steps"] == 9  # 3 of each of policy, critics and temperature
+    assert row["gradient_steps"] == 9  # 3 for each of policy, critics and temperature
     assert row["gradient_steps_per_second"] == pytest.approx(9 / row["update_seconds"])
     assert 0 < row["update_seconds"] < row["update_compile_seconds"]
     assert 0 < row["collect_seconds"] < row["collect_compile_seconds"]
@@ -36,10 +36,10 @@ def test_gradient_steps_are_those_of_every_optimiser_and_of_no_schedule():
     assert update.gradient_steps(state) == 5
 
 
-def test_a_threaded_call_goes_on_where_the_last_one_stopped_and_keeps_no_copy():
+def test_a_threaded_call_continues_from_the_last_state_and_keeps_no_copy():
     state = jnp.zeros((4,), jnp.float32)
     call, _ = timing.threaded(lambda x, y: (x + y, 2 * x), state, jnp.float32(3))
     call()
-    (after, told) = call()
-    assert after.tolist() == [6.0] * 4 and told.tolist() == [6.0] * 4
+    after, output = call()
+    assert after.tolist() == [6.0] * 4 and output.tolist() == [6.0] * 4
     assert state.is_deleted() and isinstance(after, jax.Array)

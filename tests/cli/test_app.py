@@ -125,8 +125,8 @@ def test_a_misspelt_flag_is_refused_with_the_nearest(monkeypatch):
 def test_a_wrong_override_is_refused_by_its_path(
     monkeypatch, config_file, override, message
 ):
-    told = refusal(monkeypatch, f"--config={config_file}", f"--config.{override}")
-    assert told.startswith(message)
+    found = refusal(monkeypatch, f"--config={config_file}", f"--config.{override}")
+    assert found.startswith(message)
 
 
 def test_an_override_without_a_config_asks_for_one(monkeypatch):
@@ -134,8 +134,8 @@ def test_an_override_without_a_config_asks_for_one(monkeypatch):
 
 
 def test_a_missing_config_file_is_refused_with_its_neighbours(monkeypatch, config_file):
-    told = refusal(monkeypatch, "--config", str(config_file.with_name("smal.py")))
-    assert "no config file" in told and f"Did you mean {config_file}?" in told
+    message = refusal(monkeypatch, "--config", str(config_file.with_name("smal.py")))
+    assert "no config file" in message and f"Did you mean {config_file}?" in message
 
 
 def test_a_config_file_that_fails_is_refused_by_name(monkeypatch, config_file):
@@ -217,19 +217,19 @@ def test_help_shows_the_docstring_the_flags_and_the_fields(config_file):
     ],
 )
 def test_an_error_becomes_one_sentence_and_a_status(error, sentence, status):
-    told, code = app.explain(error)
-    assert sentence in told and "\n" not in told
+    message, code = app.explain(error)
+    assert sentence in message and "\n" not in message
     assert code == status
 
 
 def run_here(monkeypatch, main, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["prog", *arguments])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_:
         app.run(main, compute=False)
-    return left.value.code
+    return exit_.value.code
 
 
-def test_a_binary_that_succeeds_leaves_with_0(monkeypatch, capsys):
+def test_a_binary_that_succeeds_exits_with_0(monkeypatch, capsys):
     assert run_here(monkeypatch, lambda: print("done")) == 0
     assert capsys.readouterr() == ("done\n", "")
 
@@ -239,13 +239,13 @@ def test_debug_shows_the_traceback_of_every_error(monkeypatch, capsys):
         raise UserError("no such thing.")
 
     assert run_here(monkeypatch, main, "--debug") == 1
-    told = capsys.readouterr().err
-    assert "Traceback" in told and told.endswith("\nerror: no such thing.\n")
+    errors = capsys.readouterr().err
+    assert "Traceback" in errors and errors.endswith("\nerror: no such thing.\n")
     assert run_here(monkeypatch, main, "--nodebug") == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
 
 
-def test_a_compile_cache_that_cannot_be_written_is_told_and_left(tmp_path, capsys):
+def test_a_compile_cache_that_cannot_be_written_is_reported_and_not_used(tmp_path, capsys):
     taken = tmp_path / "file"
     taken.write_text("")
     before = jax.config.jax_compilation_cache_dir
@@ -254,7 +254,7 @@ def test_a_compile_cache_that_cannot_be_written_is_told_and_left(tmp_path, capsy
     assert jax.config.jax_compilation_cache_dir == before
 
 
-def test_a_misspelt_flag_of_a_real_binary_takes_one_line():
+def test_a_misspelt_flag_of_a_real_binary_is_refused_in_one_line():
     ran = binary("-m", "experiments.inspect", "--demo=x.npz")
     assert ran.returncode == 2
     assert ran.stderr == "error: no flag --demo. Did you mean --demos? Try --help.\n"
@@ -275,7 +275,7 @@ def test_an_unexpected_error_takes_one_line_after_the_device(tmp_path):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused_with_the_mend(tmp_path):
+def test_a_missing_gpu_is_refused_with_the_pip_line(tmp_path):
     (tmp_path / "binary.py").write_text(BINARY)
     ran = binary(str(tmp_path / "binary.py"), "--device=gpu", "--compile_cache=")
     assert (ran.returncode, ran.stdout) == (2, "")

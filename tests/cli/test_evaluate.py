@@ -33,13 +33,13 @@ def refused(command, monkeypatch, *arguments: str) -> str:
 
 @pytest.mark.parametrize("field", ["abc", "40,x"])
 def test_a_field_that_is_no_number_is_refused(monkeypatch, field):
-    told = refused(evaluate, monkeypatch, "--run=nowhere", f"--field={field}")
-    assert told == f"--field={field}: must be metres, such as 40 or 40,80."
+    message = refused(evaluate, monkeypatch, "--run=nowhere", f"--field={field}")
+    assert message == f"--field={field}: must be metres, such as 40 or 40,80."
 
 
 def test_a_number_of_episodes_below_1_is_refused(monkeypatch):
-    told = refused(evaluate, monkeypatch, "--run=nowhere", "--episodes=0")
-    assert told.startswith("--episodes=0: must be")
+    message = refused(evaluate, monkeypatch, "--run=nowhere", "--episodes=0")
+    assert message.startswith("--episodes=0: must be")
 
 
 def test_a_directory_without_a_run_is_refused(monkeypatch, tmp_path):
@@ -48,19 +48,19 @@ def test_a_directory_without_a_run_is_refused(monkeypatch, tmp_path):
 
 def test_observation_entries_that_are_no_numbers_are_refused(monkeypatch):
     arguments = ("--env=point_mass", "--out=x.npz", "--observed=0,-1")
-    told = refused(collect, monkeypatch, *arguments)
-    assert told == "--observed=0,-1: must be whole numbers from 0 on."
+    message = refused(collect, monkeypatch, *arguments)
+    assert message == "--observed=0,-1: must be whole numbers from 0 on."
 
 
 def test_an_expert_needs_an_environment_or_a_run(monkeypatch):
     assert "give --env" in refused(collect, monkeypatch, "--out=x.npz")
     assert "give --run" in refused(film, monkeypatch, "--out=x.gif")
-    told = refused(collect, monkeypatch, "--out=x.npz", "--env=pendulum", "--which=best")
-    assert told == "--which=best is of a --run, and there is none."
+    message = refused(collect, monkeypatch, "--out=x.npz", "--env=pendulum", "--which=best")
+    assert message == "--which=best is of a --run, and there is none."
 
 
 def test_files_of_another_ending_are_refused(monkeypatch):
-    told = refused(collect, monkeypatch, "--env=point_mass", "--out=x.csv")
-    assert told == "x.csv: demonstrations (--out) are a file that ends in .npz."
-    told = refused(film, monkeypatch, "--env=kitchen", "--out=x.avi")
-    assert told == "x.avi: a film (--out) must end in .gif or .mp4."
+    message = refused(collect, monkeypatch, "--env=point_mass", "--out=x.csv")
+    assert message == "x.csv: demonstrations (--out) are a file that ends in .npz."
+    message = refused(film, monkeypatch, "--env=kitchen", "--out=x.avi")
+    assert message == "x.avi: a film (--out) must end in .gif or .mp4."

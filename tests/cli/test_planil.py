@@ -30,7 +30,7 @@ def get_config(method="bc"):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs `planil` with arguments: exit code, output, errors; flags are its own."""
+    """Runs `planil`: exit code, output, errors; removes its flags again."""
     monkeypatch.setattr(app, "_open_device", lambda choice: "device: none")
     monkeypatch.setattr(app, "_widen_vectors", lambda: None)
     monkeypatch.setattr(app, "_quieten", lambda: None)
@@ -40,13 +40,13 @@ def run(monkeypatch, capsys):
     def planil_(*arguments):
         monkeypatch.setattr(sys, "argv", ["planil", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_:
             planil.main()
         for name in set(FLAGS) - before:
             delattr(FLAGS, name)
         FLAGS.unparse_flags()
-        told = capsys.readouterr()
-        return left.value.code, told.out, told.err
+        output = capsys.readouterr()
+        return exit_.value.code, output.out, output.err
 
     return planil_
 
@@ -112,21 +112,21 @@ def test_an_unknown_command_is_refused_with_the_nearest(refused):
 
 def test_the_list_of_commands_costs_no_jax():
     listed = "import sys; from planil_jax.cli import planil; planil.listing(); "
-    seen = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", listed + "print('jax' in sys.modules)"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert seen.stdout == "False\n", seen.stderr
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.parametrize(
     ("command", "names"),
     [("methods", registry.methods), ("envs", registry.environments)],
 )
-def test_methods_and_environments_are_listed_one_line_each(run, command, names):
+def test_methods_and_environments_are_listed_one_a_line(run, command, names):
     status, out, err = run(command)
     assert (status, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(names())
@@ -137,7 +137,7 @@ def test_methods_and_environments_are_listed_one_line_each(run, command, names):
 
 
 @pytest.mark.parametrize("method", ["mpail", "bc"])
-def test_the_help_of_train_tells_every_field_s_value_kind_and_meaning(run, method):
+def test_the_help_of_train_shows_every_field_s_value_kind_and_meaning(run, method):
     status, out, _ = run("train", f"--method={method}", "--help")
     assert status == 0
     settings, _ = compose(method, "navigation")
@@ -145,26 +145,26 @@ def test_the_help_of_train_tells_every_field_s_value_kind_and_meaning(run, metho
     assert all(len(line) <= 92 for line in lines)
     for field in config.describe(settings):
         if field.path in ("method", "seed", "seeds", "sweep", "demonstrations"):
-            continue  # which have flags
+            continue  # these have flags
         value = repr(field.default) if field.default == "" else field.default
         head = re.escape(f"  {field.path}={value}")
         match = re.search(rf"^{head}(.*\n(?:      .*\n?)*)", out, re.MULTILINE)
         assert match, field
-        told = " ".join(match[1].split())
-        assert told == " ".join(f"{field.kind} {field.meaning}".split())
+        printed = " ".join(match[1].split())
+        assert printed == " ".join(f"{field.kind} {field.meaning}".split())
 
 
-def test_the_help_of_train_with_a_config_file_tells_the_fields_of_its_method(
+def test_the_help_of_train_with_a_config_file_shows_the_fields_of_its_method(
     run, config_file
 ):
     _, out, _ = run("train", f"--config={config_file}", "--help")
     assert "Fields of bc in point_mass" in out and "  agent.weight_decay=0.0001" in out
 
 
-# ---------------------------------------------------------------------------- what is read
+# ---------------------------------------------------------------------------- the settings
 
 
-def test_the_settings_are_a_recipe_s_or_the_defaults_then_flags_then_set(
+def test_flags_override_the_recipe_or_the_defaults_and_set_overrides_flags(
     run, tmp_path, recorded, monkeypatch
 ):
     asked = []
@@ -188,7 +188,7 @@ def test_the_settings_are_a_recipe_s_or_the_defaults_then_flags_then_set(
     assert asked[-1].agent.policy.network.hidden == (8, 8)
 
 
-def test_a_config_file_takes_the_place_of_the_recipe_and_set_goes_above_it(
+def test_a_config_file_replaces_the_recipe_and_set_overrides_it(
     run, tmp_path, config_file, monkeypatch
 ):
     asked = []
@@ -242,8 +242,8 @@ def test_a_wrong_command_line_is_refused_in_one_sentence_and_leaves_nothing(
     logdir = tmp_path / "run"
     files = (f"--demos={recorded}", f"--logdir={logdir}")
     names = ["--method=bc", "--env=point_mass"] if "{config}" not in arguments[0] else []
-    told = [each.replace("{config}", str(config_file)) for each in arguments]
-    assert sentence in refused("train", *files, *names, *told)
+    command = [text.replace("{config}", str(config_file)) for text in arguments]
+    assert sentence in refused("train", *files, *names, *command)
     assert not logdir.exists()
 
 
@@ -269,10 +269,11 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
         "seed 4, agent.learning_rate=0.01",
     }
 
-    told = refused("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
-    assert "holds a run already; pass resume=True (--resume) to continue it" in told
-    told = refused("train", "--logdir=~/run", "--resume", "--set=agent.gradient_steps=2")
-    assert "another configuration: agent.gradient_steps is 1 there, 2 here" in told
+    message = refused("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    assert "holds a run already; pass resume=True (--resume) to continue it" in message
+    wrong = "--set=agent.gradient_steps=2"
+    message = refused("train", "--logdir=~/run", "--resume", wrong)
+    assert "another configuration: agent.gradient_steps is 1 there, 2 here" in message
     status, _, err = run("train", "--logdir=~/run", "--resume", "--total_steps=6")
     assert status == 0, err
     steps, _ = report.read_metrics(logdir)["train/reward"]
@@ -282,13 +283,13 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     saved = json.loads(rundir.read_config(logdir))
     del saved["version"]
     (logdir / "config.json").write_text(json.dumps(saved))
-    told = refused("train", "--logdir=~/run", "--resume")
-    assert "was written by an older version of planil_jax and cannot be read" in told
+    message = refused("train", "--logdir=~/run", "--resume")
+    assert "was written by an older version of planil_jax and cannot be read" in message
 
 
-def test_resuming_what_is_no_run_is_refused(refused, tmp_path):
-    told = refused("train", f"--logdir={tmp_path}/none", "--resume")
-    assert "holds no run" in told and not (tmp_path / "none").exists()
+def test_resuming_a_directory_without_a_run_is_refused(refused, tmp_path):
+    message = refused("train", f"--logdir={tmp_path}/none", "--resume")
+    assert "holds no run" in message and not (tmp_path / "none").exists()
 
 
 # ---------------------------------------------------------------------------------- inspect

@@ -50,14 +50,14 @@ def episodes() -> list[demos.Episode]:
 
 @pytest.fixture
 def path(tmp_path):
-    """A sound file."""
+    """A valid file."""
     file = tmp_path / "made" / "here" / "cart.npz"
     demos.save(file, episodes(), CARD)
     return file
 
 
 def rewrite(path, **changes) -> None:
-    """Changes arrays of a file behind our back; None takes an array out."""
+    """Changes arrays of a saved file; None removes one."""
     with np.load(path) as archive:
         arrays = dict(archive) | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -79,7 +79,7 @@ def refusal(path, spec=SPEC) -> str:
 # ---------------------------------------------------------------------------------- files
 
 
-def test_what_was_saved_is_read_again(path):
+def test_a_file_gives_back_the_episodes_and_the_card(path):
     read, card = demos.read(path)
     assert card == dataclasses.replace(CARD, returns=(2.0, 7.0))
     for wanted, episode in zip(episodes(), read, strict=True):
@@ -89,7 +89,7 @@ def test_what_was_saved_is_read_again(path):
         assert episode.terminal == wanted.terminal
 
 
-def test_saving_leaves_one_file_and_no_litter(path):
+def test_saving_leaves_one_file_and_no_temporary_ones(path):
     demos.save(path, episodes(), CARD)
     assert [file.name for file in path.parent.iterdir()] == ["cart.npz"]
 
@@ -122,9 +122,9 @@ def test_episodes_that_do_not_fit_their_card_are_not_saved(tmp_path):
 
 
 def test_a_missing_file_is_refused_with_its_neighbours_and_the_mend(path):
-    told = refusal(path.with_name("carts.npz"))
-    assert "no demonstrations file" in told and "planil collect" in told
-    assert f"Did you mean {path}?" in told
+    message = refusal(path.with_name("carts.npz"))
+    assert "no demonstrations file" in message and "planil collect" in message
+    assert f"Did you mean {path}?" in message
 
 
 def test_a_directory_is_refused_with_its_files(path):
@@ -143,8 +143,8 @@ def test_a_truncated_file_is_refused_as_damaged(path, share):
 def test_a_flipped_byte_is_refused_or_does_no_harm(path):
     whole = path.read_bytes()
     refused = 0
-    for place in range(0, len(whole), 23):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for at in range(0, len(whole), 23):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             read, _ = demos.read(path)
         except UsageError as error:
@@ -170,11 +170,11 @@ def test_pickles_are_refused_and_never_loaded(path):
     assert "is not an .npz archive" in refusal(path)
 
 
-def test_a_foreign_npz_is_refused_with_what_it_holds_and_what_is_wanted(path):
+def test_a_foreign_npz_is_refused_with_its_arrays_and_those_required(path):
     np.savez(path, obs=np.zeros((3, 2)), acts=np.zeros((2, 1)))
-    told = refusal(path)
-    assert "is not a planil_jax demonstrations file: it holds obs, acts" in told
-    assert "obs, length, terminal, card and maybe actions, rewards are wanted" in told
+    message = refusal(path)
+    assert "is not a planil_jax demonstrations file: it holds obs, acts" in message
+    assert "obs, length, terminal, card and maybe actions, rewards are wanted" in message
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,12 @@ def test_a_card_that_is_not_json_is_refused(path):
         ({"obs": np.full((6, 3), 1e300)}, "step 0, entry 'x [m]': inf is not finite"),
     ],
 )
-def test_arrays_that_do_not_fit_together_are_refused(path, changes, message):
+def test_arrays_that_contradict_each_other_are_refused(path, changes, message):
     rewrite(path, **changes)
     assert message in refusal(path)
 
 
-def test_a_number_that_is_not_finite_is_refused_by_its_place(path):
+def test_a_number_that_is_not_finite_is_refused_by_episode_step_and_entry(path):
     obs = np.zeros((6, 3), np.float32)
     obs[4, 1] = np.nan  # row 4 is step 2 of episode 1
     rewrite(path, obs=obs)
@@ -245,7 +245,7 @@ def test_loading_pads_with_the_last_observation(path):
     assert loaded.observed == (0, 1, 2)
 
 
-def test_entries_that_a_file_lacks_are_zero_and_named_by_omission(tmp_path):
+def test_entries_that_a_file_lacks_are_zero_and_absent_from_observed(tmp_path):
     path = tmp_path / "cart.npz"
     names = ("angle [rad]", "x [m]")  # in another order than the environment's
     thin = [
@@ -298,34 +298,34 @@ def chosen(tmp_path, rows) -> str:
     return path
 
 
-def test_choices_are_loaded_as_they_are(tmp_path):
+def test_choices_are_loaded_unchanged(tmp_path):
     path = chosen(tmp_path, np.eye(3)[[0, 2, 1, 1]])
-    held = demos.load(path, choosing(3))
-    np.testing.assert_array_equal(held.actions[1], np.eye(3)[[2, 1, 1]])
+    loaded = demos.load(path, choosing(3))
+    np.testing.assert_array_equal(loaded.actions[1], np.eye(3)[[2, 1, 1]])
 
 
-def test_continuous_actions_are_refused_where_choices_are_wanted(path, tmp_path):
-    told = refusal(path, choosing(3))
-    assert told.startswith(f"{path}, of cart, holds actions that are 1 continuous number, ")
-    assert "but cart takes one of 3 choices: record it there, with the opt" in told
+def test_continuous_actions_are_refused_by_an_environment_with_choices(path, tmp_path):
+    text = refusal(path, choosing(3))
+    assert text.startswith(f"{path}, of cart, holds actions that are 1 continuous number, ")
+    assert "but cart takes one of 3 choices: record it there, with the opt" in text
     soft = chosen(tmp_path, np.full((4, 3), 0.3))
     assert "are 3 continuous numbers, but cart takes one of 3" in refusal(soft, choosing(3))
 
 
-def test_choices_are_refused_where_they_are_not_or_are_others(tmp_path):
+def test_choices_are_refused_by_continuous_environments_and_by_other_choices(tmp_path):
     path = chosen(tmp_path, np.eye(3)[[0, 2, 1, 1]])
-    told = refusal(path)
-    assert "holds actions that are one of 3 choices, but cart takes 1 continuous n" in told
-    assert told.endswith("choose an environment with the option choices=3.")
+    text = refusal(path)
+    assert "holds actions that are one of 3 choices, but cart takes 1 continuous n" in text
+    assert text.endswith("choose an environment with the option choices=3.")
     assert "one of 3 choices, but cart takes one of 4" in refusal(path, choosing(4))
 
 
-def test_actions_beyond_their_bounds_by_rounding_are_clipped(path):
+def test_actions_outside_their_bounds_by_rounding_are_clipped(path):
     rewrite(path, actions=np.array([[1 + 1e-6], [0], [0], [0]], np.float32))
     assert demos.load(path, SPEC).actions.max() == 1.0
 
 
-def test_describe_tells_the_card_the_episodes_and_the_ranges(path):
+def test_describe_prints_the_card_the_episodes_and_the_ranges(path):
     page = demos.describe(path).splitlines()
     assert page[0] == str(path)
     assert "  expert          by hand" in page
@@ -351,15 +351,15 @@ def small(terminal=(True, False)) -> Demonstrations:
     )
 
 
-def test_transitions_marks_what_is_padding():
+def test_transitions_marks_padding_as_invalid():
     obs, next_obs, valid = jax.jit(demos.transitions)(small())
     np.testing.assert_array_equal(obs[:, 0], [0, 1, 1, 1, 10, 11, 12, 13])
     np.testing.assert_array_equal(next_obs[:, 0], [1, 1, 1, 1, 11, 12, 13, 13])
     np.testing.assert_array_equal(valid, [1, 0, 0, 0, 1, 1, 1, 0])
 
 
-def test_pairs_are_drawn_uniformly_from_transitions_that_happened():
-    """4000 draws of each of 3 seeds; a share of 1/4 then has a deviation of 0.007."""
+def test_pairs_are_drawn_uniformly_and_never_from_padding():
+    """4000 draws with each of 3 seeds: a share of 1/4 has a standard deviation of 0.007."""
     draw = jax.jit(jax.vmap(lambda key: demos.sample_pairs(small(), key, 4000)))
     obs, next_obs = draw(jax.random.split(jax.random.key(0), 3))
     np.testing.assert_array_equal(next_obs, obs + 1)
@@ -383,8 +383,8 @@ def test_a_sample_of_observations_alone_has_no_actions():
     assert demos.sample(small().replace(actions=None), jax.random.key(0), 2)[1] is None
 
 
-def test_sequences_are_drawn_uniformly_from_all_that_lie_within_an_episode():
-    """Of 2 steps only the second episode has any, from 10 and from 11."""
+def test_sequences_are_drawn_uniformly_and_lie_within_an_episode():
+    """Only the second episode has sequences of 2 steps, from 10 and from 11."""
     draw = jax.jit(demos.sample_sequences, static_argnums=(2, 3))
     obs, actions, terminal = draw(small((False, True)), jax.random.key(0), 4000, 2)
     assert obs.shape == (3, 4000, 1) and actions.shape == (2, 4000, 1)
@@ -410,7 +410,7 @@ def test_demonstrations_shorter_than_a_sequence_are_refused():
         demos.require_length(small(), 4, "iqmpc")
 
 
-def test_the_first_episodes_alone_can_be_asked_for(path):
+def test_the_first_episodes_can_be_loaded_alone(path):
     one, all_ = demos.load(path, SPEC, first=1), demos.load(path, SPEC)
     assert one.length.tolist() == [1] and all_.length.tolist() == [1, 3]
     np.testing.assert_array_equal(one.obs[0], all_.obs[0, :2])

@@ -42,7 +42,7 @@ def test_episodes_are_cut_where_they_end(tmp_path):
     assert loaded.length.tolist() == [3, 5]
 
 
-def test_the_first_episodes_can_be_taken_alone_and_without_actions(tmp_path):
+def test_the_first_episodes_can_be_converted_alone_and_without_actions(tmp_path):
     path, _ = source(tmp_path, acts=None)
     out = str(tmp_path / "ours.npz")
     convert(path, "point_mass", out, 1)
@@ -76,7 +76,7 @@ def test_choices_may_be_given_by_their_numbers(tmp_path):
         ({"obs": np.array([{}])}, 2, "no readable .npz without pickles"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path, changes, count, message):
+def test_unsuitable_arrays_are_refused_in_one_sentence(tmp_path, changes, count, message):
     path, _ = source(tmp_path, **changes)
     with pytest.raises(UsageError) as caught:
         convert(path, "point_mass", str(tmp_path / "ours.npz"), count)

@@ -1,4 +1,4 @@
-"""Pictures through files, demonstrations and the replay, beside what the loop saw."""
+"""Images in files, demonstrations and the replay, compared with the rollout."""
 
 import dataclasses
 
@@ -32,17 +32,17 @@ def rollout():
     def one(key):
         def step(state, key):
             action = jax.random.uniform(key, (1,), minval=-2.0, maxval=2.0)
-            following, told = ENV.step(state, action)
+            next_state, transition = ENV.step(state, action)
             fresh = ENV.reset(key)
-            following = jax.tree.map(
-                lambda a, b: jnp.where(told.truncated, a, b), fresh, following
+            next_state = jax.tree.map(
+                lambda a, b: jnp.where(transition.truncated, a, b), fresh, next_state
             )
-            return following, told
+            return next_state, transition
 
         return jax.lax.scan(step, ENV.reset(key), jax.random.split(key, 14))[1]
 
-    told = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 2))
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), told)
+    rollouts = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 2))
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rollouts)
 
 
 def episodes(rollout) -> list[demos.Episode]:
@@ -53,45 +53,45 @@ def episodes(rollout) -> list[demos.Episode]:
     ]
     return [
         demos.Episode(
-            obs=np.concatenate([each.obs[:1], each.next_obs])[..., -3:],
-            actions=each.action,
-            rewards=each.reward,
+            obs=np.concatenate([episode.obs[:1], episode.next_obs])[..., -3:],
+            actions=episode.action,
+            rewards=episode.reward,
             terminal=False,
         )
-        for each in cut
+        for episode in cut
     ]
 
 
 def test_a_file_of_images_gives_back_the_observations(rollout, tmp_path):
-    path = tmp_path / "seen.npz"
+    path = tmp_path / "images.npz"
     demos.save(path, episodes(rollout), CARD)
-    held = demos.load(path, ENV.spec)
-    assert held.obs.shape == (2, 7, SIZE, SIZE, 3) and held.obs.dtype == jnp.uint8
-    assert held.observed == ()
+    loaded = demos.load(path, ENV.spec)
+    assert loaded.obs.shape == (2, 7, SIZE, SIZE, 3) and loaded.obs.dtype == jnp.uint8
+    assert loaded.observed == ()
     episode, step = jnp.divmod(jnp.arange(12), 6)
     for offset, wanted in ((0, rollout.obs), (1, rollout.next_obs)):
-        seen = demos.observations_at(held, episode, step + offset, frames=3)
-        np.testing.assert_array_equal(seen, wanted[:12, 0])
+        stacked = demos.observations_at(loaded, episode, step + offset, frames=3)
+        np.testing.assert_array_equal(stacked, wanted[:12, 0])
     assert "red" in demos.describe(path)
 
 
 def test_samples_of_images_are_stacked(rollout, tmp_path):
-    path = tmp_path / "seen.npz"
+    path = tmp_path / "images.npz"
     demos.save(path, episodes(rollout), CARD)
-    held, key = demos.load(path, ENV.spec), jax.random.key(1)
-    obs, _, next_obs, _ = demos.sample(held, key, 16, frames=3)
-    pairs = demos.sample_pairs(held, key, 16, frames=3)
+    loaded, key = demos.load(path, ENV.spec), jax.random.key(1)
+    obs, _, next_obs, _ = demos.sample(loaded, key, 16, frames=3)
+    pairs = demos.sample_pairs(loaded, key, 16, frames=3)
     np.testing.assert_array_equal(obs, pairs[0])
     np.testing.assert_array_equal(next_obs, pairs[1])
     # The newest frame becomes the second newest.
     np.testing.assert_array_equal(obs[..., 3:], next_obs[..., :6])
-    obs, _, _ = demos.sample_sequences(held, key, 16, 4, frames=3)
+    obs, _, _ = demos.sample_sequences(loaded, key, 16, 4, frames=3)
     assert obs.shape == (5, 16, SIZE, SIZE, 9)
     np.testing.assert_array_equal(obs[:-1, ..., 3:], obs[1:, ..., :6])
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    "name, message",
     [
         ("pendulum", "pictures of 8 × 8, but pendulum shows numbers"),
         (
@@ -100,36 +100,39 @@ def test_samples_of_images_are_stacked(rollout, tmp_path):
         ),
     ],
 )
-def test_images_of_another_size_are_refused(rollout, tmp_path, name, told):
-    path = tmp_path / "seen.npz"
+def test_images_of_another_size_are_refused(rollout, tmp_path, name, message):
+    path = tmp_path / "images.npz"
     demos.save(path, episodes(rollout), CARD)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         demos.load(path, envs.make(name).spec)
 
 
 def test_vectors_are_refused_where_the_environment_shows_images(rollout, tmp_path):
-    path = tmp_path / "told.npz"
-    told = [
-        dataclasses.replace(each, obs=np.zeros((7, 3), np.float32))
-        for each in episodes(rollout)
+    path = tmp_path / "vectors.npz"
+    vectors = [
+        dataclasses.replace(episode, obs=np.zeros((7, 3), np.float32))
+        for episode in episodes(rollout)
     ]
     names = envs.make("pendulum").spec.observation_names
-    demos.save(path, told, dataclasses.replace(CARD, image=(), observation_names=names))
+    demos.save(path, vectors, dataclasses.replace(CARD, image=(), observation_names=names))
     with pytest.raises(UsageError, match="holds numbers, but .* shows pictures of 8 × 8"):
         demos.load(path, ENV.spec)
 
 
 @pytest.mark.parametrize(
-    "spoil, told",
+    "spoil, message",
     [
         (lambda obs: obs.astype(np.float32), "float32"),  # type
         (lambda obs: np.moveaxis(obs, -1, 1), "shape"),  # order of channels
         (lambda obs: obs[:, :-1], "shape"),  # size
     ],
 )
-def test_images_of_wrong_dtype_or_shape_are_refused(rollout, tmp_path, spoil, told):
-    spoilt = [dataclasses.replace(each, obs=spoil(each.obs)) for each in episodes(rollout)]
-    with pytest.raises(UsageError, match=told):
+def test_images_of_wrong_dtype_or_shape_are_refused(rollout, tmp_path, spoil, message):
+    spoilt = [
+        dataclasses.replace(episode, obs=spoil(episode.obs))
+        for episode in episodes(rollout)
+    ]
+    with pytest.raises(UsageError, match=message):
         demos.save(tmp_path / "spoilt.npz", spoilt, CARD)
 
 
@@ -142,21 +145,22 @@ def test_sequences_from_replay_are_sequences_of_the_rollout(rollout, monkeypatch
     assert replay.steps["obs"].shape == (14, 2, SIZE, SIZE, 3)
     assert "next_obs" not in replay.steps
     valid = sequences.valid_starts(sampler, replay)
-    own = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
-    assert own.obs.shape == (4, 64, SIZE, SIZE, 9)
-    seen, acted = (
+    batch = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
+    assert batch.obs.shape == (4, 64, SIZE, SIZE, 9)
+    frames, acted = (
         np.asarray(rollout.obs),
         np.asarray(sampler.scaling.to_unit_interval(rollout.action)),
     )
     starts = set()
     for obs, actions in zip(
-        np.moveaxis(own.obs, 1, 0), np.moveaxis(own.actions, 1, 0), strict=True
+        np.moveaxis(batch.obs, 1, 0), np.moveaxis(batch.actions, 1, 0), strict=True
     ):
         at = [
             (t, e)
             for t in range(11)
             for e in range(2)
-            if (seen[t : t + 4, e] == obs).all() and (acted[t : t + 3, e] == actions).all()
+            if (frames[t : t + 4, e] == obs).all()
+            and (acted[t : t + 3, e] == actions).all()
         ]
         assert len(at) == 1
         assert at[0][0] // 6 == (at[0][0] + 3) // 6  # of one episode
@@ -169,9 +173,11 @@ def test_images_are_shifted_for_learning(rollout):
     replay = sequences.empty_replay(sampler, num_envs=2)
     replay = sequences.insert(sampler, replay, rollout)
     valid = sequences.valid_starts(sampler, replay)
-    own = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
-    told = {tuple(np.ravel(each)) for each in np.asarray(rollout.obs).reshape(28, -1)}
-    moved = [tuple(each) not in told for each in np.asarray(own.obs).reshape(12, -1)]
+    batch = sequences.sample_replay(sampler, replay, valid, jax.random.key(3))
+    originals = {
+        tuple(np.ravel(image)) for image in np.asarray(rollout.obs).reshape(28, -1)
+    }
+    moved = [tuple(row) not in originals for row in np.asarray(batch.obs).reshape(12, -1)]
     assert sum(moved) > 8
 
 
@@ -182,16 +188,16 @@ def test_a_task_that_can_end_early_is_refused_with_images():
 
 
 def test_an_expert_of_vectors_can_demonstrate_in_images(tmp_path):
-    path = str(tmp_path / "seen.npz")
+    path = str(tmp_path / "images.npz")
     name = "pendulum:pixels=16,frames=2,episode_length=5"
     card = collect.collect(name, path, 2, seed=1, actions=True, unlearned=True)
     assert card.image == (16, 16, 3) and card.observation_names == ()
-    same = str(tmp_path / "told.npz")
+    same = str(tmp_path / "vectors.npz")
     card = collect.collect(
         "pendulum:episode_length=5", same, 2, seed=1, actions=True, unlearned=True
     )
-    (seen, _), (told, _) = demos.read(path), demos.read(same)
-    for picture, number in zip(seen, told, strict=True):
+    (images, _), (vectors, _) = demos.read(path), demos.read(same)
+    for picture, number in zip(images, vectors, strict=True):
         np.testing.assert_allclose(picture.actions, number.actions, atol=1e-5)
         assert picture.obs.shape == (6, 16, 16, 3) and picture.obs.std() > 0
 

@@ -18,7 +18,7 @@ def sample(buffer, seed: int, power: float = 1.0):
 
 
 def steps(first: int, length: int, num_envs: int):
-    """A rollout `[T, E]` whose every leaf tells the number of its step."""
+    """A rollout `[T, E]` in which every leaf holds the number of its step."""
     number = np.arange(first, first + length * num_envs, dtype=np.int32)
     number = number.reshape(length, num_envs)
     return {
@@ -194,7 +194,7 @@ def test_sequences_stay_within_episodes_and_every_such_sequence_is_drawn(length,
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_starts_of_sequences_are_drawn_by_age(power):
-    """Of 30 episodes of 2 steps, in which each sequence of 2 is an episode; within 0.02."""
+    """Of 30 episodes of 2 steps, where every sequence of 2 is an episode; within 0.02."""
     buffer = episodes((2,) * 30, 64, 1)
     starts = _starts(buffer, buffer.steps["ended"], 2)
     drawn = _sequences(buffer, starts, jax.random.key(0), 20_000, 2, power)

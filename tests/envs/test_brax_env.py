@@ -21,7 +21,7 @@ def compiled(function, *examples):
 
 
 def library(name: str):
-    """The library's own environment."""
+    """The environment of the library itself."""
     if name == BRAX:
         from brax import envs as brax_envs
 
@@ -58,7 +58,7 @@ def test_an_episode_equals_the_library_s_step_by_step(episode):
     np.testing.assert_array_equal(start.obs, first)
     np.testing.assert_array_equal(transition.obs[0], first)
     np.testing.assert_array_equal(transition.obs[1:], obs[:-1])
-    # Ends and all: the observation after an end is the one that truly followed it.
+    # Also at ends: next_obs is the observation before the reset.
     np.testing.assert_array_equal(transition.next_obs, obs)
     np.testing.assert_array_equal(transition.reward, reward)
     np.testing.assert_array_equal(transition.terminal, done > 0)
@@ -102,8 +102,8 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
 
 
 def changes(name: str, settle, action: float, *options, steps: int = 1):
-    """What the first steps under each set of options change in the observation, `[O]`."""
-    made = [envs.make(name, **each) for each in options]
+    """The change of the observation `[O]` in the first steps, for every set of options."""
+    made = [envs.make(name, **kwargs) for kwargs in options]
 
     def change(key):
         start = settle(made[0].reset(key))
@@ -125,7 +125,7 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     plain, none, half, heavy = changes(
         PLAYGROUND, horizontal, 0.0, {}, {"gravity": 0.0}, {"gravity": 0.5}, {"mass": 2.0}
     )
-    # The speed after one step from rest is dt g / l, but for the damper's share of it.
+    # The speed after one step from rest is dt g / l, less the damper's share.
     assert abs(plain[2]) > 0.1
     np.testing.assert_allclose(none[2], 0.0, atol=1e-5)
     np.testing.assert_allclose(half[2] / plain[2], 0.5, rtol=0.01)
@@ -136,7 +136,7 @@ def test_gravity_and_mass_of_a_playground_task_are_scaled():
     np.testing.assert_allclose(heavy[2] / pushed[2], 0.5, rtol=0.02)
 
 
-def test_the_shaped_reward_of_the_hopper_grows_before_its_own_reward_does():
+def test_the_shaped_reward_of_the_hopper_grows_before_its_original_reward_does():
     def of(height, speed):
         env = SimpleNamespace(_height=lambda data: height, _speed=lambda data: speed)
         return float(brax_env._rise_first(env, SimpleNamespace(data=None)))
@@ -222,10 +222,10 @@ def test_a_task_that_would_download_is_refused_without_a_download(
     if mjx_env.MENAGERIE_PATH.exists():
         pytest.skip("the robots' models are here")
 
-    def clone(*args):
+    def download(*args):
         raise AssertionError("it tried to download")
 
-    monkeypatch.setattr(mjx_env, "_clone_with_progress", clone)
+    monkeypatch.setattr(mjx_env, "_clone_with_progress", download)
     message = refusal(f"playground/{task}")
     assert task in message and "ensure_menagerie_exists()" in message
 

@@ -76,7 +76,7 @@ def test_the_demonstrator_steers_towards_a_point_ahead_and_asks_for_its_speed():
 @pytest.mark.parametrize(
     "name", ["course", "course:action_delay=1,observation_noise=0.02,steering_gain=0.44"]
 )
-def test_the_demonstrator_stays_on_the_course_with_cars_that_react_late(name):
+def test_the_demonstrator_keeps_to_the_course_with_cars_that_react_late(name):
     env = envs.make(name + ",box=0.2" if ":" in name else name + ":box=0.2")
     expert = expert_policies.make_expert(name, env)
     keys = jax.random.split(jax.random.key(0), 4)

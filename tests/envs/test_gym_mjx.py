@@ -32,7 +32,7 @@ def hopper():
 
 @pytest.fixture(scope="module")
 def theirs():
-    """Gymnasium's own Hopper-v5, on MuJoCo in C; it imports a maker of videos in vain."""
+    """Gymnasium's Hopper-v5, on MuJoCo in C. It imports a video library without need."""
     with pytest.MonkeyPatch.context() as patch:
         try:
             import imageio  # noqa: F401  a part of another of Gymnasium's extras
@@ -47,7 +47,7 @@ def theirs():
 
 
 def placed(state, qpos, qvel):
-    """The state with its body put elsewhere."""
+    """The state with its body at another pose and speed."""
     body = replace(
         state.sim, qpos=jnp.asarray(qpos, jnp.float32), qvel=jnp.asarray(qvel, jnp.float32)
     )
@@ -62,14 +62,14 @@ def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
     rng, ends = np.random.default_rng(0), []
     for _ in range(2 * STEPS):
         action = rng.uniform(-1, 1, 3).astype(np.float32)
-        state, told = step(state, action)
+        state, transition = step(state, action)
         obs, reward, terminal, _, _ = theirs.step(action)
         # Single precision against double, with contacts: 1e-4 of entries up to 10.
-        np.testing.assert_allclose(told.next_obs, obs, atol=1e-4)
-        np.testing.assert_allclose(told.reward, reward, atol=1e-4)
-        assert bool(told.terminal) == terminal
+        np.testing.assert_allclose(transition.next_obs, obs, atol=1e-4)
+        np.testing.assert_allclose(transition.reward, reward, atol=1e-4)
+        assert bool(transition.terminal) == terminal
         ends.append(terminal)
-    assert not ends[0] and ends[-1]  # it fell meanwhile
+    assert not ends[0] and ends[-1]  # it fell in between
 
 
 @pytest.mark.parametrize(
@@ -83,38 +83,38 @@ def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
 def test_clipped_speeds_and_unhealthy_states_are_gymnasium_s(hopper, theirs, qpos, qvel):
     _, reset, step = hopper
     theirs.set_state(np.array(qpos), np.array(qvel))
-    action = np.array([0.5, -1.0, 2.0], np.float32)  # one beyond its bound
-    _, told = step(placed(reset(jax.random.key(0)), qpos, qvel), action)
+    action = np.array([0.5, -1.0, 2.0], np.float32)  # one is outside its bound
+    _, transition = step(placed(reset(jax.random.key(0)), qpos, qvel), action)
     obs, reward, terminal, _, _ = theirs.step(action)
-    np.testing.assert_allclose(told.next_obs, obs, atol=2e-3)
-    np.testing.assert_allclose(told.reward, reward, atol=2e-3)
-    assert bool(told.terminal) == terminal
+    np.testing.assert_allclose(transition.next_obs, obs, atol=2e-3)
+    np.testing.assert_allclose(transition.reward, reward, atol=2e-3)
+    assert bool(transition.terminal) == terminal
 
 
 def test_truncation_and_termination_are_separate(hopper):
     _, reset, step = hopper
     state = reset(jax.random.key(0))
-    told = []
+    ends = []
     for _ in range(6):
         state, transition = step(state, jnp.zeros((3,)))
-        told.append((bool(transition.truncated), bool(transition.terminal)))
-    assert told == [(False, False)] * 4 + [(True, False)] * 2
+        ends.append((bool(transition.truncated), bool(transition.terminal)))
+    assert ends == [(False, False)] * 4 + [(True, False)] * 2
 
 
 def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(hopper):
     env, _, _ = hopper
     start = jax.eval_shape(env.reset, jax.random.key(0))
-    next_state, told = jax.eval_shape(env.step, start, jnp.zeros((3,)))
+    next_state, transition = jax.eval_shape(env.step, start, jnp.zeros((3,)))
     assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
         jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
     ):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    leaves = jax.tree.leaves((start, next_state, told))
+    leaves = jax.tree.leaves((start, next_state, transition))
     assert not any(leaf.weak_type for leaf in leaves)
 
 
-def test_the_prior_recovers_all_but_the_place_on_the_ground(hopper):
+def test_the_prior_recovers_all_but_the_position_on_the_ground(hopper):
     env, reset, step = hopper
     state = placed(
         reset(jax.random.key(2)),
@@ -127,8 +127,8 @@ def test_the_prior_recovers_all_but_the_place_on_the_ground(hopper):
     np.testing.assert_array_equal(body.qvel, state.sim.qvel)
     action = jnp.array([0.3, -0.6, 0.9])
     expected = step(state, action)[1].next_obs
-    foreseen = step(replace(state, sim=body), action)[0].sim
-    np.testing.assert_allclose(env.prior.observe((), foreseen), expected, atol=1e-4)
+    predicted = step(replace(state, sim=body), action)[0].sim
+    np.testing.assert_allclose(env.prior.observe((), predicted), expected, atol=1e-4)
 
 
 def test_a_state_recovered_from_an_observation_steps_like_the_original(hopper):
@@ -151,7 +151,7 @@ def test_a_state_recovered_from_an_observation_steps_like_the_original(hopper):
 
 
 def drift(model, numbers):
-    """Instead of physics, where a test is about all the rest: every speed grows by u₀."""
+    """Replaces the physics in tests of everything else: every speed grows by u₀."""
     return lambda body, action: replace(body, qvel=body.qvel + action[0])
 
 
@@ -167,8 +167,8 @@ def test_the_prior_starts_from_the_whole_state_and_steps_as_the_task_does(withou
     assert body is state.sim
     action = jnp.array([0.5, 0.0, 0.0])
     expected = env.step(state, action)[1].next_obs
-    foreseen = env.prior.step((), body, action, jax.random.key(0))
-    np.testing.assert_array_equal(env.prior.observe((), foreseen), expected)
+    predicted = env.prior.step((), body, action, jax.random.key(0))
+    np.testing.assert_array_equal(env.prior.observe((), predicted), expected)
     np.testing.assert_allclose(expected[5:], state.obs[5:] + 0.5, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The kitchen: its arm's lengths, and what its demonstrator achieves, on MuJoCo in C."""
+"""The kitchen: its arm's lengths and its demonstrator's success, on MuJoCo in C."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_the_finger_points_down_along_the_demonstration(model):
         assert axis[2] < -0.95
 
 
-def test_the_demonstration_stays_within_the_action_bounds():
+def test_the_demonstration_is_within_the_action_bounds():
     path = kitchen.demonstration()
     assert np.abs(np.diff(path, axis=0)).max() < 1.0 * kitchen.PERIOD
     assert len(path) <= kitchen.LENGTH

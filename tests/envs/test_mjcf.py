@@ -1,4 +1,4 @@
-"""A sliding block, whose motion is known, and an arm, which MuJoCo itself judges."""
+"""A sliding block with a known motion, and an arm that is compared with MuJoCo in C."""
 
 import functools
 import math
@@ -96,7 +96,7 @@ def euler(speed):
     return np.array(rows)
 
 
-def test_an_action_is_held_for_the_control_period_within_its_bounds():
+def test_an_action_is_clipped_and_constant_for_the_control_period():
     start, transition = thrown()
     x, speed, force = euler(start.obs[2]).T
     rows = np.stack([x, x + 0.1, speed, speed, force], axis=1)

@@ -1,8 +1,8 @@
-"""Pictures of MuJoCo models, held against what MuJoCo itself says is to be seen.
+"""Images of MuJoCo models, compared with what MuJoCo says is visible.
 
-Its ray casting, `mj_multiRay`, needs no graphics driver and says what is seen, how far it
-is and where it faces. Its renderer, where there is software EGL, shows silhouettes. Its
-viewer sets up scenes that say which geoms are seen, in which colours and from where.
+Its ray casting, `mj_multiRay`, needs no graphics driver. It says what is visible, how far
+it is and where it faces. Its renderer, where there is software EGL, shows silhouettes. Its
+viewer sets up scenes that say which geoms are visible, in which colours and from where.
 """
 
 import functools
@@ -38,7 +38,7 @@ def model_of(task):
 
 @functools.cache
 def posed(task):
-    """Data in POSES poses: the model's own, and others about it."""
+    """Data in POSES poses: the model's initial one, and others near it."""
     model, rng = model_of(task), np.random.default_rng(0)
     poses = []
     for pose in range(POSES):
@@ -50,14 +50,14 @@ def posed(task):
     return poses
 
 
-def places(data):
+def poses_of(data):
     fields = data.geom_xpos, data.geom_xmat, data.cam_xpos, data.cam_xmat
     return [jnp.asarray(field, jnp.float32) for field in fields]
 
 
 @functools.cache
 def sights(task):
-    """What the ray caster sees in each pose, `[POSES, SIDE, SIDE]`."""
+    """The ray caster's hits in every pose, `[POSES, SIDE, SIDE]`."""
     model = model_of(task)
     config = mjcf_scene.look(model, "", SIDE, SIDE)
     cast = raycast.cast(mjcf_scene.solids(model), config)
@@ -67,7 +67,7 @@ def sights(task):
         turns, frame = geom_xmat.reshape(-1, 3, 3), cam_xmat.reshape(-1, 3, 3)[0]
         return cast((geom_xpos[ids], turns[ids]), (cam_xpos[0], frame))
 
-    inputs = [jnp.stack(each) for each in zip(*map(places, posed(task)), strict=True)]
+    inputs = [jnp.stack(leaves) for leaves in zip(*map(poses_of, posed(task)), strict=True)]
     sight = jax.device_get(jax.jit(jax.vmap(see))(*inputs))
     return np.append(ids, -1)[sight.solid], sight.depth, sight.normal
 
@@ -83,7 +83,7 @@ def directions(data, fovy):
 
 @functools.cache
 def mujoco_rays(task, pose):
-    """MuJoCo's own: geoms, depths and normals in the world."""
+    """MuJoCo's geoms, depths and normals in the world."""
     model, data = model_of(task), posed(task)[pose]
     rays = directions(data, model.cam_fovy[0])
     count = len(rays)
@@ -104,24 +104,24 @@ def mujoco_rays(task, pose):
         count,
         1e9,
     )
-    return (each.reshape(SIDE, SIDE, *each.shape[1:]) for each in (geoms, depths, normals))
+    return (x.reshape(SIDE, SIDE, *x.shape[1:]) for x in (geoms, depths, normals))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_mujoco_casts_the_same_rays_to_the_same_geoms(task):
     """Of 16,384 rays a task, 99.9%: one on an edge may fall to either side."""
-    seen, depths, normals = sights(task)
+    visible, depths, normals = sights(task)
     turns = [data.geom_xmat.reshape(-1, 3, 3) for data in posed(task)]
     agree, off, turned = [], [], []
     for pose in range(POSES):
         geoms, expected, normal = mujoco_rays(task, pose)
-        same = seen[pose] == geoms
+        same = visible[pose] == geoms
         agree.append(same.mean())
         both = same & (geoms >= 0)
         off.append(np.abs(depths[pose] - expected)[both].max())
         in_world = np.einsum("pij,pj->pi", turns[pose][geoms[both]], normals[pose][both])
         turned.append(np.einsum("pi,pi->p", in_world, normal[both]))
-        assert len(np.unique(geoms)) > 3  # that there is something to agree on
+        assert len(np.unique(geoms)) > 3  # so that the comparison is not empty
     assert np.mean(agree) > 0.999
     assert max(off) < 1e-4
     assert np.mean(np.concatenate(turned) > 0.999) > 0.999
@@ -129,14 +129,14 @@ def test_mujoco_casts_the_same_rays_to_the_same_geoms(task):
 
 @pytest.fixture
 def renderer():
-    """Of a task: MuJoCo's renderer of segments, on software EGL."""
+    """Makes MuJoCo's segmentation renderer of a task, on software EGL."""
     made = []
 
     def make(task):
         try:
             import mujoco.egl
 
-            # Which of GL's platforms is used is settled when MuJoCo is imported.
+            # MuJoCo chooses GL's platform when it is imported.
             module = sys.modules[mujoco.Renderer.__module__]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(module.gl_context, "GLContext", mujoco.egl.GLContext)
@@ -147,8 +147,8 @@ def renderer():
         return made[-1]
 
     yield make
-    for each in made:
-        each.close()
+    for made_renderer in made:
+        made_renderer.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -196,7 +196,7 @@ SCENE = """
     <body pos="0 0 1">
       <joint type="slide" axis="1 0 0"/>
       <geom name="plain" size=".1"/>
-      <geom name="own" size=".1" rgba="1 0 0 1" material="blue"/>
+      <geom name="coloured" size=".1" rgba="1 0 0 1" material="blue"/>
       <geom name="material" size=".1" material="blue" group="2"/>
       <geom name="textured" type="box" size=".1 .1 .1" material="half"/>
       <geom name="hidden" size=".1" group="3"/>
@@ -246,13 +246,13 @@ def test_the_geoms_and_colours_are_those_of_mujocos_viewer():
         "tiled",
         "metres",
         "plain",
-        "own",
+        "coloured",
         "material",
         "textured",
     }
     assert set(ids.tolist()) == set(expected)
     for i, solid in zip(ids, mjcf_scene.solids(model), strict=True):
-        if model.geom(i).name in ("plain", "own", "material"):  # that have no texture
+        if model.geom(i).name in ("plain", "coloured", "material"):  # these have no texture
             np.testing.assert_allclose(solid.rgb, expected[i], atol=1e-6)
 
 
@@ -266,7 +266,7 @@ def test_a_texture_colours_a_solid_by_its_mean_and_a_plane_by_its_tiles():
     tiled, metres = (solids[model.geom(name).id] for name in ("tiled", "metres"))
     np.testing.assert_allclose(tiled.rgb, (1.0, 0.0, 0.0), atol=1e-3)
     np.testing.assert_allclose(tiled.odd_rgb, (0.0, 0.5, 0.0), atol=1e-3)
-    # Twice and four times in the whole plane, each two tiles wide; or in two metres.
+    # Twice and four times, two tiles wide, in the whole plane or in two metres.
     np.testing.assert_allclose(tiled.tile, (2 * 2 / 2 / 2, 2 * 8 / 4 / 2))
     np.testing.assert_allclose(metres.tile, (1 / 2, 1 / 4))
 
@@ -287,7 +287,7 @@ def test_lights_sky_and_opening_are_the_models():
     assert config.nadir[2] > 0.8 > 0.2 > config.nadir[0]
 
 
-def test_a_model_without_cameras_is_shown_from_the_viewer_s_initial_camera():
+def test_a_model_without_cameras_is_drawn_from_the_viewer_s_initial_camera():
     model, data = scene_of(cameras="")
     eye, frame = mjcf_scene._free(model)
     left, right = viewed(model, data).camera  # of the two eyes
@@ -295,7 +295,7 @@ def test_a_model_without_cameras_is_shown_from_the_viewer_s_initial_camera():
     np.testing.assert_allclose(-frame[:, 2], left.forward, atol=1e-5)
     np.testing.assert_allclose(frame[:, 1], left.up, atol=1e-5)
     assert mjcf_scene.look(model, "", 8, 8).fovy == 50.0
-    picture = jax.jit(mjcf_scene.of_model(model, "", 8, 8))(*places(data))
+    picture = jax.jit(mjcf_scene.of_model(model, "", 8, 8))(*poses_of(data))
     assert picture.shape == (8, 8, 3)
 
 
@@ -334,7 +334,7 @@ def test_a_model_that_shows_nothing_is_refused():
 
 
 def test_geom_poses_follow_from_positions_as_in_mujoco():
-    """Seen by a camera that turns towards the cart, in an environment of `mjcf.make`."""
+    """The view of a camera that follows the cart, in an environment of `mjcf.make`."""
     model, data = model_of("CartpoleBalance"), posed("CartpoleBalance")[1]
     nothing = jnp.zeros((0,))
     sim = mjcf.Physics(
@@ -347,13 +347,13 @@ def test_geom_poses_follow_from_positions_as_in_mujoco():
         qacc_warmstart=nothing,
     )
     view = scenes.View(height=24, width=32, camera="lookatcart")
-    in_place = raycast.make(mjcf_scene.solids(model), mjcf_scene.look(model, "", 24, 32))
+    in_world = raycast.make(mjcf_scene.solids(model), mjcf_scene.look(model, "", 24, 32))
     ids, which = mjcf_scene.shown(model), model.camera("lookatcart").id
     poses = data.geom_xpos[ids], data.geom_xmat.reshape(-1, 3, 3)[ids]
     camera = data.cam_xpos[which], data.cam_xmat[which].reshape(3, 3)
-    expected = jax.jit(in_place)(*jax.tree.map(jnp.float32, (poses, camera)))
+    expected = jax.jit(in_world)(*jax.tree.map(jnp.float32, (poses, camera)))
     drawn = jax.jit(mjcf_scene.of_mjcf(model)("cartpole", view))(sim)
     difference = np.abs(np.int32(drawn) - np.int32(expected)).max(axis=-1)
     assert np.mean(difference > 2) < 0.01  # a pixel on an edge
-    fixed = jax.jit(mjcf_scene.of_model(model, "fixed", 24, 32))(*places(data))
+    fixed = jax.jit(mjcf_scene.of_model(model, "fixed", 24, 32))(*poses_of(data))
     assert np.mean(np.any(drawn != fixed, axis=-1)) > 0.5

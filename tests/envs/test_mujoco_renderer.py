@@ -1,4 +1,4 @@
-"""MuJoCo's renderer: what it needs to know without OpenGL; with it, what it draws."""
+"""MuJoCo's renderer: its settings, and its images where there is OpenGL."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ VIEW = scenes.View(height=SIZE, width=SIZE)
 
 @pytest.fixture
 def ball(monkeypatch):
-    """Registers a ball on a rail, of a shape, and gives its model."""
+    """Registers a ball of a shape on a rail, and returns its model."""
 
     def register(shape=SPHERE):
         model = mjcf.load(BALL.format(shape=shape))
@@ -57,7 +57,7 @@ def ball(monkeypatch):
                 control_period=0.1,
                 episode_length=LENGTH,
                 reset=reset,
-                reward=lambda data, action, following: -jnp.abs(following.qpos[0]),
+                reward=lambda data, action, after: -jnp.abs(after.qpos[0]),
             )
             return env._replace(demonstrator=lambda state: -jnp.sign(state.sim.qpos))
 
@@ -108,7 +108,7 @@ def test_an_environment_with_poses_observes_its_bodies_and_steps_as_before(ball)
     np.testing.assert_allclose(data.geom_xpos[0], [-0.5, -0.5, 0.5], atol=1e-6)
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_sentence(ball):
+def test_an_environment_that_cannot_be_drawn_is_refused_in_one_sentence(ball):
     ball()
     with pytest.raises(UsageError, match="'pendulum' is no MuJoCo model"):
         mujoco_renderer.render_spec("pendulum", VIEW)
@@ -144,7 +144,7 @@ def test_the_size_and_the_camera_are_those_of_the_environments_name():
 
 
 def test_the_renderer_draws_the_episodes_that_the_ray_caster_draws(graphics, tmp_path):
-    """Red and green are where they are, but for the pixels of their edges."""
+    """Red and green pixels agree, except at edges."""
     name = f"{NAME}:pixels={SIZE},frames=2"
     cast, cast_card = collected(tmp_path, name)
     drawn, card = collected(tmp_path, name, renderer="mujoco")

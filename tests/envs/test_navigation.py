@@ -14,7 +14,7 @@ WHEELBASE = 0.325
 
 
 def state(**values) -> EnvState:
-    """At rest at the origin along x, but for the given values; the observation agrees."""
+    """At rest at the origin along x, unless values are given; the observation agrees."""
     fields = ("x", "y", "heading", "speed", "drift", "yaw_rate", "steering")
     car = navigation.Car(**{name: jnp.float32(values.get(name, 0.0)) for name in fields})
     obs = [car.x, car.y, math.cos(car.heading), math.sin(car.heading)]
@@ -46,8 +46,8 @@ def drive(actions, start=None, **options):
     """States and transitions `[T]` as numpy, of `actions` `[T, 2]` with T up to 80."""
     padded = np.zeros((80, 2), np.float32)
     padded[: len(actions)] = actions
-    told = roller(**options)(start or state(), padded)
-    return jax.tree.map(lambda leaf: np.array(leaf)[: len(actions)], told)
+    driven = roller(**options)(start or state(), padded)
+    return jax.tree.map(lambda leaf: np.array(leaf)[: len(actions)], driven)
 
 
 def hold(throttle: float, steer: float, steps: int, **options):
@@ -55,7 +55,7 @@ def hold(throttle: float, steer: float, steps: int, **options):
 
 
 def prior_path(actions, **values):
-    """The cars that the prior visits, the start included, as numpy `[T + 1]` each."""
+    """The prior's cars from the start on, with leaves `[T + 1]` as numpy."""
     prior = navigation.kinematic_prior()
     z = prior.start((), state(**values))
     path = [z]
@@ -90,7 +90,7 @@ def test_without_lags_speed_and_wheels_reach_their_targets_at_once():
     np.testing.assert_allclose(states.sim.steering, [-0.244], rtol=1e-6)
 
 
-def test_a_car_that_steers_straight_stays_on_its_line():
+def test_a_car_that_steers_straight_drives_along_its_line():
     states, _ = drive([[1.0, 0.0]] * 40, state(heading=math.atan2(3.0, 4.0)))
     # Each substep of 0.02 s moves by the speed at its end.
     speeds = 3.0 * (1 - np.exp(-0.02 * np.arange(1, 201) / 0.2))
@@ -137,11 +137,11 @@ def test_the_real_car_agrees_with_a_plain_loop_in_double_precision():
     np.testing.assert_allclose(states.obs, rows, atol=2e-4)
 
 
-def test_actions_beyond_their_bounds_act_like_the_bounds():
-    beyond, told = drive([[2.0, -3.0], [-1.0, 5.0]])
+def test_actions_outside_their_bounds_act_like_the_bounds():
+    outside, transition = drive([[2.0, -3.0], [-1.0, 5.0]])
     at_bounds, _ = drive([[1.0, -1.0], [0.0, 1.0]])
-    np.testing.assert_array_equal(beyond.obs, at_bounds.obs)
-    np.testing.assert_array_equal(told.action, [[2.0, -3.0], [-1.0, 5.0]])
+    np.testing.assert_array_equal(outside.obs, at_bounds.obs)
+    np.testing.assert_array_equal(transition.action, [[2.0, -3.0], [-1.0, 5.0]])
 
 
 # ------------------------------------------------------------------------------ the task
@@ -155,7 +155,7 @@ def test_starts_are_at_rest_and_fill_their_range(start, side, turn):
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 500))
     states = jax.tree.map(np.array, states)
     # Among 500 uniform draws the extremes come within 5 % of the ends (chance of a miss
-    # 0.975^500 = 3e-6 each).
+    # 0.975^500 = 3e-6).
     for values, half in ((states.sim.x, side / 2), (states.sim.y, side / 2)):
         assert -half <= values.min() < -0.95 * half and 0.95 * half < values.max() <= half
     heading = states.sim.heading
@@ -233,9 +233,9 @@ def test_a_step_of_the_prior_is_the_one_computed_by_hand():
     # v = 1.5; ω = 1.5 tan 0.4 / 0.325 = 1.951353; ψ' = 0.195135;
     # x' = 0.15 cos ψ' = 0.147153, y' = 0.15 sin ψ' = 0.029085
     path = prior_path([[0.5, 1.0]])
-    told = [path.x, path.y, path.heading, path.speed, path.drift, path.yaw_rate]
+    entries = [path.x, path.y, path.heading, path.speed, path.drift, path.yaw_rate]
     expected = [0.147153, 0.029085, 0.195135, 1.5, 0.0, 1.951353]
-    np.testing.assert_allclose([values[1] for values in told], expected, atol=2e-6)
+    np.testing.assert_allclose([values[1] for values in entries], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(("throttle", "steer"), [(0.1, 1.0), (1.0, 1.0), (0.5, -0.4)])
@@ -254,10 +254,10 @@ def test_the_prior_turns_steadily_on_the_circle_of_a_bicycle(throttle, steer):
 
 def test_the_prior_starts_from_the_observation_alone():
     prior = navigation.kinematic_prior()
-    shown = state(x=1.0, y=2.0, heading=-2.5, speed=1.0, drift=-0.2, yaw_rate=0.3)
-    hidden = shown.replace(sim=state(x=7.0, steering=0.4).sim)
+    observed = state(x=1.0, y=2.0, heading=-2.5, speed=1.0, drift=-0.2, yaw_rate=0.3)
+    hidden = observed.replace(sim=state(x=7.0, steering=0.4).sim)
     z = prior.start((), hidden)
-    np.testing.assert_allclose(prior.observe((), z), shown.obs, atol=1e-6)
+    np.testing.assert_allclose(prior.observe((), z), observed.obs, atol=1e-6)
     np.testing.assert_allclose(z.heading, -2.5, rtol=1e-6)
     assert z.steering == 0.0
 
@@ -273,7 +273,7 @@ def test_the_prior_is_the_model_of_the_environment():
 def test_the_prior_has_neither_the_lag_nor_the_gain_of_the_real_car():
     states, _ = hold(1.0, 1.0, 1)
     path = prior_path([[1.0, 1.0]])
-    assert states.sim.x[0] < 0.5 * path.x[1]  # it has to gather speed
+    assert states.sim.x[0] < 0.5 * path.x[1]  # the real car accelerates slowly
     slow, _ = hold(0.2, 1.0, 1, **NEUTRAL)  # without lags the gain remains
     ratio = slow.sim.yaw_rate[-1] / prior_path([[0.2, 1.0]]).yaw_rate[1]
     np.testing.assert_allclose(ratio, math.tan(0.488) / math.tan(0.4), rtol=1e-4)

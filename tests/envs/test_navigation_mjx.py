@@ -1,4 +1,4 @@
-"""The sprung car on MJX; one program serves most tests, since compiling it is dear."""
+"""The sprung car on MJX; one program serves most tests, since compiling takes long."""
 
 import math
 from typing import NamedTuple
@@ -14,19 +14,19 @@ from planil_jax.base import Environment, EnvState, UsageError
 from planil_jax.envs import navigation, navigation_mjx
 
 STEPS = 40
-# Action held by each car of the batch; the last one's is beyond the bounds.
-HELD = ((0.0, 0.5), (1.0, 0.0), (0.67, 1.0), (0.67, -1.0), (1.0, 1.0), (1.8, 0.0))
-REST, STRAIGHT, LEFT, RIGHT, HARD, BEYOND = range(6)
+# The constant action of every car of the batch; the last one is outside the bounds.
+ACTIONS = ((0.0, 0.5), (1.0, 0.0), (0.67, 1.0), (0.67, -1.0), (1.0, 1.0), (1.8, 0.0))
+REST, STRAIGHT, LEFT, RIGHT, HARD, OUTSIDE = range(6)
 SUSPENSIONS = slice(None), slice(None), np.array([7, 9, 11, 14])
 
 
 class Drive(NamedTuple):
-    """What each car did while it held its action."""
+    """What every car did under its constant action."""
 
     obs: np.ndarray  # [T, car, 7]
     qpos: np.ndarray  # [T, car, 17]
     reward: np.ndarray  # [T, car]
-    ends: tuple[np.ndarray, np.ndarray]  # terminal and truncated, [T, car] each
+    ends: tuple[np.ndarray, np.ndarray]  # terminal and truncated, both [T, car]
     env: Environment
     start: jax.Array  # [car, 7]
 
@@ -39,24 +39,24 @@ def drive() -> Drive:
         states = jax.vmap(env.reset)(keys)
 
         def step(states, _):
-            states, transition = jax.vmap(env.step)(states, jnp.array(HELD, jnp.float32))
+            states, transition = jax.vmap(env.step)(states, jnp.array(ACTIONS, jnp.float32))
             ends = (transition.terminal, transition.truncated)
             return states, (states.obs, states.sim.qpos, transition.reward, ends)
 
         return states.obs, jax.lax.scan(step, states, length=STEPS)[1]
 
-    keys = jnp.stack([jax.random.key(3)] * len(HELD))  # one start for all
+    keys = jnp.stack([jax.random.key(3)] * len(ACTIONS))  # one start for all
     start, rows = jax.jit(roll)(keys)
     return Drive(*jax.tree.map(np.array, rows), env, start)
 
 
 def roll_and_pitch(drive):
-    """Largest tilt of each car, radians: the angle of its z axis from the vertical."""
+    """Largest tilt of every car, radians: the angle of its z axis from the vertical."""
     _, x, y, _ = np.moveaxis(drive.qpos[..., 3:7], -1, 0)
     return np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)).max(axis=0)
 
 
-def test_a_car_at_zero_throttle_stays_where_it_is(drive):
+def test_a_car_at_zero_throttle_does_not_move(drive):
     moved = drive.obs[:, REST, :2] - drive.start[REST, :2]
     assert np.abs(moved).max() < 1e-3
     assert np.abs(drive.obs[:, REST, 4:]).max() < 0.01
@@ -106,8 +106,8 @@ def test_its_springs_give_by_millimetres(drive):
     assert 2e-3 < given[HARD] < 2e-2
 
 
-def test_actions_beyond_their_bounds_act_like_the_bounds(drive):
-    np.testing.assert_array_equal(drive.obs[:, BEYOND], drive.obs[:, STRAIGHT])
+def test_actions_outside_their_bounds_act_like_the_bounds(drive):
+    np.testing.assert_array_equal(drive.obs[:, OUTSIDE], drive.obs[:, STRAIGHT])
 
 
 def test_reward_end_and_observation_are_those_of_navigation(drive):

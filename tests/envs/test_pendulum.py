@@ -34,8 +34,8 @@ def swing(angles, speeds, torque=0.0):
     """States and transitions `[200, B]` of up to four pendulums, as numpy."""
     spare = [0.0] * (4 - len(angles))
     start = states([*angles, *spare], [*speeds, *spare])
-    told = roll(start, jnp.full((200, 4), torque, jnp.float32))
-    return jax.tree.map(lambda leaf: np.array(leaf)[:, : len(angles)], told)
+    swung = roll(start, jnp.full((200, 4), torque, jnp.float32))
+    return jax.tree.map(lambda leaf: np.array(leaf)[:, : len(angles)], swung)
 
 
 def energy(sim) -> np.ndarray:
@@ -47,7 +47,7 @@ def energy(sim) -> np.ndarray:
 def test_a_step_agrees_with_a_plain_loop():
     rng = np.random.default_rng(0)
     angles, speeds = rng.uniform(-9, 9, 200), rng.uniform(-8, 8, 200)
-    torques = rng.uniform(-4, 4, (200, 1))  # beyond the bounds too
+    torques = rng.uniform(-4, 4, (200, 1))  # also outside the bounds
     next_state, transitions = jax.jit(jax.vmap(ENV.step))(
         states(angles, speeds), jnp.asarray(torques, jnp.float32)
     )
@@ -73,9 +73,9 @@ def test_a_free_pendulum_keeps_its_energy():
     # A semi-implicit step of 0.05 s makes the energy swing, but not wander: by less than
     # half of dt ω² θ_max θ̇_max at any time, and in the mean of the last 5 s by far less.
     start = 15.0 * np.cos(angles)
-    told = energy(path.sim)
-    assert (np.abs(told - start[None]) < [0.15, 5.0, 5.0]).all()
-    np.testing.assert_allclose(told[100:].mean(0), start, atol=0.6)
+    energies = energy(path.sim)
+    assert (np.abs(energies - start[None]) < [0.15, 5.0, 5.0]).all()
+    np.testing.assert_allclose(energies[100:].mean(0), start, atol=0.6)
 
 
 def test_a_small_free_swing_takes_two_pi_over_root_15_seconds():

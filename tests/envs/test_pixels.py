@@ -17,7 +17,7 @@ ACTIONS = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (STEPS, 1)), jnp.f
 
 @functools.cache
 def rolled(name):
-    """The start and what follows from it under ACTIONS, `[STEPS]`."""
+    """The start, and the states and transitions `[STEPS]` under ACTIONS."""
     env = envs.make(name)
 
     def roll(key):
@@ -47,12 +47,12 @@ def test_an_image_has_the_shape_and_dtype_of_the_specification():
 
 
 def test_physics_rewards_and_ends_are_those_of_the_environment():
-    bare_start, bare_states, bare_told = rolled("pendulum:episode_length=5")
+    bare_start, bare_states, bare_transition = rolled("pendulum:episode_length=5")
     start, states, transition = rolled(SEEN)
     for one, other in ((bare_start, start.sim.inner), (bare_states, states.sim.inner)):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), one, other)
     for field in ("action", "reward", "terminal", "truncated"):
-        expected = getattr(bare_told, field)
+        expected = getattr(bare_transition, field)
         np.testing.assert_allclose(getattr(transition, field), expected, rtol=1e-6)
     assert transition.truncated.tolist() == [False] * 4 + [True] * 2
     np.testing.assert_array_equal(states.time, bare_states.time)
@@ -62,13 +62,13 @@ def test_the_newest_frame_is_last_and_the_first_frame_is_repeated():
     start, states, _ = rolled(SEEN)
     frames = np.split(np.asarray(start.obs), 3, axis=-1)
     assert all(np.array_equal(frames[0], frame) for frame in frames)
-    shown = np.concatenate([np.asarray(start.obs)[None], states.obs])
+    stacks = np.concatenate([np.asarray(start.obs)[None], states.obs])
     for t in range(1, STEPS + 1):
-        np.testing.assert_array_equal(shown[t][..., :6], shown[t - 1][..., 3:])
-        assert not np.array_equal(shown[t][..., 6:], shown[t][..., 3:6])
+        np.testing.assert_array_equal(stacks[t][..., :6], stacks[t - 1][..., 3:])
+        assert not np.array_equal(stacks[t][..., 6:], stacks[t][..., 3:6])
     draw = jax.jit(scenes.pendulum("pendulum", scenes.View(height=SIZE, width=SIZE)))
     last = draw(jax.tree.map(lambda leaf: leaf[-1], states.sim.inner.sim))
-    difference = np.abs(np.int32(shown[-1][..., 6:]) - np.int32(last))
+    difference = np.abs(np.int32(stacks[-1][..., 6:]) - np.int32(last))
     assert np.mean(difference > 2) < 0.01  # a pixel on an edge
 
 
@@ -118,23 +118,23 @@ def picture(scene, name, sim, camera="", size=64):
 
 
 def middle(mask):
-    """Mean place of the pixels of a mask, right of and above the middle of the picture."""
+    """Mean position of a mask's pixels, right of and above the middle of the image."""
     rows, columns = np.nonzero(mask)
     assert len(rows)
     height, width = mask.shape
     return columns.mean() + 0.5 - width / 2, height / 2 - rows.mean() - 0.5
 
 
-def reddish(seen):
-    return seen[..., 0] > 2 * seen[..., 1]
+def reddish(image):
+    return image[..., 0] > 2 * image[..., 1]
 
 
 def test_a_pendulum_is_drawn_at_its_angle():
     draw = jax.jit(jax.vmap(scenes.pendulum("pendulum", scenes.View())))
     angles = jnp.linspace(-3.0, 3.0, 7)
-    seen = np.int32(draw(pendulum.Pendulum(angles, jnp.zeros(7))))
-    for angle, one in zip(np.asarray(angles), seen, strict=True):
-        right, up = middle(one[..., 0] > one[..., 2] + 20)  # of the rod, which is brown
+    image = np.int32(draw(pendulum.Pendulum(angles, jnp.zeros(7))))
+    for angle, one in zip(np.asarray(angles), image, strict=True):
+        right, up = middle(one[..., 0] > one[..., 2] + 20)  # the rod is brown
         # The rod's middle is half a metre from the pin; a metre at 4 m is 25.4 pixels.
         length = 0.5 * 32 / math.tan(math.radians(17.5)) / 4
         assert abs(right + length * math.sin(angle)) < 1.5
@@ -142,10 +142,10 @@ def test_a_pendulum_is_drawn_at_its_angle():
 
 
 def test_a_point_mass_is_drawn_at_its_position():
-    seen = picture(scenes.point_mass, "point_mass", point_mass.Point(1.0, -0.5, 0.0, 0.0))
-    right, up = middle((seen[..., 0] > seen[..., 2] + 20) & ~reddish(seen))
+    image = picture(scenes.point_mass, "point_mass", point_mass.Point(1.0, -0.5, 0.0, 0.0))
+    right, up = middle((image[..., 0] > image[..., 2] + 20) & ~reddish(image))
     assert abs(right - 16) < 1 and abs(up + 8) < 1  # 16 pixels a metre
-    right, up = middle(reddish(seen))
+    right, up = middle(reddish(image))
     assert abs(right) < 0.6 and abs(up) < 0.6
 
 
@@ -156,26 +156,28 @@ def car(x, y, heading):
 
 def test_the_car_is_drawn_at_its_pose():
     for x, y, heading in [(0.0, 0.0, 0.0), (2.0, 8.0, 2.0), (9.0, 1.0, -1.5)]:
-        seen = picture(scenes.navigation_car, "navigation", car(x, y, heading))
-        brown = (seen[..., 0] > seen[..., 2] + 20) & ~reddish(seen)
-        nose = seen.min(axis=-1) > 180
+        image = picture(scenes.navigation_car, "navigation", car(x, y, heading))
+        brown = (image[..., 0] > image[..., 2] + 20) & ~reddish(image)
+        nose = image.min(axis=-1) > 180
         pixel = 64 / 18  # a metre; the picture's middle is (5, 5)
         for mask, ahead in ((brown | nose, 0.64), (nose, 1.2)):
             right, up = middle(mask)
             assert abs(right - pixel * (x + ahead * math.cos(heading) - 5)) < 1.2
             assert abs(up - pixel * (y + ahead * math.sin(heading) - 5)) < 1.2
-        right, up = middle(reddish(seen))
+        right, up = middle(reddish(image))
         assert abs(right - pixel * 5) < 0.6 and abs(up - pixel * 5) < 0.6
 
 
 def test_the_chasing_camera_shows_the_goal_on_the_correct_side():
     for turn in (-0.4, 0.0, 0.4):  # radians that the goal is to the left
         heading = math.pi / 4 - turn
-        seen = picture(scenes.navigation_car, "navigation", car(3.0, 3.0, heading), "chase")
-        right, _ = middle(reddish(seen))
+        image = picture(
+            scenes.navigation_car, "navigation", car(3.0, 3.0, heading), "chase"
+        )
+        right, _ = middle(reddish(image))
         expected = -32 * math.tan(turn) / math.tan(math.radians(30))
         assert abs(right - expected) < 0.25 * abs(expected) + 1.5
-        brown = (seen[..., 0] > seen[..., 2] + 20) & ~reddish(seen)
+        brown = (image[..., 0] > image[..., 2] + 20) & ~reddish(image)
         right, up = middle(brown)
         assert abs(right) < 1 and up < 0  # the car itself, before the camera and below it
 

@@ -9,11 +9,11 @@ ACTION = jnp.zeros((1,))
 
 
 def play(env, steps: int):
-    state, told = env.reset(jax.random.key(0)), []
+    state, transitions = env.reset(jax.random.key(0)), []
     for _ in range(steps):
         state, transition = env.step(state, ACTION)
-        told.append(transition)
-    return jax.tree.map(lambda *leaves: np.array(leaves), *told)
+        transitions.append(transition)
+    return jax.tree.map(lambda *leaves: np.array(leaves), *transitions)
 
 
 def test_the_coin_falls_on_both_sides_equally():
@@ -34,18 +34,18 @@ def test_the_reward_is_the_coin_and_the_episode_ends_at_once(seed):
 
 
 def test_a_countdown_has_reward_1_per_step_and_its_last_step_is_terminal():
-    told = play(probes.countdown(4), 4)
-    np.testing.assert_array_equal(told.obs[:, 0], [4, 3, 2, 1])
-    np.testing.assert_array_equal(told.next_obs[:, 0], [3, 2, 1, 0])
-    np.testing.assert_array_equal(told.reward, 1.0)
-    np.testing.assert_array_equal(told.terminal, [False, False, False, True])
-    assert not told.truncated.any()
+    played = play(probes.countdown(4), 4)
+    np.testing.assert_array_equal(played.obs[:, 0], [4, 3, 2, 1])
+    np.testing.assert_array_equal(played.next_obs[:, 0], [3, 2, 1, 0])
+    np.testing.assert_array_equal(played.reward, 1.0)
+    np.testing.assert_array_equal(played.terminal, [False, False, False, True])
+    assert not played.truncated.any()
 
 
 def test_an_endless_countdown_is_truncated_where_the_other_is_terminal():
-    told = play(probes.countdown(4, endless=True), 4)
-    np.testing.assert_array_equal(told.truncated, [False, False, False, True])
-    assert not told.terminal.any()
+    played = play(probes.countdown(4, endless=True), 4)
+    np.testing.assert_array_equal(played.truncated, [False, False, False, True])
+    assert not played.terminal.any()
 
 
 @pytest.mark.parametrize("env", [probes.one_step(), probes.countdown(4)])

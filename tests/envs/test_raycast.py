@@ -1,5 +1,5 @@
-"""Solids are told inside from outside by level functions here, and surfaces are found by
-marching along each ray in double precision: no quadratic is solved twice."""
+"""The ray caster against surfaces found otherwise: level functions say what is inside, and
+marching along every ray in double precision finds the surface. No quadratic is solved."""
 
 import functools
 import math
@@ -55,8 +55,8 @@ def rays(config):
 
 
 def marched(kind, size, pose, config, camera):
-    """Depths `[H, W]` and points `[H, W, 3]` where rays enter; and how near each comes."""
-    centre, axes, eye, frame = (np.float64(each) for each in (*pose, *camera))
+    """Depths `[H, W]` and points `[H, W, 3]` where rays enter, and their least levels."""
+    centre, axes, eye, frame = (np.float64(x) for x in (*pose, *camera))
     start = axes.T @ (eye - centre)
     along = rays(config) @ frame.T @ axes
     depths = np.linspace(0.5, 5.0, 1500)
@@ -79,8 +79,8 @@ def marched(kind, size, pose, config, camera):
 
 
 @functools.cache
-def told(kind):
-    """What the ray caster sees of one solid in some poses, and the poses."""
+def rendered(kind):
+    """The ray caster's hits on one solid in some poses, and the poses."""
     rng = np.random.default_rng(sorted(SIZES).index(kind))
     axes = np.linalg.qr(rng.normal(size=(POSES, 3, 3)))[0]
     axes *= np.linalg.det(axes)[:, None, None]  # turned, not mirrored
@@ -97,22 +97,22 @@ def told(kind):
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_ray_meets_a_solid_where_marching_along_it_finds_its_surface(kind):
-    sight, poses = told(kind)
+    sight, poses = rendered(kind)
     hits = misses = 0
     for depth, solid, pose in zip(sight.depth, sight.solid, poses, strict=True):
         expected, _, margin = marched(kind, SIZES[kind], pose, SMALL, CAMERA)
-        seen = np.isfinite(expected)
-        sure = seen | (margin > 0.01)  # else the march may have stepped over an edge
-        np.testing.assert_array_equal(np.isfinite(depth)[sure], seen[sure])
+        visible = np.isfinite(expected)
+        sure = visible | (margin > 0.01)  # else the march may have stepped over an edge
+        np.testing.assert_array_equal(np.isfinite(depth)[sure], visible[sure])
         np.testing.assert_array_equal(solid >= 0, np.isfinite(depth))
-        np.testing.assert_allclose(depth[seen], expected[seen], atol=2e-5)
-        hits, misses = hits + seen.sum(), misses + (~seen & sure).sum()
+        np.testing.assert_allclose(depth[visible], expected[visible], atol=2e-5)
+        hits, misses = hits + visible.sum(), misses + (~visible & sure).sum()
     assert hits > 100 and misses > 100
 
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_the_normal_is_the_gradient_of_the_implicit_function(kind):
-    sight, poses = told(kind)
+    sight, poses = rendered(kind)
     off = []
     for normal, pose in zip(sight.normal, poses, strict=True):
         depth, points, _ = marched(kind, SIZES[kind], pose, SMALL, CAMERA)
@@ -148,7 +148,7 @@ def drawn(solids, centres, config, camera=CAMERA):
     return np.asarray(draw((jnp.float32(centres), turns), camera))
 
 
-def test_the_nearest_solid_is_shown_for_any_kind_and_order():
+def test_the_nearest_solid_is_drawn_for_any_kind_and_order():
     solids = [
         Solid(kind="sphere", size=(0.3,)),
         Solid(kind="box", size=(0.3, 0.3, 0.3)),
@@ -166,7 +166,7 @@ def test_the_nearest_solid_is_shown_for_any_kind_and_order():
 
 
 @pytest.mark.parametrize("y", [-6.0, -5.0, -4.65])  # behind, around, nearer than `near`
-def test_solids_that_are_not_in_front_of_the_camera_are_not_shown(y):
+def test_solids_that_are_not_in_front_of_the_camera_are_not_drawn(y):
     camera = raycast.look_at((0.0, -5.0, 0.0), (0.0, 0.0, 0.0))
     cast = jax.jit(raycast.cast([Solid(size=(0.3,))], Config(height=3, width=3, near=0.1)))
     sight = cast((jnp.array([[0.0, y, 0.0]]), jnp.eye(3)[None]), camera)

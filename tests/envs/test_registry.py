@@ -11,7 +11,7 @@ from planil_jax.envs import point_mass, registry, wrappers
 
 
 @pytest.fixture(autouse=True)
-def _a_table_of_our_own(monkeypatch):
+def _a_copy_of_the_registry(monkeypatch):
     monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
 
 
@@ -76,7 +76,7 @@ def test_every_environment_takes_wrappers_in_its_name_and_as_keywords(written):
     noise_key, tremble_key, queue, masked, repeated = layers  # from the outside in
     assert noise_key.shape == tremble_key.shape == () and queue.shape == (1, 2)
     assert masked == repeated == ()
-    assert abs(state.obs[:2]).max() > 1.0  # its own option arrived as well
+    assert abs(state.obs[:2]).max() > 1.0  # the option of the environment arrived as well
 
 
 def test_choices_are_outside_the_other_action_wrappers():
@@ -84,9 +84,9 @@ def test_choices_are_outside_the_other_action_wrappers():
     env = envs.make("pendulum:choices=3,action_delay=1")
     start = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(start.sim.memory, [[0.0]])
-    next_state, told = env.step(start, np.eye(3, dtype=np.float32)[2])
+    next_state, transition = env.step(start, np.eye(3, dtype=np.float32)[2])
     np.testing.assert_array_equal(next_state.sim.memory, [[2.0]])
-    np.testing.assert_array_equal(told.action, [0, 0, 1])
+    np.testing.assert_array_equal(transition.action, [0, 0, 1])
 
 
 def test_default_options_add_no_wrapper():
@@ -154,7 +154,7 @@ def test_an_option_reaches_the_maker():
 
 
 def test_physics_use_float32_products():
-    """A GPU rounds factors to ten bits where it is not told otherwise."""
+    """A GPU rounds factors to ten bits by default."""
 
     def outside():
         env = point_mass.make()

@@ -14,7 +14,7 @@ STEPS = 12
 
 @functools.cache
 def made(name: str):
-    """One environment a name, so that each is compiled once."""
+    """One environment a name, so that every environment is compiled once."""
     point = point_mass.make(episode_length=10)
     return {
         "point": lambda: point,
@@ -43,8 +43,8 @@ def roller(name: str):
 
     def roll(key, actions):
         def step(state, action):
-            next_state, told = env.step(state, action)
-            return next_state, (next_state, told)
+            next_state, transition = env.step(state, action)
+            return next_state, (next_state, transition)
 
         start = env.reset(key)
         return start, *jax.lax.scan(step, start, actions)[1]
@@ -64,7 +64,7 @@ def roll(name: str, actions=None, seed: int = 0):
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (2, STEPS, 2)).astype(np.float32)
 
 
-# ------------------------------------------------------------------------- what all keep
+# --------------------------------------------------------------------------- all wrappers
 
 
 WRAPPED = ("repeated", "masked", "noisy", "delayed", "trembling", "choices", "all")
@@ -75,8 +75,8 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
     env = made(name)
     start = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
-    next_state, told = jax.eval_shape(env.step, start, action)
-    leaves = jax.tree.leaves((start, next_state, told))
+    next_state, transition = jax.eval_shape(env.step, start, action)
+    leaves = jax.tree.leaves((start, next_state, transition))
     assert jax.tree.structure(start) == jax.tree.structure(next_state)
     for before, after in zip(
         jax.tree.leaves(start), jax.tree.leaves(next_state), strict=True
@@ -87,15 +87,15 @@ def test_a_step_keeps_the_dtypes_of_the_state_and_none_is_weak(name):
         (env.spec.observation_size,),
         jnp.int32,
     )
-    assert (told.terminal.dtype, told.truncated.dtype) == (bool, bool)
+    assert (transition.terminal.dtype, transition.truncated.dtype) == (bool, bool)
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_transition_holds_the_agent_s_observations_before_and_after(name):
-    start, states, told = roll(name)
-    seen = jnp.concatenate([start.obs[:, None], states.obs], axis=1)
-    np.testing.assert_array_equal(told.obs, seen[:, :-1])
-    np.testing.assert_array_equal(told.next_obs, seen[:, 1:])
+    start, states, rollout = roll(name)
+    observed = jnp.concatenate([start.obs[:, None], states.obs], axis=1)
+    np.testing.assert_array_equal(rollout.obs, observed[:, :-1])
+    np.testing.assert_array_equal(rollout.next_obs, observed[:, 1:])
 
 
 @pytest.mark.parametrize("name", ["repeated", "noisy", "delayed", "trembling"])
@@ -107,47 +107,47 @@ def test_an_episode_starts_in_the_same_state_as_without_the_wrapper(name):
 
 @pytest.mark.parametrize("name", ["delayed", "trembling", "repeated"])
 def test_a_transition_records_the_chosen_action(name):
-    _, _, told = roll(name, ACTIONS)
-    np.testing.assert_array_equal(told.action, ACTIONS)
+    _, _, rollout = roll(name, ACTIONS)
+    np.testing.assert_array_equal(rollout.action, ACTIONS)
 
 
 # ------------------------------------------------------------------------- action_repeat
 
 
 def test_a_repeated_step_is_that_many_steps_under_one_action():
-    start, _, told = roll("repeated", ACTIONS)
+    start, _, rollout = roll("repeated", ACTIONS)
     _, _, plain = roll("point", np.repeat(ACTIONS[:, : STEPS // 3], 3, axis=1))
     for step in range(3):  # 9 of 10 inner steps
         inner = slice(3 * step, 3 * step + 3)
-        np.testing.assert_allclose(told.obs[:, step], plain.obs[:, 3 * step], rtol=1e-6)
+        np.testing.assert_allclose(rollout.obs[:, step], plain.obs[:, 3 * step], rtol=1e-6)
         np.testing.assert_allclose(
-            told.next_obs[:, step], plain.next_obs[:, 3 * step + 2], rtol=1e-5
+            rollout.next_obs[:, step], plain.next_obs[:, 3 * step + 2], rtol=1e-5
         )
         np.testing.assert_allclose(
-            told.reward[:, step], plain.reward[:, inner].sum(1), rtol=1e-5
+            rollout.reward[:, step], plain.reward[:, inner].sum(1), rtol=1e-5
         )
-        assert not told.truncated[:, step].any()
+        assert not rollout.truncated[:, step].any()
 
 
 def test_repeats_after_the_end_of_an_episode_are_skipped():
-    _, states, told = roll("repeated", ACTIONS)
+    _, states, rollout = roll("repeated", ACTIONS)
     _, _, plain = roll("point", np.repeat(ACTIONS[:, : STEPS // 3], 3, axis=1))
     # The episode of 10 ends with the first step of the fourth repeat.
-    assert told.truncated[:, 3].all()
-    np.testing.assert_allclose(told.next_obs[:, 3], plain.next_obs[:, 9], rtol=1e-5)
-    np.testing.assert_allclose(told.reward[:, 3], plain.reward[:, 9], rtol=1e-5)
+    assert rollout.truncated[:, 3].all()
+    np.testing.assert_allclose(rollout.next_obs[:, 3], plain.next_obs[:, 9], rtol=1e-5)
+    np.testing.assert_allclose(rollout.reward[:, 3], plain.reward[:, 9], rtol=1e-5)
     np.testing.assert_array_equal(states.time[0], np.arange(1, STEPS + 1))
 
 
 def test_a_terminal_step_within_a_repeat_is_recorded_with_the_reward_until_then():
     env = wrappers.action_repeat(probes.countdown(5), 3)
-    state, told = env.reset(jax.random.key(0)), []
+    state, rollout = env.reset(jax.random.key(0)), []
     for _ in range(2):
         state, transition = env.step(state, jnp.zeros((1,)))
-        told.append(transition)
-    assert [float(t.reward) for t in told] == [3.0, 2.0]
-    assert [bool(t.terminal) for t in told] == [False, True]
-    assert [float(t.next_obs[0]) for t in told] == [2.0, 0.0]
+        rollout.append(transition)
+    assert [float(t.reward) for t in rollout] == [3.0, 2.0]
+    assert [bool(t.terminal) for t in rollout] == [False, True]
+    assert [float(t.next_obs[0]) for t in rollout] == [2.0, 0.0]
 
 
 def test_a_repeat_rescales_the_episode_and_the_period():
@@ -173,11 +173,11 @@ def test_the_prior_repeats_its_step():
 
 
 def test_a_masked_observation_holds_the_chosen_entries_in_the_chosen_order():
-    start, _, told = roll("masked", ACTIONS)
+    start, _, rollout = roll("masked", ACTIONS)
     plain_start, _, plain = roll("point", ACTIONS)
     np.testing.assert_array_equal(start.obs, plain_start.obs[:, [2, 0]])
-    np.testing.assert_allclose(told.next_obs, plain.next_obs[..., [2, 0]], rtol=1e-6)
-    np.testing.assert_allclose(told.reward, plain.reward, rtol=1e-6)
+    np.testing.assert_allclose(rollout.next_obs, plain.next_obs[..., [2, 0]], rtol=1e-6)
+    np.testing.assert_allclose(rollout.reward, plain.reward, rtol=1e-6)
     assert made("masked").spec.observation_names == ("x velocity [m/s]", "x [m]")
 
 
@@ -198,23 +198,23 @@ def test_the_prior_of_a_masked_environment_starts_from_the_whole_state():
         state, full = env.step(state, action)[0], plain.step(full, action)[0]
     z = env.prior.step((), env.prior.start((), state), action, key)
     expected = plain.prior.step((), plain.prior.start((), full), action, key)
-    shown = plain.prior.observe((), expected)[jnp.array([4, 0])]
-    np.testing.assert_allclose(env.prior.observe((), z), shown, rtol=1e-5)
+    masked = plain.prior.observe((), expected)[jnp.array([4, 0])]
+    np.testing.assert_allclose(env.prior.observe((), z), masked, rtol=1e-5)
     assert env.prior.recover is None and plain.prior.recover is not None
 
 
 # ----------------------------------------------------------------------------- the rest
 
 
-def test_noise_has_the_given_std_and_leaves_reward_and_state_alone():
+def test_noise_has_the_given_std_and_changes_neither_reward_nor_state():
     noise = []
     for seed in range(20):
-        start, states, told = roll("noisy", ACTIONS, seed)
+        start, states, rollout = roll("noisy", ACTIONS, seed)
         _, plain_states, plain = roll("point", ACTIONS, seed)
-        np.testing.assert_array_equal(told.reward, plain.reward)
+        np.testing.assert_array_equal(rollout.reward, plain.reward)
         np.testing.assert_array_equal(states.sim.inner.obs, plain_states.obs)
         noise += [states.obs - plain_states.obs, (start.obs - start.sim.inner.obs)[:, None]]
-    noise = np.concatenate([each.ravel() for each in noise])  # 2080 draws
+    noise = np.concatenate([draws.ravel() for draws in noise])  # 2080 draws
     # Five standard errors: 0.5 / √2080 of the mean, 0.5 / √4160 of the deviation.
     assert abs(noise.mean()) < 0.055 and abs(noise.std() - 0.5) < 0.04
     assert len(np.unique(noise)) > 0.99 * len(noise)
@@ -230,11 +230,11 @@ def test_the_prior_of_a_noisy_environment_starts_from_the_noisy_observation():
 
 
 def test_a_delayed_action_takes_effect_after_the_given_steps():
-    _, _, told = roll("delayed", ACTIONS)
+    _, _, rollout = roll("delayed", ACTIONS)
     late = np.concatenate([np.zeros((2, 2, 2), np.float32), ACTIONS[:, :-2]], axis=1)
     _, _, plain = roll("point", late)
-    np.testing.assert_array_equal(told.next_obs, plain.next_obs)
-    np.testing.assert_array_equal(told.reward, plain.reward)
+    np.testing.assert_array_equal(rollout.next_obs, plain.next_obs)
+    np.testing.assert_array_equal(rollout.reward, plain.reward)
 
 
 @pytest.mark.parametrize(("low", "high", "idle"), [(0.5, 1.0, 0.5), (-2.0, -1.0, -1.0)])
@@ -257,7 +257,7 @@ def test_tremble_takes_random_actions_with_the_given_probability():
         slips, total = slips + slipped.sum(), total + slipped.size
         sizes.append(done[slipped].ravel())
     sizes = np.concatenate(sizes)
-    # 960 throws: 0.3 within five standard errors of 0.0148.
+    # 960 actions: 0.3 within five standard errors of 0.0148.
     assert abs(slips / total - 0.3) < 0.075
     assert sizes.min() < -0.9 and 0.9 < sizes.max() and (np.abs(sizes) < 1.0001).all()
     assert abs(sizes.mean()) < 0.12  # five standard errors of 1 / √3 / √576
@@ -269,13 +269,13 @@ def test_a_choice_acts_like_its_action_and_is_recorded_one_hot(choice):
     plain, env = pendulum.make(), made("choices")
     key, torque = jax.random.key(choice), jnp.array([choice - 2.0])
     relaxed = jnp.full(5, 0.2).at[choice].set(0.9)
-    next_state, told = env.step(env.reset(key), relaxed)
-    wanted, plain_told = plain.step(plain.reset(key), torque)
+    next_state, transition = env.step(env.reset(key), relaxed)
+    wanted, plain_transition = plain.step(plain.reset(key), torque)
     np.testing.assert_array_equal(next_state.obs, wanted.obs)
-    np.testing.assert_array_equal(told.reward, plain_told.reward)
-    np.testing.assert_array_equal(told.action, np.eye(5)[choice])
-    cost = env.expert_cost(told.obs, relaxed, told.next_obs)
-    assert cost == plain.expert_cost(told.obs, torque, told.next_obs)
+    np.testing.assert_array_equal(transition.reward, plain_transition.reward)
+    np.testing.assert_array_equal(transition.action, np.eye(5)[choice])
+    cost = env.expert_cost(transition.obs, relaxed, transition.next_obs)
+    assert cost == plain.expert_cost(transition.obs, torque, transition.next_obs)
 
 
 def test_choices_are_in_the_specification_and_states_are_not_wrapped():
@@ -300,8 +300,8 @@ def test_prior_and_demonstrator_convert_choices():
     line = line._replace(prior=prior, demonstrator=lambda state: jnp.array([0.6]))
     env, key = wrappers.choices(line, 5), jax.random.key(0)
     state = env.reset(key)
-    foreseen = env.prior.step((), state, jnp.eye(5)[4], key)
-    np.testing.assert_array_equal(foreseen.obs, line.step(state, jnp.array([2.0]))[0].obs)
+    predicted = env.prior.step((), state, jnp.eye(5)[4], key)
+    np.testing.assert_array_equal(predicted.obs, line.step(state, jnp.array([2.0]))[0].obs)
     np.testing.assert_array_equal(env.demonstrator(state), np.eye(5)[3])
 
 
@@ -310,21 +310,21 @@ def test_tremble_with_probability_1_makes_all_choices_equally_likely():
     env = made("choices")
     random = jax.random.uniform(jax.random.key(0), (2000, 5))
     state = env.reset(jax.random.key(0))
-    told = jax.vmap(lambda action: env.step(state, action)[1])(random)
-    np.testing.assert_allclose(told.action.mean(0), 0.2, atol=0.036)
+    transitions = jax.vmap(lambda action: env.step(state, action)[1])(random)
+    np.testing.assert_allclose(transitions.action.mean(0), 0.2, atol=0.036)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_perfect_model_predicts_a_wrapped_environment(seed):
-    """Delays, slips and noise come from keys in the state, so even they are foreseen."""
+    """Delays, slips and noise come from keys in the state, so even they are predicted."""
     env = made("all")
     action, key = jnp.array([0.9, 0.3]), jax.random.key(seed)
     step = jax.jit(env.step)
     once, twice = env.reset(key), env.reset(key)
     for _ in range(2):
-        once, told = step(once, action)
+        once, transition = step(once, action)
         twice, again = step(twice, action)
-        np.testing.assert_array_equal(told.next_obs, again.next_obs)
+        np.testing.assert_array_equal(transition.next_obs, again.next_obs)
 
 
 @pytest.mark.parametrize(

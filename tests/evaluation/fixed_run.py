@@ -1,4 +1,4 @@
-"""A run whose members always act alike, without training."""
+"""A run whose members always take the same action, without training."""
 
 import jax.numpy as jnp
 
@@ -8,7 +8,7 @@ from planil_jax.data import demos
 
 
 def fixed_run(environment: str, actions, directory) -> runs.Run:
-    """A run with one member for each action."""
+    """A run with one member an action."""
     env = envs.make(environment)
     settings = experiment.Experiment(environment=environment, seeds=len(actions))
     agent = Agent(

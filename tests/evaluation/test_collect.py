@@ -26,11 +26,11 @@ def test_a_continuous_expert_demonstrates_choices_by_the_nearest(tmp_path):
 def test_an_expert_that_never_learned_is_refused_unless_accepted(tmp_path):
     env = envs.make("point_mass")
     agent = expert_policies.make_random(env)
-    by_chance = expert_policies.ExpertPolicy(env, agent, (), "chance")
+    random_expert = expert_policies.ExpertPolicy(env, agent, (), "chance")
     path = str(tmp_path / "demos.npz")
     with pytest.raises(UserError, match="never learned; train it longer, or .*--unlearned"):
-        collect.record(by_chance, path, 2, 1, actions=True)
-    card = collect.record(by_chance, path, 2, 1, True, unlearned=True)
+        collect.record(random_expert, path, 2, 1, actions=True)
+    card = collect.record(random_expert, path, 2, 1, True, unlearned=True)
     assert card.expert == "chance" and len(card.returns) == 2
 
 

@@ -40,7 +40,7 @@ TINY = {
 }
 
 
-def test_a_comparison_trains_evaluates_and_draws_and_goes_on_where_it_was(tmp_path, capsys):
+def test_a_comparison_trains_evaluates_draws_and_skips_what_is_done(tmp_path, capsys):
     settings = {
         method: experiment.for_method(
             method, environment="point_mass", seeds=2, agent=AGENTS[method], **TINY
@@ -66,5 +66,5 @@ def test_a_comparison_trains_evaluates_and_draws_and_goes_on_where_it_was(tmp_pa
     assert json.dumps(again, sort_keys=True) == json.dumps(found, sort_keys=True)
     text = compare.save(tmp_path / "tiny", plan, {"tiny": found}, "the command")
     assert (tmp_path / "tiny/comparison.md").read_text() == text + "\n"
-    record = json.loads((tmp_path / "tiny/comparison.json").read_text())
-    assert record["command"] == "the command" and list(record["tasks"]) == ["tiny"]
+    saved = json.loads((tmp_path / "tiny/comparison.json").read_text())
+    assert saved["command"] == "the command" and list(saved["tasks"]) == ["tiny"]

@@ -1,4 +1,4 @@
-"""How far learners went: exact on arrays made by hand, and read from a checkpoint."""
+"""How far learners went: exact numbers on small arrays, and read from a checkpoint."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def ring(rounds: int) -> replay.Replay:
     return filled
 
 
-def test_the_nearest_is_found_chunk_by_chunk(monkeypatch):
+def test_the_nearest_distances_are_the_same_when_found_chunk_by_chunk(monkeypatch):
     monkeypatch.setattr(coverage, "_CHUNK", 3)
     rng = np.random.default_rng(0)
     points, others = rng.normal(size=(10, 4)), rng.normal(size=(7, 4))
@@ -78,7 +78,7 @@ def test_a_ring_is_read_from_its_oldest_step(rounds, expected):
     np.testing.assert_array_equal(obs[0, :, 1, 2], np.array(expected) + 0.25)
 
 
-def test_the_threshold_is_how_far_the_episodes_lie_from_each_other():
+def test_the_threshold_is_a_percentile_of_the_distances_between_episodes():
     """By hand: a is 0, 2, 0, 2, 8; b never varies, so its scale is 1."""
     support = coverage.support_of(
         demonstrations([[0, 5], [2, 5]], [[0, 5], [2, 5], [8, 5]])
@@ -91,7 +91,7 @@ def test_the_threshold_is_how_far_the_episodes_lie_from_each_other():
     assert math.isnan(alone.threshold) and len(alone.points) == 2
 
 
-def test_parts_are_of_the_steps_in_their_order():
+def test_parts_are_consecutive_steps_in_order():
     support = coverage.support_of(demonstrations([[0, 0], [2, 0]], [[0, 0], [2, 0]]))
     assert support.scale[0] == 1.0 and support.threshold == 0.0
     obs = np.array([[0, 9], [0, 0], [3, 0], [5, 0]], np.float64)[:, None]  # [K, 1, O]
@@ -107,7 +107,7 @@ def test_parts_are_of_the_steps_in_their_order():
     ] == [0.5, 0.0]
 
 
-def test_only_entries_that_were_demonstrated_count():
+def test_unobserved_entries_do_not_count_in_distances():
     support = coverage.support_of(demonstrations([[0, 7], [2, 7]], observed=(0,)))
     obs = np.array([[3.0, 100.0]])
     near = coverage.nearest(coverage.scaled(obs, support), support.points)
@@ -130,7 +130,7 @@ def test_limits_are_read_and_wrong_ones_are_refused():
 
 @pytest.fixture
 def run_directory(tmp_path) -> Path:
-    """A run of two seeds as a training leaves it, of 9 rounds of 2 environments."""
+    """The directory of a trained run: two seeds, 9 rounds of 2 environments."""
     env = envs.make("pendulum")
     settings = experiment.for_method(
         "cmil",
@@ -178,8 +178,8 @@ def test_the_command_prints_writes_and_draws(run_directory, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "the last 12 of 18 steps" in done.stdout and picture.stat().st_size > 1000
-    (record,) = json.loads(out.read_text())["runs"].values()
-    found = record["coverage"]
+    (result,) = json.loads(out.read_text())["runs"].values()
+    found = result["coverage"]
     assert found == json.loads((run_directory / coverage.RESULT).read_text())
     assert found["steps"] == [8, 10, 12, 14, 16, 18] and found["replay_steps"] == 12
     expected = math.sqrt(3) * (np.arange(3, 9) + 0.125 - 2)  # a deviation is 1
@@ -200,7 +200,7 @@ def test_runs_without_a_distance_are_refused(run_directory):
         )
         other = trained._replace(
             experiment=settings,
-            make_agent=lambda env, own, settings=settings: experiment.make_agent(
+            make_agent=lambda env, model, settings=settings: experiment.make_agent(
                 settings, env, trained.demos
             ),
         )

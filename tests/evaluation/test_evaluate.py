@@ -35,8 +35,8 @@ def test_an_environment_that_observes_otherwise_is_refused_by_name(tmp_path):
         evaluate.in_env(trained, "pendulum")
 
 
-def test_a_run_acts_by_other_settings_where_they_are_overridden(tmp_path):
-    """An untrained TD-MPC2, planning as its run says, and by its policy alone."""
+def test_a_run_is_evaluated_with_overridden_settings(tmp_path):
+    """An untrained TD-MPC2 with the planning of its run, and with its policy alone."""
     name = "pendulum:episode_length=5"
     network = latent.Config(latent=16, encoder=(8,), hidden=(8,), critics=3)
     agent = experiment.for_method("tdmpc2").agent
@@ -53,11 +53,11 @@ def test_a_run_acts_by_other_settings_where_they_are_overridden(tmp_path):
     checkpoint.save(tmp_path / rundir.CHECKPOINTS, whole, step=5, round_=1)
 
     planning = runs.load(tmp_path)
-    alone = runs.load(tmp_path, override="agent.planning.enabled=False")
+    by_policy = runs.load(tmp_path, override="agent.planning.enabled=False")
     assert planning.experiment.agent.planning.enabled
-    assert not alone.experiment.agent.planning.enabled
+    assert not by_policy.experiment.agent.planning.enabled
     returns = []
-    for trained, override in ((planning, ""), (alone, "agent.planning.enabled=False")):
+    for trained, override in ((planning, ""), (by_policy, "agent.planning.enabled=False")):
         found = evaluate.evaluate(trained, episodes=2, fields=[], starts=1, expert=False)
         assert found["override"] == override
         assert found == json.loads((tmp_path / evaluate.RESULT).read_text())
@@ -98,7 +98,7 @@ def test_subtasks_are_evaluated_under_any_wrapper(tmp_path):
 
 
 @pytest.mark.parametrize("side", [0.0, -40.0, float("nan"), float("inf")])
-def test_a_side_that_is_no_length_is_refused_before_anything_is_computed(tmp_path, side):
+def test_a_side_that_is_no_length_is_refused_before_any_computation(tmp_path, side):
     trained = fixed_run("navigation", [[1.0, 0.0]], tmp_path)
     with pytest.raises(UsageError, match="is metres above 0, not"):
         evaluate.evaluate(trained, 1, [40.0, side], 1)

@@ -1,4 +1,4 @@
-"""The recovered reward beside the task's."""
+"""The recovered reward compared with the task's."""
 
 import dataclasses
 
@@ -18,8 +18,8 @@ from planil_jax.training import loop
 from tests.evaluation.fixed_run import fixed_run
 
 
-def test_a_recovered_reward_is_correlated_with_the_task_s(tmp_path):
-    """Of MPAIL's untrained discriminator: a number for each seed and sort of steps."""
+def test_rewards_are_compared_for_every_seed_and_kind_of_steps(tmp_path):
+    """MPAIL's untrained discriminator: a correlation for every seed and kind of steps."""
     environment = "navigation:episode_length=5"
     env = envs.make(environment)
     settings = experiment.for_method("mpail", environment=environment, seeds=2)
@@ -48,7 +48,7 @@ def test_a_recovered_reward_is_correlated_with_the_task_s(tmp_path):
 
 
 def test_a_policy_of_graded_quality_is_random_at_its_share_of_steps():
-    """A share of 0 acts as the agent does; a share of 1 at no step."""
+    """With a share of 0 all actions are the agent's, with a share of 1 none is."""
     env = envs.make("navigation")
     action = jnp.array([0.25, -0.5])
     agent = Agent(

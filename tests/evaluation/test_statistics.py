@@ -36,6 +36,6 @@ def test_cross_track_is_the_distance_to_the_nearest_point_of_the_line():
     np.testing.assert_allclose(statistics.cross_track(points, corner), distances, atol=1e-9)
 
 
-def test_cross_track_bears_a_line_that_stands_still():
+def test_cross_track_accepts_a_line_of_equal_points():
     still = np.array([[1.0, 1.0], [1.0, 1.0]])
     np.testing.assert_allclose(statistics.cross_track(np.array([[4.0, 5.0]]), still), [5.0])

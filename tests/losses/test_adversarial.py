@@ -34,7 +34,7 @@ def test_descent_raises_expert_logits_and_lowers_the_learner_s():
     np.testing.assert_allclose(falling, [0.731059 / 2, 0.268941 / 2], atol=1e-6)
 
 
-def test_the_cross_entropy_of_huge_logits_stays_finite():
+def test_the_cross_entropy_of_huge_logits_is_finite():
     huge = jnp.array([1e4, -1e4])
     loss, gradients = jax.value_and_grad(adversarial.cross_entropy, (0, 1))(huge, huge)
     np.testing.assert_allclose(loss, 1e4, rtol=1e-6)
@@ -50,7 +50,7 @@ def test_logits_that_are_not_one_list_are_refused(loss_fn, shape):
 
 
 def quantiles(mean: float, std: float, count: int) -> np.ndarray:
-    """`count` points that stand for a normal density, each for an equal share of it."""
+    """`count` points of a normal density, all of the same probability mass."""
     density = NormalDist(mean, std)
     return np.array([density.inv_cdf((i + 0.5) / count) for i in range(count)])
 
@@ -167,7 +167,7 @@ def test_a_higher_logit_has_a_higher_reward(form):
 
 
 @pytest.mark.parametrize("form", adversarial.REWARDS)
-def test_a_reward_stays_in_its_range_and_is_finite_with_its_gradient_at_huge_logits(form):
+def test_a_reward_is_in_its_range_and_finite_with_its_gradient_at_huge_logits(form):
     low, high = RANGES[form]
     logits = jnp.array([-1e4, -30.0, 0.0, 30.0, 1e4])
     rewards = adversarial.REWARDS[form](logits)
@@ -194,7 +194,7 @@ def test_a_reward_is_called_biased_where_a_logit_of_zero_is_not_worth_zero(form)
 
 
 def test_descent_finds_the_log_ratio_of_densities():
-    """200,000 points of N(1, 1) against as many of N(-½, 1½²), full batch; within 2e-3.
+    """200,000 points each of N(1, 1) and of N(-½, 1½²), full batch; within 2e-3.
 
     Points are quantiles: by those drawn at random the coefficients stray by up to 4e-3.
     """
@@ -233,7 +233,7 @@ def linear(x: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("norm", [0.0, 1.0, 0.4])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_of_a_linear_logit_the_penalty_is_its_slope_s_whatever_the_batch(norm, batch):
-    """‖(3, 4)‖ = 5 is the slope of every sample on its own."""
+    """‖(3, 4)‖ = 5 is the slope at every sample."""
     rng = np.random.default_rng(batch)
     expert, learner = np.float32(rng.normal(size=(2, batch, 2)))
     found = penalty(linear, expert, learner, jax.random.key(0), norm)
@@ -258,7 +258,7 @@ def test_the_slope_of_a_tree_is_that_of_all_its_leaves():
 
 
 def test_the_penalty_averages_over_samples_and_not_over_their_slopes():
-    """Slopes of ±5 about 0 would vanish if they were averaged first."""
+    """Slopes of 5 and -5 would vanish if they were averaged first."""
     expert = np.float32([[1.0], [-1.0]])
     found = penalty(lambda x: 5.0 * jnp.abs(x[0]), expert, expert, jax.random.key(0), 0.0)
     np.testing.assert_allclose(found, 25.0, rtol=1e-5)
@@ -291,7 +291,7 @@ def test_descent_on_the_penalty_brings_the_slope_to_its_norm():
     slope = jax.jit(jax.grad(loss))
     slopes = [float(slope(jnp.float32(weight))) for weight in (1.0, 2.0, 3.0)]
     np.testing.assert_allclose(slopes, [-2.0, 0.0, 2.0], atol=1e-5)
-    assert np.isfinite(slope(jnp.float32(0.0)))  # a root stands there
+    assert np.isfinite(slope(jnp.float32(0.0)))  # the square root is at 0
 
 
 # -------------------------------------------------------------------------------- shaping

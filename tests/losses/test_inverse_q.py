@@ -1,4 +1,4 @@
-"""Identities of inverse soft Q-learning, in small tables where all is exact.
+"""Identities of inverse soft Q-learning, in small tables with exact values.
 
 P is `[S, A, S]`, policies `[S, A]`; occupancies are (1 - γ) Σ γ^t P(s_t, a_t).
 """
@@ -81,18 +81,18 @@ def test_a_terminal_step_has_no_next_value():
 def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
     """r = 4 α (ρ_E - ρ_π) / (ρ_E + ρ_π): found by descent on the loss itself.
 
-    With c = E_π[r] of the learner, to which it amounts where Q is evaluated exactly.
+    Here c = E_π[r] of the learner, which is its value where Q is evaluated exactly.
     """
     expert, learner = (occupancy(random_policy(seed)).ravel() for seed in (3, 4))
     count = 4000
-    # Samples in the exact proportions of the two densities, but for rounding.
+    # Samples in the proportions of the two densities, up to rounding.
     drawn = [
         np.repeat(np.arange(expert.size), np.round(count * rho).astype(int))
         for rho in (expert, learner)
     ]
     size = min(map(len, drawn))
     rng = np.random.default_rng(5)
-    rows = [jnp.asarray(rng.permutation(each)[:size]) for each in drawn]
+    rows = [jnp.asarray(rng.permutation(states)[:size]) for states in drawn]
 
     @jax.jit
     def descend(reward):
@@ -103,11 +103,11 @@ def test_the_optimal_rewards_are_a_ratio_of_densities_within_four_alpha():
         return jax.lax.fori_loop(0, 3000, lambda _, r: r - 2.0 * jax.grad(loss)(r), reward)
 
     found = descend(jnp.zeros(expert.size))
-    shares = [np.bincount(each, minlength=expert.size) / size for each in rows]
+    shares = [np.bincount(states, minlength=expert.size) / size for states in rows]
     wanted = 4 * ALPHA * (shares[0] - shares[1]) / (shares[0] + shares[1])
     np.testing.assert_allclose(found, wanted, atol=2e-3)
     assert np.abs(found).max() <= 4 * ALPHA
-    assert np.abs(found).max() > 2 * ALPHA  # that the bound is felt
+    assert np.abs(found).max() > 2 * ALPHA  # so that the bound matters
 
 
 def test_the_gradient_is_that_of_squared_errors_to_plus_and_minus_four_alpha():
@@ -151,7 +151,7 @@ def soft_optimal(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
-    """Q `[S, A]` of the least loss on an expert's occupancy, its own policy's V in it.
+    """Q `[S, A]` of the least loss on an expert's occupancy, with V of Q's own policy.
 
     Every state and action stands in the batch as often as it is visited; without a penalty,
     whose squares do not allow that, once and weighed, so that flows are conserved exactly.
@@ -174,7 +174,7 @@ def minimised(rho: np.ndarray, alpha: float) -> np.ndarray:
 
     loss_and_gradient = jax.jit(jax.value_and_grad(loss))
     found = optimize.minimize(
-        lambda q: tuple(np.asarray(each, np.float64) for each in loss_and_gradient(q)),
+        lambda q: tuple(np.asarray(x, np.float64) for x in loss_and_gradient(q)),
         np.zeros(STATES * ACTIONS),
         jac=True,
         method="BFGS",

@@ -20,7 +20,7 @@ def at_ratios(ratios) -> jax.Array:
 
 
 def test_at_ratio_1_the_surrogate_is_the_mean_advantage_and_its_gradient_reinforce():
-    """-∇ E[log π(a|s) A]: of each log-probability, -A / B."""
+    """-∇ E[log π(a|s) A]: with respect to a log-probability, -A / B."""
     np.testing.assert_allclose(surrogate(OLD, OLD, ADVANTAGES, 0.2), 0.0, atol=1e-6)
     shifted = surrogate(OLD, OLD, ADVANTAGES + 1, 0.2)
     np.testing.assert_allclose(shifted, -1.0, rtol=1e-6)
@@ -34,7 +34,7 @@ def test_the_surrogate_is_the_one_computed_by_hand():
     np.testing.assert_allclose(found, -(1.8 - 0.4 + 1.0 - 6.0) / 4, rtol=1e-5)
 
 
-def test_the_surrogate_is_flat_beyond_the_clip_where_it_gained_and_steep_where_it_lost():
+def test_the_surrogate_is_flat_outside_the_clip_where_it_gained_and_steep_where_it_lost():
     slope = surrogate_slope(at_ratios([2.0, 0.5, 0.5, 2.0]), OLD, ADVANTAGES, 0.2)
     np.testing.assert_array_equal(
         slope[:2], 0.0
@@ -50,7 +50,7 @@ def test_the_surrogate_is_never_better_than_unclipped_importance_weights():
         assert found >= -np.mean(ratios * ADVANTAGES) - 1e-6
 
 
-def test_the_surrogate_of_extreme_ratios_stays_finite():
+def test_the_surrogate_of_extreme_ratios_is_finite():
     far = jnp.asarray(OLD + np.float32([1e4, -1e4, 200.0, 300.0]))
     assert jnp.isfinite(surrogate(far, OLD, ADVANTAGES, 0.2))
     assert jnp.isfinite(surrogate_slope(far, OLD, ADVANTAGES, 0.2)).all()
@@ -73,7 +73,11 @@ def test_descent_on_the_soft_actor_loss_raises_entropy_and_value():
 
 @pytest.mark.parametrize(
     ("log_prob", "sign"),
-    [(2.5, -1.0), (1.5, 1.0), (2.0, 0.0)],  # an entropy of -2.5, -1.5, -2 for a goal of -2
+    [
+        (2.5, -1.0),
+        (1.5, 1.0),
+        (2.0, 0.0),
+    ],  # the entropies are -2.5, -1.5 and -2; the target is -2
 )
 def test_the_temperature_rises_while_the_entropy_is_below_its_target(log_prob, sign):
     """Descent goes against the gradient, α (H - H̄) of log α."""
@@ -106,7 +110,7 @@ def test_the_cloning_error_sums_over_entries_and_averages_over_the_batch():
     np.testing.assert_allclose(slope, [[1.0, 2.0], [-3.0, 0.0]], rtol=1e-6)
 
 
-def test_minimising_the_likelihood_loss_finds_the_mean_and_the_spread():
+def test_minimising_the_likelihood_loss_finds_the_mean_and_the_deviation():
     """Of a Gaussian and actions ±1 about 3: mean 3 and deviation 1 are stationary."""
     actions = jnp.array([2.0, 4.0])
 

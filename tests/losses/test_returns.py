@@ -10,7 +10,7 @@ advantages = jax.jit(returns.advantages)
 
 
 def trajectory(seed: int, length: int = 12, cuts: tuple = (), terminals: tuple = ()):
-    """Rewards, next values, discounts and cut of a random trajectory, `[T]` each."""
+    """Rewards, next values, discounts and cut of a random trajectory, all `[T]`."""
     rng = np.random.default_rng(seed)
     cut = np.isin(np.arange(length), (*cuts, *terminals))
     discounts = np.where(np.isin(np.arange(length), terminals), 0.0, 0.9)
@@ -112,7 +112,7 @@ def test_the_values_of_going_on_and_of_ending_at_a_logit_of_zero(form, going_on,
 
 @pytest.mark.parametrize("form", adversarial.REWARDS)
 def test_an_end_in_an_absorbing_state_is_worth_as_much_as_going_on(form):
-    """The absorbing state's own logit is zero, and it pays that for ever, discounted."""
+    """The absorbing state's logit is zero. Its reward is paid for ever, discounted."""
     rewards = adversarial.REWARDS[form](jnp.zeros(5))
     for_ever = jnp.full(5, float(rewards[0]) / (1 - 0.99))
     discounts = jnp.full(5, 0.99)  # never 0: the absorbing state follows the end
@@ -164,7 +164,7 @@ def sums_of_td_errors(
     ],
 )
 def test_advantages_are_the_discounted_sums_of_td_errors(td_lambda, ends):
-    """One value of each state, except that a cut's successor is not the next start."""
+    """Values agree from step to step, except where a cut separates two episodes."""
     for seed in range(3):
         rewards, next_values, discounts, cut = trajectory(seed, **ends)
         values = np.random.default_rng(100 + seed).normal(size=12)

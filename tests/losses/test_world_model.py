@@ -38,18 +38,18 @@ def test_the_divergence_of_a_gaussian_from_itself_is_zero():
 
 
 def test_the_divergence_is_the_mean_of_log_ratios():
-    """Of 400,000 draws: within 0.02 nats, five deviations of such a mean."""
+    """400,000 draws: within 0.02 nats, five standard errors of the mean."""
     for seed in range(3):
-        (mean, std), (other, spread) = pair = gaussians(seed)
+        (mean, std), (other, other_std) = pair = gaussians(seed)
         draws = mean + std * np.random.default_rng(9).normal(size=(400_000, 5))
         ratios = -0.5 * ((draws - mean) / std) ** 2 - np.log(std)
-        ratios += 0.5 * ((draws - other) / spread) ** 2 + np.log(spread)
+        ratios += 0.5 * ((draws - other) / other_std) ** 2 + np.log(other_std)
         wanted = ratios.sum(axis=1).mean()
         np.testing.assert_allclose(world_model.kl(*pair[0], *pair[1]), wanted, atol=0.02)
 
 
 def test_with_a_balance_of_0_8_the_prior_s_gradient_is_four_times_the_posterior_s():
-    """At a balance of 0.8; of either alone the slope is that of the divergence itself."""
+    """The balance is 0.8. The slopes without it are those of the divergence itself."""
     posterior, prior = jax.tree.map(jnp.float32, gaussians(3, (6, 5)))
 
     def plain(posterior, prior):
@@ -80,13 +80,13 @@ def test_free_nats_apply_to_the_mean_and_below_them_the_gradient_is_zero():
 
 
 def test_with_the_exact_posterior_the_bound_is_the_kalman_filter_s_likelihood():
-    """x' = 0.8 x + N(0, 0.5²), y = x + N(0, 1): q(x_t | x_{t-1}) is made of all that is
-    seen later, by messages; expectations are exact, by quadrature of quadratics."""
+    """x' = 0.8 x + N(0, 0.5²), y = x + N(0, 1): q(x_t | x_{t-1}) is made of all later
+    observations, by messages; expectations are exact, by quadrature of quadratics."""
     rng, push, noise = np.random.default_rng(0), 0.8, 0.5
-    seen = rng.normal(size=8)
+    observations = rng.normal(size=8)
     # Kalman's filter, from x = 0.
     mean, variance, wanted = 0.0, 0.0, 0.0
-    for y in seen:
+    for y in observations:
         mean, variance = push * mean, push**2 * variance + noise**2
         wanted -= 0.5 * np.log(2 * np.pi * (variance + 1))
         wanted -= 0.5 * (y - mean) ** 2 / (variance + 1)
@@ -94,22 +94,22 @@ def test_with_the_exact_posterior_the_bound_is_the_kalman_filter_s_likelihood():
         mean, variance = mean + gain * (y - mean), (1 - gain) * variance
     # Messages from the future: exp(-½ precision x² + pull x).
     precision, pull, messages = 0.0, 0.0, []
-    for y in reversed(seen):
+    for y in reversed(observations):
         precision, pull = precision + 1, pull + y
         messages.insert(0, (precision, pull))
         shrunk = 1 / (1 + precision * noise**2)
         precision, pull = push**2 * precision * shrunk, push * pull * shrunk
-    # The bound, along q's own marginals.
+    # The bound, along the marginals of q.
     mean, variance, bound = 0.0, 0.0, 0.0
     nodes, weights = np.polynomial.hermite_e.hermegauss(3)
     weights = weights / weights.sum()
-    for y, (precision, pull) in zip(seen, messages, strict=True):
+    for y, (precision, pull) in zip(observations, messages, strict=True):
         prior = push * (mean + np.sqrt(variance) * nodes)[:, None]  # [3, 1]
         std = np.full_like(prior, np.sqrt(1 / (precision + 1 / noise**2)))
         posterior = std**2 * (prior / noise**2 + pull)
-        paid = world_model.kl(posterior, std, prior, np.full_like(prior, noise))
+        cost = world_model.kl(posterior, std, prior, np.full_like(prior, noise))
         slope = std[0, 0] ** 2 * push / noise**2
         mean, variance = weights @ posterior[:, 0], slope**2 * variance + std[0, 0] ** 2
         bound += -0.5 * np.log(2 * np.pi) - 0.5 * ((y - mean) ** 2 + variance)
-        bound -= weights @ np.asarray(paid)
+        bound -= weights @ np.asarray(cost)
     np.testing.assert_allclose(bound, wanted, atol=1e-4)

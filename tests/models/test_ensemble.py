@@ -70,7 +70,7 @@ def member_of(params: ensemble.ModelParams, i: int) -> ensemble.ModelParams:
 
 
 def test_a_step_adds_the_network_s_output_in_deviations_of_a_change():
-    """By numpy, layer by layer."""
+    """In numpy, layer by layer."""
     model = ensemble.make(SPEC, config())
     params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), jnp.array([3.0, -0.5])
@@ -112,7 +112,7 @@ def test_a_predicted_sequence_is_that_of_single_steps():
 
 @pytest.mark.parametrize("units", [None, 5])
 def test_only_a_recurrent_model_remembers(units):
-    """Of two equal steps from the same observation, the second differs from the first."""
+    """With memory, the second of two equal steps from one observation differs."""
     model = ensemble.make(SPEC, config(gru_units=units))
     params = perturbed(jax.jit(model.member.init)(KEY))
     obs, action = normal(3), actions_within()
@@ -260,7 +260,7 @@ def test_members_agree_where_they_were_trained_and_not_far_from_it():
 
 
 def test_errors_are_those_of_the_mean_of_the_members_step_by_step():
-    """Members that move by 1 and by 3 a step; everything really stands still."""
+    """Members that move by 1 and by 3 a step, where the true state does not change."""
     model = ensemble.make(SPEC, config(members=2))
     params = jax.jit(model.dynamics.init)(KEY)
     networks = jax.tree.map(jnp.zeros_like, params.networks)
@@ -286,7 +286,7 @@ def test_a_member_s_loss_moves_that_member_alone():
 
 
 def test_a_loss_over_many_steps_makes_predictions_of_many_steps_better():
-    """The model is too small for its world: it trades the first step for later ones."""
+    """The model is too small: it loses accuracy early to gain it in later steps."""
     narrow = dataclasses.replace(
         NETWORK, network=mlp.Config(hidden=(2,), activation="tanh")
     )
@@ -372,7 +372,7 @@ def test_mppi_drives_a_point_to_the_origin_through_a_learned_model():
 
 
 def test_straight_through_gives_real_states_with_the_model_s_gradients():
-    """Gradients after two steps are f_s f_s, f_s f_a and f_a, each at its real state."""
+    """Gradients after two steps are f_s f_s, f_s f_a and f_a, all at the real states."""
     model = ensemble.make(SPEC, config())
     params = perturbed(jax.jit(model.member.init)(KEY))
     real = Dynamics(

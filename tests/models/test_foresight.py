@@ -1,4 +1,4 @@
-"""Plans are scored, and their paths predicted, as steps of the environment do it."""
+"""Scores and predicted paths of plans, compared with steps of the environment."""
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +72,11 @@ def test_a_predicted_path_is_that_of_the_model_or_the_mean_of_its_members():
 
     by_member = []
     for model in models:
-        model_state, visited = state, [state.obs]
+        model_state, path_obs = state, [state.obs]
         for action in actions:
             model_state = model.step(model_state, action)[0]
-            visited.append(model_state.obs)
-        by_member.append(np.array(visited))
+            path_obs.append(model_state.obs)
+        by_member.append(np.array(path_obs))
     np.testing.assert_allclose(path(simulator.make(models[1])), by_member[1], rtol=1e-5)
     both = path(simulator.members(models))
     np.testing.assert_allclose(both, np.mean(by_member, axis=0), rtol=1e-4, atol=1e-6)

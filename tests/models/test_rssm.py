@@ -29,7 +29,7 @@ def normal(*shape, seed: int = 1) -> jax.Array:
 
 @functools.cache
 def params():
-    """Parameters none of which is 0, with heads that differ."""
+    """Parameters without zeros, with heads that differ."""
     shapes = jax.eval_shape(MODEL.init, KEY)
     leaves, structure = jax.tree.flatten(shapes)
     leaves = [0.5 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]

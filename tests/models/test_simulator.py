@@ -66,7 +66,7 @@ def test_an_environment_without_a_prior_is_planned_with_its_physics():
 
 
 def predict(model, env, seed: int, steps: int = 4, action: float = 0.7):
-    """Observations `[T, ...]` that a model foresees from the start of an episode."""
+    """Observations `[T, ...]` that a model predicts from the start of an episode."""
 
     def imagine(key, actions):
         z = model.start((), env.reset(key))
@@ -158,7 +158,7 @@ def test_an_ensemble_without_members_is_refused():
 
 
 def test_brax_physics_with_another_mass_start_from_the_real_state():
-    """Brax's spring states carry the links' masses; the model must use its own masses."""
+    """Brax's spring states carry the links' masses; the model must replace them."""
     name, key = "brax/inverted_pendulum/spring", jax.random.key(0)
     env, heavy = envs.make(name), envs.make(name, mass=2.0)
     wrapped = envs.make(name, observation_noise=0.1)
@@ -176,7 +176,7 @@ def test_brax_physics_with_another_mass_start_from_the_real_state():
 
 
 @pytest.mark.parametrize("name", ["pendulum", "point_mass"])
-def test_physics_start_from_an_observation_that_tells_the_state(name):
+def test_physics_start_from_an_observation_that_determines_the_state(name):
     """One step from there is one step from the state itself."""
     env = envs.make(name)
     model = simulator.make(env)
@@ -191,7 +191,7 @@ def test_physics_start_from_an_observation_that_tells_the_state(name):
     np.testing.assert_allclose(obs, expected, atol=1e-5)
 
 
-def test_an_observation_does_not_tell_the_state_of_a_wrapper():
+def test_an_observation_does_not_determine_the_state_of_a_wrapper():
     for option in ("tremble=0.1", "action_delay=1", "action_repeat=2", "pixels=16"):
         assert envs.make(f"pendulum:{option}").recover is None
 

@@ -41,7 +41,7 @@ def test_features_are_those_of_four_convolutions_by_hand():
     image = np.random.default_rng(1).integers(0, 256, (41, 43, 2), dtype=np.uint8)
     output = jax.jit(network.apply)(params, image)
     expected = by_hand(params, image)
-    assert expected.std() > 0.1  # that there is something to agree on
+    assert expected.std() > 0.1  # so that the comparison is not trivial
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -101,12 +101,12 @@ def test_a_shift_is_a_crop_of_the_padded_image_and_every_crop_occurs():
     keys = jax.random.split(jax.random.key(0), 400)
     shifted = jax.vmap(conv.random_shift, (0, None, None))(keys, jnp.asarray(image), 2)
     assert shifted.dtype == jnp.uint8
-    seen = [
+    offsets = [
         [offset for offset, piece in pieces.items() if np.array_equal(piece, one)]
         for one in np.asarray(shifted)
     ]
-    assert all(len(matches) == 1 for matches in seen)
-    assert {matches[0] for matches in seen} == set(pieces)  # misses one with 2e-6
+    assert all(len(matches) == 1 for matches in offsets)
+    assert {matches[0] for matches in offsets} == set(pieces)  # misses one with 2e-6
 
 
 def test_a_shift_is_by_up_to_three_pixels_by_default():

@@ -30,9 +30,9 @@ def squashed(mean, std) -> heads.TanhNormal:
 
 def change_of_variables(action, mean, std, low, high) -> float:
     """log p(u) - log |da/du| of one entry, u found by inverting the squashing."""
-    unit = (action - (low + high) / 2) / ((high - low) / 2)
-    u = math.atanh(unit)
-    slope = (high - low) / 2 * (1 - unit**2)
+    scaled = (action - (low + high) / 2) / ((high - low) / 2)
+    u = math.atanh(scaled)
+    slope = (high - low) / 2 * (1 - scaled**2)
     return math.log(NormalDist(mean, std).pdf(u)) - math.log(slope)
 
 
@@ -82,12 +82,12 @@ def test_leading_axes_are_kept():
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_the_density_of_a_sample_is_the_density_of_its_action(low, high):
-    """Away from the bounds, where single precision tells u from a; within 0.01."""
+    """Away from the bounds, where single precision recovers u from a; within 0.01."""
     sample, log_prob, _ = functions((low,), (high,))
     many = squashed(np.full((400, 1), 0.4), np.full((400, 1), 0.5))
     actions, log_probs = sample(many, jax.random.key(1))
     np.testing.assert_allclose(log_prob(many, actions), log_probs, atol=0.01)
-    assert np.ptp(log_probs) > 1.0  # they do differ
+    assert np.ptp(log_probs) > 1.0  # the densities differ
 
 
 def test_samples_have_the_distribution_of_their_density():
@@ -102,7 +102,7 @@ def test_samples_have_the_distribution_of_their_density():
 
 @pytest.mark.parametrize("far", [-1e4, -30.0, 30.0, 1e4])
 def test_far_out_actions_are_in_bounds_and_densities_and_gradients_finite(far):
-    """At the bounds themselves, too, where tanh saturates."""
+    """Also at the bounds, where tanh saturates."""
     policy = heads.make(SMALL, (3,), (0.0,), (1.0,))
 
     @jax.jit
@@ -155,7 +155,7 @@ def test_the_std_depends_on_the_input_only_if_std_of_state_is_set(of_state):
     assert (np.ptp(output.std) > 0.01) == of_state
 
 
-def test_the_std_stays_between_its_bounds_and_rises_with_its_parameter():
+def test_the_std_is_between_its_bounds_and_rises_with_its_parameter():
     config = heads.Config(network=SMALL.network, std=0.6, std_low=0.05, std_high=2.0)
     policy = heads.make(config, (3,), (-1.0,), (1.0,))
     apply = jax.jit(policy.apply)
@@ -224,7 +224,7 @@ def test_log_probabilities_of_choices_are_the_log_softmax():
 
 
 def test_inverse_noise_reproduces_the_choice_and_has_the_distribution_of_noise():
-    """Of choices that the policy made itself; the mean of a Gumbel is 0.577 and its
+    """For the policy's own choices. The mean of a Gumbel is 0.577 and its
     deviation π / √6, within four standard errors of 20,000 draws."""
     act_key, noise_key = jax.random.split(jax.random.key(2))
     many = heads.Categorical(jnp.broadcast_to(LOGITS, (20_000, 4)))

@@ -25,7 +25,7 @@ def count(params) -> int:
 
 
 def test_the_paper_s_networks_have_the_paper_s_number_of_parameters():
-    """4.27 million of 91 observations and 39 actions (Li, Huang & Su 2025)."""
+    """4.27 million with 91 observations and 39 actions (Li, Huang & Su 2025)."""
     spec = EnvSpec("hand", ("q",) * 91, (-1.0,) * 39, (1.0,) * 39, 100, 0.02)
     config = latent.Config()
 
@@ -173,10 +173,10 @@ def test_the_log_density_of_many_action_entries_is_the_sum_of_theirs():
     chosen = policy.apply(policy.init(KEY), normal(16))
     action, log_prob = policy.sample(chosen, KEY)
     one = latent.make_policy(latent.Config(latent=16, hidden=(12,)), 1)
-    each = [
+    log_probs = [
         one.log_prob(
             jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], chosen), action[i : i + 1]
         )
         for i in range(6)
     ]
-    np.testing.assert_allclose(sum(each), log_prob, rtol=1e-3)
+    np.testing.assert_allclose(sum(log_probs), log_prob, rtol=1e-3)

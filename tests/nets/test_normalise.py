@@ -47,7 +47,7 @@ def test_data_normalised_by_its_own_moments_has_mean_0_and_variance_1():
 
 
 def test_at_the_cap_the_weight_of_old_data_decays():
-    """A cap of 30 and batches of 10: the weight of old data falls to 3/4 with each batch.
+    """A cap of 30 and batches of 10: the weight of old data falls to 3/4 with every batch.
 
     The old mean is 8, the new one 0; the variance is that of the mixture, 64 p (1 - p).
     """
@@ -77,7 +77,7 @@ def test_outliers_are_clipped_at_ten_standard_deviations():
     np.testing.assert_allclose(normalised, [[10.0], [-10.0], [3.0]], rtol=1e-6)
 
 
-def test_an_entry_that_never_changed_stays_finite_and_small():
+def test_an_entry_that_never_changed_is_finite_and_small_when_normalised():
     moments = update(normalise.init(2), np.float32([[3.0, 1.0], [3.0, 2.0]]))
     normalised = apply(moments, np.float32([[3.0, 1.5], [3.001, 1.5]]))
     np.testing.assert_allclose(normalised, [[0.0, 0.0], [1.0, 0.0]], atol=1e-3)

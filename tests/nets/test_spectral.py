@@ -38,7 +38,7 @@ def test_the_spectral_norm_scales_with_the_matrix(scale):
     np.testing.assert_allclose(norm(scale * kernel), scale * norm(kernel), rtol=1e-3)
 
 
-def test_kernels_are_divided_and_biases_stay():
+def test_kernels_are_divided_and_biases_are_unchanged():
     kernel, bias = matrix((3, 2), 0), matrix((2,), 1)
     normalised = jax.jit(spectral.normalise)({"kernel": kernel, "bias": bias})
     expected = kernel / largest_singular_value(kernel)
@@ -47,7 +47,7 @@ def test_kernels_are_divided_and_biases_stay():
 
 
 def test_gradients_flow_through_the_norm_too():
-    """Of diag(a, b) with a > b: the normalised one is diag(1, b / a)."""
+    """diag(a, b) with a > b, normalised, is diag(1, b / a)."""
     jacobian = jax.jit(jax.jacrev(lambda kernel: jnp.diag(spectral.normalise(kernel))))
     observed = jacobian(jnp.diag(jnp.array([4.0, 1.0])))
     np.testing.assert_allclose(observed[0], np.zeros((2, 2)), atol=1e-6)
@@ -60,7 +60,7 @@ def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():
 
     @jax.jit
     def slopes(params, left, right):
-        """Of the network between random pairs, and at random points, `[B]` each."""
+        """Slopes of the network between random pairs, and at random points, both `[B]`."""
         rises = jnp.abs(network.apply(params, left) - network.apply(params, right))
         distances = jnp.sqrt(jnp.sum((left - right) ** 2, axis=-1))
         gradients = jax.vmap(jax.grad(network.apply, 1), (None, 0))(params, left)
@@ -75,4 +75,4 @@ def test_a_normalised_leaky_relu_network_is_one_lipschitz_within_five_percent():
         left, right = draw((2, 500, 14))
         for output in slopes(normalise(params), left, right):
             assert 0.01 < output.max() <= 1.05
-        assert slopes(params, left, right)[1].max() > 20  # it would not be so by itself
+        assert slopes(params, left, right)[1].max() > 20  # it is not without normalising

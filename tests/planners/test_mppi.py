@@ -1,4 +1,4 @@
-"""Plans whose answers are known: hills, a linear regulator, and loops in numpy."""
+"""Planning problems with known answers: hills, a linear regulator, loops in numpy."""
 
 import dataclasses
 import functools
@@ -12,12 +12,12 @@ from planil_jax.base import Plan, UsageError
 from planil_jax.planners import mppi
 
 LOW, HIGH = (0.0, -1.0), (1.0, 2.0)
-# Compiling is most of the time of these tests.
+# Compiling takes most of the time of these tests.
 PEAK = np.array([0.3, 1.2], np.float32)
 
 
 def hill(actions):
-    """Highest, 0, where every action is PEAK."""
+    """The maximum is 0, where every action is PEAK."""
     return -jnp.sum((actions - PEAK) ** 2)
 
 
@@ -64,9 +64,9 @@ def tracer(settings: mppi.Config, score_fn):
 
 def traced(settings: mppi.Config, seed=0, plan=None, temperature=1.0, score_fn=hill):
     """The last plans of a decision, `[K, H, U]`, and their weights `[K]`, as numpy."""
-    planner, trace = tracer(settings, score_fn)
+    planner, last_plans = tracer(settings, score_fn)
     return jax.tree.map(
-        np.array, trace(plan or planner.init(), jax.random.key(seed), temperature)
+        np.array, last_plans(plan or planner.init(), jax.random.key(seed), temperature)
     )
 
 
@@ -149,10 +149,10 @@ def test_the_same_key_gives_the_same_plan_and_another_key_another():
 def test_the_next_plan_starts_from_the_mean_shifted_by_one_step():
     settings = config(noise=(1e-6,), sampling="gaussian")
     mean = [[0.1, 0.5], [0.2, 0.6], [0.3, 0.7], [0.4, 0.8]]
-    action, following = decide(settings, plan=plan_of(mean, std=1e-6))
+    action, next_plan = decide(settings, plan=plan_of(mean, std=1e-6))
     np.testing.assert_allclose(action, mean[0], atol=1e-4)
-    np.testing.assert_allclose(following.mean, [*mean[1:], [0.0, 0.0]], atol=1e-4)
-    np.testing.assert_allclose(following.std, 1e-6)
+    np.testing.assert_allclose(next_plan.mean, [*mean[1:], [0.0, 0.0]], atol=1e-4)
+    np.testing.assert_allclose(next_plan.std, 1e-6)
 
 
 def test_planning_on_from_the_last_plan_comes_closer_than_planning_afresh():
@@ -208,17 +208,17 @@ def test_exploring_by_sample_acts_by_one_of_the_plans():
     assert np.abs(firsts - mean).max(1).min() > 1e-6
 
 
-def test_an_adapted_spread_is_the_weighted_one_within_its_bounds():
+def test_an_adapted_std_is_the_weighted_deviation_within_its_bounds():
     settings = config(samples=4096, iterations=2, adapt_spread=True, sampling="gaussian")
     narrow = dataclasses.replace(settings, max_spread=1e-3, min_spread=1e-3)
     mean = np.tile(PEAK, (4, 1))
     # A normal of variance 1/100 round the peak times e^(-50 x²) is one of variance 1/200.
-    for chosen, spread in ((settings, 200**-0.5), (narrow, 1e-3)):
+    for chosen, std in ((settings, 200**-0.5), (narrow, 1e-3)):
         plans, _ = traced(chosen, plan=plan_of(mean, std=0.1), temperature=0.02)
-        np.testing.assert_allclose(plans.std(0), spread, rtol=0.1)
+        np.testing.assert_allclose(plans.std(0), std, rtol=0.1)
 
 
-def test_a_trace_shows_the_plans_and_weights_of_which_the_plan_is_the_mean():
+def test_a_plan_is_the_weighted_mean_of_the_plans_that_plan_samples_returns():
     plans, weights = traced(config(), seed=4)
     scores = -((plans - PEAK) ** 2).sum((1, 2))
     np.testing.assert_allclose(weights, np.exp(scores) / np.exp(scores).sum(), rtol=1e-4)
@@ -339,14 +339,14 @@ def test_published_step_weights_are_sums_of_exponentials_over_the_steps():
     ("warm_start", "expected"),
     [("shift", [1.0, 2.0, 0.0]), ("backwards", [0.0, 0.0, 1.0]), ("none", [0.0] * 3)],
 )
-def test_the_warm_start_is_the_one_that_is_asked_for(warm_start, expected):
-    """Two samples, ±0 of noise: the plan stays what it was, and is handed on."""
+def test_the_warm_start_is_the_configured_one(warm_start, expected):
+    """Two samples with noise of ±1e-6: the search does not change the plan."""
     config = mppi.Config(
         samples=2, horizon=3, iterations=1, noise=(1e-6,), warm_start=warm_start
     )
     planner = mppi.make(config, (-5.0,), (5.0,))
     plan = Plan(mean=jnp.array([[0.0], [1.0], [2.0]]), std=jnp.full((3, 1), 1e-6))
-    _, handed_on = planner.plan(
+    _, next_plan = planner.plan(
         lambda actions: 0.0 * actions.sum(), plan, jax.random.key(0), 1.0, False
     )
-    np.testing.assert_allclose(handed_on.mean[:, 0], expected, atol=1e-4)
+    np.testing.assert_allclose(next_plan.mean[:, 0], expected, atol=1e-4)

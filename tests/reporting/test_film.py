@@ -14,7 +14,7 @@ def test_a_film_takes_as_long_as_its_episode(tmp_path):
     path = str(tmp_path / "new" / "film.gif")
     frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
     film.save(path, np.broadcast_to(frames, (10, 8, 8, 3)), period=0.02)
-    with Image.open(path) as saved:  # of 50 frames a second every other one is shown
+    with Image.open(path) as saved:  # every second of 50 frames a second is saved
         assert (saved.n_frames, saved.size, saved.info["duration"]) == (5, (8, 8), 40)
         saved.seek(3)
         np.testing.assert_array_equal(np.asarray(saved.convert("RGB")), 6 * 20)

@@ -1,4 +1,4 @@
-"""Pictures beside the numbers of an evaluation, and figures without matplotlib."""
+"""Figures of an evaluation, and the message where matplotlib is missing."""
 
 import subprocess
 import sys

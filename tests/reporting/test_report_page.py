@@ -56,18 +56,18 @@ def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
         "eval/return": (steps[-1:], values[-1:]),
         "value/loss": (steps, with_nan),
         "discriminator/accuracy": (steps, np.full_like(values, np.nan)),
-        "other/thing": (steps, values),
+        "other/metric": (steps, values),
     }
     drawn = figures.learning_curves(metrics, 0, ("expert", 100.0))
     titles = [axes.get_title("left") for axes in drawn.axes]
-    assert titles[0] == "Return in evaluation" and "other/thing" in titles
+    assert titles[0] == "Return in evaluation" and "other/metric" in titles
     assert len(drawn.axes[1].lines) >= seed_count
     page.figure(drawn, "caption", "alt")
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("height", [0.0, 5.0])
-def test_a_map_has_a_panel_for_each_seed_even_where_it_is_flat(scene, signed, height):
+def test_a_map_has_a_panel_for_every_seed_even_where_it_is_flat(scene, signed, height):
     axis = np.linspace(-4, 14, 9)
     values = height * np.random.default_rng(0).normal(size=(2, 9, 9))
     paths = np.zeros((2, 3, 5, 2))
@@ -76,7 +76,7 @@ def test_a_map_has_a_panel_for_each_seed_even_where_it_is_flat(scene, signed, he
     page.figure(drawn, "caption", "alt")
 
 
-def test_a_field_counts_who_arrives(scene):
+def test_a_field_counts_the_starts_that_arrive(scene):
     paths = np.random.default_rng(0).uniform(-20, 20, (2, 4, 6, 2))
     reached = np.array([[True] * 4, [False, True, False, False]])
     drawn = figures.field(scene, paths, reached, 40.0, first_seed=5)
@@ -92,7 +92,7 @@ def test_the_still_shows_four_steps_of_the_drive(scene, drive):
     page.figure(figures.plans_still(scene, drive, [3]), "caption", "alt")
 
 
-def test_trajectories_have_a_panel_for_each_entry():
+def test_trajectories_have_a_panel_for_every_entry():
     learner = np.zeros((2, 3, 6, 4))
     learner[:, :, 4:] = np.nan
     names = ["a", "b", "c", "d"]
@@ -171,7 +171,7 @@ def test_a_drive_has_a_frame_a_step_and_shows_the_plans_that_weigh_most(
     animation = drive_in(written)
     steps = trained.env.spec.episode_length
     assert len(animation["frames"]) == steps
-    assert all(len(trace["values"]) == steps for trace in animation["traces"])
+    assert all(len(curve["values"]) == steps for curve in animation["traces"])
     np.testing.assert_allclose(animation["goal"], [10.0, 10.0, 1.5], atol=0.1)
     first = animation["frames"][0]
     assert first["weights"] == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0], abs=1e-3)

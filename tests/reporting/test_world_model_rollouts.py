@@ -1,4 +1,4 @@
-"""The rollouts of a world model, of an untrained one."""
+"""Rollouts of an untrained world model."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_open_loop_and_imagination_read_the_first_observations_alone():
         assert np.abs(other[OBSERVED:] - again[OBSERVED:]).max() > 1e-4
     changed = predict(jax.random.key(0), 1.0)
     assert np.abs(changed[1] - again).max() > 1e-4
-    np.testing.assert_array_equal(changed[2], ahead)  # which did not read them
+    np.testing.assert_array_equal(changed[2], ahead)  # these do not read later observations
     np.testing.assert_array_equal(changed[3], alone)
 
 
@@ -67,7 +67,7 @@ def test_the_rollouts_of_a_run_are_of_its_first_evaluation_episode(tmp_path):
     assert world_model_rollouts.of(without) is None
 
 
-def test_rollouts_are_drawn():
+def test_a_figure_of_rollouts_is_drawn():
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     seconds = np.arange(3.0)
     rows = {"observed": frames, "open loop": frames}

@@ -15,7 +15,7 @@ EPISODES = 20  # of an evaluation
 
 @pytest.fixture(scope="session", autouse=True)
 def optimised(compile_cache) -> None:
-    """Here all programs are: they run for long."""
+    """Optimise all programs here: they run for long."""
     jax.config.update("jax_disable_most_optimizations", False)
 
 

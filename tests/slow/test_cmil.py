@@ -26,14 +26,14 @@ ENTRIES = (0, 1, 2)
 
 
 class Expert(NamedTuple):
-    """SAC of the task's own reward, after 20,000 steps."""
+    """SAC of the task's reward, after 20,000 steps."""
 
     demos: Demonstrations  # 10 episodes
     value: float  # its return
     floor: float  # that of random actions
 
     def loss(self, returns: np.ndarray) -> np.ndarray:
-        """How much less it is than the expert's, as a share of expert less random."""
+        """How far returns are below the expert's, as a share of its gain over chance."""
         return (self.value - returns) / (self.value - self.floor)
 
 
@@ -43,7 +43,7 @@ def return_of(agent: Agent, params=()) -> float:
 
 
 def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) -> run.Epoch:
-    """The last epoch, after `steps` steps of each seed, trained one after another."""
+    """The last epoch, after `steps` steps a seed; seeds are trained one after another."""
     config = run.Config(
         total_steps=steps,
         evaluate_every=None,
@@ -96,13 +96,13 @@ def test_cmil_swings_up_with_every_seed_within_a_tenth_of_the_expert(expert):
     assert expert.loss(learned("cmil", expert.demos, 10_000, 3)).max() < 0.1
 
 
-def test_v_mail_swings_up_with_two_demonstrations_that_are_too_few_to_clone(expert):
-    """Cloning, with 10,000 gradient steps, loses more than half of expert less random."""
+def test_v_mail_swings_up_with_two_demonstrations_which_are_too_few_for_cloning(expert):
+    """Cloning, with 10,000 gradient steps, loses over half of the gain over chance."""
     demos = first(expert.demos, 2)
     cloning = bc.make(Task.of(ENV.spec, observed=ENTRIES), bc.Config())
     rollouts = loop.Config(num_envs=1, steps=1, rounds=100)
-    cloned = train(cloning, rollouts, 100, demos, 2).metrics["eval/return"]
-    assert expert.loss(cloned).min() > 0.5
+    bc_returns = train(cloning, rollouts, 100, demos, 2).metrics["eval/return"]
+    assert expert.loss(bc_returns).min() > 0.5
     assert expert.loss(learned("vmail", demos, 8000, 3)).max() < 0.1
 
 

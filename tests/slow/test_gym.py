@@ -1,4 +1,4 @@
-"""Ant's forces on MJX against MuJoCo in C, with what tells them apart."""
+"""Ant's forces on MJX against MuJoCo in C, and where they differ."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from mujoco import mjx
 from planil_jax.envs import gym_mjx
 
 pytest.importorskip("gymnasium")
-STEPS = 60  # of each episode
+STEPS = 60  # an episode
 FLATTEST = 0.5  # sine of a capsule's tilt below which MJX turns its friction pyramid
 
 
@@ -26,7 +26,7 @@ def touching(model: mujoco.MjModel, data: mujoco.MjData) -> float:
 
 
 def test_ant_departs_from_mujoco_in_c_where_a_steep_capsule_touches_and_nowhere_else():
-    """A tangent of C's contact lies along the capsule, MJX's does so below 60° alone."""
+    """In C a tangent of the contact lies along the capsule; in MJX only below 60°."""
     model = gym_mjx._load("Ant", gym_mjx.TASKS["Ant"].file)
     forward = jax.jit(mjx.forward)
     placed, blank = mjx.put_model(model), mjx.make_data(model)

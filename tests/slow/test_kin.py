@@ -1,4 +1,4 @@
-"""Contracts of agents on the parts of another, and of one with another model."""
+"""Contracts of variants of agents, and MPAIL with a true or a learned model."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from tests.agents import test_mpail
 
 
 def kept() -> list:
-    """Each of KIN with every contract that is tried on what it takes after."""
+    """Every variant in KIN with every contract that its original passes."""
     found = []
     for title, contract in vars(contracts).items():
         marks = {mark.args[0]: mark.args[1] for mark in getattr(contract, "pytestmark", [])}

@@ -1,7 +1,7 @@
 """Agents with latent models swing a pendulum up, 3 seeds each; some minutes on two cores.
 
 All returns are means over the same 20 starts, of the last parameters; "within 5%" is of
-what the expert does better than random actions. Episodes never end early.
+the expert's gain over random actions. Episodes never end early.
 """
 
 import jax
@@ -47,9 +47,9 @@ def random() -> float:
 
 
 def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
-    """Returns `[S]` after so many environment steps of each seed.
+    """Returns `[S]` after so many environment steps a seed.
 
-    All the way, IQ-MPC's decoded rewards stay within ±4α, on average over the expert's and
+    In every epoch IQ-MPC's decoded rewards are within ±4α, on average over the expert's and
     over the learner's steps.
     """
     settings = experiment.from_config_dict(pendulum.get_config(method))
@@ -58,12 +58,12 @@ def trained(method: str, demos: Demonstrations, steps: int, seeds: int):
         total_steps=steps, evaluate_every=None, evaluation_episodes=EPISODES
     )
     epochs = run.train(agent, ENV, settings.loop, config, demos, (0, seeds))
-    told = [epoch.metrics for epoch in epochs]
+    metrics = [epoch.metrics for epoch in epochs]
     if method.startswith("iqmpc"):
-        rewards = [epoch[f"reward/{half}"] for epoch in told for half in HALVES]
+        rewards = [epoch[f"reward/{half}"] for epoch in metrics for half in HALVES]
         assert np.abs(rewards).max() <= 4 * settings.agent.alpha
-    print(method, told[-1]["eval/return"])
-    return told[-1]["eval/return"]
+    print(method, metrics[-1]["eval/return"])
+    return metrics[-1]["eval/return"]
 
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2"])
@@ -80,7 +80,7 @@ def test_every_seed_reaches_the_expert_in_3000_steps(method, pendulum_expert, ra
 def test_iqmpc_keeps_what_it_reached_with_noise_on_the_expert_and_rates_that_fall(
     pendulum_expert, random
 ):
-    """After twice as many steps; by then it is lost without."""
+    """After twice as many steps; without these settings the return is lost by then."""
     demos, expert = pendulum_expert
     found = trained("iqmpc/steady", demos, 6000, seeds=3)
     assert found.min() > expert - 0.05 * (expert - random)
@@ -100,9 +100,9 @@ def test_cloning_the_same_demonstrations_misses_by_more_than_twice_as_much(
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2"])
 def test_a_demonstrator_who_never_swings_up_is_imitated_likewise(method, random):
-    """Within 5% of its own return, which is worse than that of random actions."""
-    own = return_of(controller(damping))
-    assert own < random - 400
+    """Within 5% of the demonstrator's return, which is worse than a random policy's."""
+    brakes = return_of(controller(damping))
+    assert brakes < random - 400
     keys = jax.random.split(jax.random.key(5), 4)
     steps, _ = jax.jit(lambda k: loop.evaluate(controller(damping), ENV, (), k))(keys)
     demos = Demonstrations(
@@ -113,7 +113,7 @@ def test_a_demonstrator_who_never_swings_up_is_imitated_likewise(method, random)
         observed=(0, 1, 2),
     )
     found = trained(method, demos, 3000, seeds=2)
-    assert abs(found - own).max() < 0.05 * abs(own)
+    assert abs(found - brakes).max() < 0.05 * abs(brakes)
 
 
 def test_tdmpc2_swings_up_by_the_task_s_reward(pendulum_expert, random):

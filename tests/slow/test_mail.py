@@ -66,7 +66,7 @@ def recorded(steps: Transition) -> Demonstrations:
 def train(
     agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int, env=ENV
 ) -> run.Epoch:
-    """The last epoch, after `steps` steps of each seed; one seed after another, which is
+    """The last epoch, after `steps` steps a seed; one seed after another, which is
     faster on a CPU."""
     config = run.Config(
         total_steps=steps,
@@ -122,10 +122,10 @@ def test_cloning_two_demonstrations_loses_three_times_as_much(expert):
     two = jax.tree.map(lambda leaf: leaf[:2], expert.demos)
     agent = bc.make(Task.of(ENV.spec, observed=(0, 1, 2)), bc.Config())
     rollouts = loop.Config(num_envs=1, steps=1, rounds=30)
-    cloned = train(agent, rollouts, 30, two, 3).metrics["eval/return"]
+    bc_returns = train(agent, rollouts, 30, two, 3).metrics["eval/return"]
     imitated = returns_of_mail(two, 10_000, 3)
-    print("two demonstrations: MAIL", imitated, "BC", cloned)
-    assert expert.loss(cloned).min() > 3 * expert.loss(imitated).max()
+    print("two demonstrations: MAIL", imitated, "BC", bc_returns)
+    assert expert.loss(bc_returns).min() > 3 * expert.loss(imitated).max()
 
 
 def test_a_horizon_of_a_quarter_of_a_second_is_too_short_to_swing_up(expert):

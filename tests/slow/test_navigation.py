@@ -9,7 +9,7 @@ from planil_jax.training import report, run
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> runs.Run:
-    """MPAIL after 200,000 steps of each of 5 seeds, evaluated every 16,000."""
+    """MPAIL after 200,000 steps of 5 seeds, evaluated every 16,000."""
     directory = tmp_path_factory.mktemp("navigation")
     path = str(directory / "navigation.npz")
     collect.collect("navigation", path, 4, seed=1, actions=False)

@@ -24,7 +24,7 @@ EPISODES = 20
 STARTS = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
 ENTRIES = (0, 1, 2)
 ROLLOUTS = loop.Config(num_envs=32, steps=200, rounds=10)  # 64,000 steps an epoch
-# Rounds in which rates halve; at 40 the last policies of gail and gaifo still jump about.
+# Rounds in which rates halve; at 40 the last policies of gail and gaifo still vary.
 HALF_LIVES = {"gail": 20, "gaifo": 20, "airl": 40}
 
 
@@ -58,7 +58,7 @@ def demos(tmp_path_factory) -> Demonstrations:
 
 @pytest.fixture(scope="module")
 def bound() -> float:
-    """Less than the expert's return by 5% of what it does better than random actions."""
+    """5% of the expert's gain over random actions below the expert's return."""
 
     def random(params, carry, state, key, explore):
         return jax.random.uniform(key, (1,), jnp.float32, -2.0, 2.0), carry
@@ -75,7 +75,7 @@ def bound() -> float:
 
 
 def train(agent: Agent, demos: Demonstrations, seeds: int) -> run.Epoch:
-    """The last epoch, after 512,000 steps of each seed."""
+    """The last epoch, after 512,000 steps a seed."""
     config = run.Config(
         total_steps=512_000, evaluate_every=None, evaluation_episodes=EPISODES
     )
@@ -96,31 +96,31 @@ def test_every_seed_swings_up_like_the_expert(trained, bound, form):
 
 def test_the_reward_that_airl_recovers_ranks_states_as_the_task_s_does(trained):
     """Spearman's ρ with -(θ² + 0.1 θ̇²), over states that the learner visits, most of them
-    near upright: 0.46 to 0.74 was measured for three seeds, and 0.3 is asked of each.
-    Networks that learned nothing have -0.02 ± 0.45, so that three rank as well as these by
-    chance once in a hundred times; once in forty is asked."""
+    near upright. Three seeds had 0.46 to 0.74; at least 0.3 is required of every seed.
+    Untrained networks have -0.02 ± 0.45, so three of them rank as well by chance once in a
+    hundred times; the test requires once in forty."""
     task = Task.of(ENV.spec, observed=ENTRIES)
     reward = adversarial.recovered_reward(task, config_of("airl"))
     agent, params = agent_of("airl"), trained("airl").state.agent.params
 
     @jax.jit
-    def visited(params, judge):
-        """What `judge` finds of the states that `params` visit, and the truth."""
+    def rewards_along(params, discriminator):
+        """The learned and the true reward of the states that `params` visit."""
         reset_key, key = jax.random.split(jax.random.key(3))
         starts = jax.vmap(ENV.reset)(jax.random.split(reset_key, ROLLOUTS.num_envs))
         rollout = loop.collect(agent, ENV, ROLLOUTS, params, starts, (), key)[2]
         obs = rollout.obs.reshape(-1, 3)
         true = -(jnp.arctan2(obs[:, 1], obs[:, 0]) ** 2 + 0.1 * obs[:, 2] ** 2)
-        return reward(judge, obs), true
+        return reward(discriminator, obs), true
 
-    def ranked(params, judge) -> float:
-        return stats.spearmanr(*visited(params, judge))[0]
+    def rank_correlation(params, discriminator) -> float:
+        return stats.spearmanr(*rewards_along(params, discriminator))[0]
 
-    each = [jax.tree.map(lambda leaf, s=seed: leaf[s], params) for seed in range(3)]
-    learned = np.array([ranked(one, one) for one in each])
+    per_seed = [jax.tree.map(lambda leaf, s=seed: leaf[s], params) for seed in range(3)]
+    learned = np.array([rank_correlation(one, one) for one in per_seed])
     assert learned.min() > 0.3
     keys = jax.random.split(jax.random.key(4), 24)
-    chance = [ranked(each[0], agent.init(key).params) for key in keys]
+    chance = [rank_correlation(per_seed[0], agent.init(key).params) for key in keys]
     print(f"learned {learned}, untrained {np.mean(chance):.2f} ± {np.std(chance):.2f}")
     assert learned.mean() > np.mean(chance) + 2.0 * np.std(chance) / np.sqrt(3)
 

@@ -15,18 +15,18 @@ from planil_jax.reporting import report
 from planil_jax.training import loop, run
 
 NAME = "pendulum:pixels=40,frames=2,episode_length=12"
-EYE = conv.Config(filters=4)
+ENCODER = conv.Config(filters=4)
 LOOP = loop.Config(num_envs=1, steps=6, rounds=3, resets=2)
 
 
 def settings(method: str) -> experiment.Experiment:
     agent = experiment.from_config_dict(pendulum_seen.get_config(method)).agent
     if method == "bc":
-        agent = dataclasses.replace(agent, encoder_conv=EYE, gradient_steps=20, batch=8)
+        agent = dataclasses.replace(agent, encoder_conv=ENCODER, gradient_steps=20, batch=8)
     else:
         agent = dataclasses.replace(
             agent,
-            network=dataclasses.replace(agent.network, encoder_conv=EYE),
+            network=dataclasses.replace(agent.network, encoder_conv=ENCODER),
             replay=dataclasses.replace(agent.replay, batch=4, capacity=20),
             seed_steps=6,
         )
@@ -42,13 +42,13 @@ def settings(method: str) -> experiment.Experiment:
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("pictures") / "seen.npz")
+    path = str(tmp_path_factory.mktemp("pictures") / "images.npz")
     collect.collect(NAME, path, 2, seed=1, actions=True, unlearned=True)
     return path
 
 
 @pytest.mark.parametrize("method", ["iqmpc", "mpail2", "bc"])
-def test_it_trains_and_reports(method, demos, tmp_path):
+def test_a_method_of_images_trains_and_reports(method, demos, tmp_path):
     launch.launch(settings(method), demos_path=demos, logdir=tmp_path / "run", resume=False)
     trained = runs.load(tmp_path / "run")
     assert trained.step == 2 * LOOP.steps_per_epoch
@@ -59,6 +59,6 @@ def test_it_trains_and_reports(method, demos, tmp_path):
     if method == "bc":
         return
     agent = trained.make_agent(trained.env, {})
-    held = agent.init(jax.random.key(0)).replay
-    assert held.steps["obs"].shape == (20, 1, 40, 40, 3)
-    assert held.steps["obs"].dtype == jnp.uint8
+    replay = agent.init(jax.random.key(0)).replay
+    assert replay.steps["obs"].shape == (20, 1, 40, 40, 3)
+    assert replay.steps["obs"].dtype == jnp.uint8

@@ -1,7 +1,7 @@
 """CMIL swings up from pictures of 64 × 64 pixels, where cloning does not; 20 minutes on a
 busy core.
 
-Ten demonstrations of an expert that was trained on numbers. The world model sees one frame
+Ten demonstrations of an expert that was trained on vectors. The world model sees one frame
 at a time and remembers; cloning sees three, by the same tiles. Returns are means over the
 same 20 starts as the expert's, of the last parameters.
 """
@@ -25,7 +25,7 @@ EPISODES, SEEDS = 20, 2
 
 @pytest.fixture(scope="module")
 def demos(pendulum_run, tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("seen") / "seen.npz")
+    path = str(tmp_path_factory.mktemp("images") / "images.npz")
     collect.from_run(pendulum_run, path, 10, 1, True, environment=ENVIRONMENT)
     return path
 
@@ -36,12 +36,12 @@ def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
     changed = dataclasses.replace(settings.agent, **agent)
     settings = dataclasses.replace(settings, agent=changed)
     env = envs.make(environment)
-    held = demonstrations.load(demos, env.spec)
-    agent = experiment.make_agent(settings, env, held)
+    loaded = demonstrations.load(demos, env.spec)
+    agent = experiment.make_agent(settings, env, loaded)
     config = dataclasses.replace(
         settings.run, evaluate_every=None, evaluation_episodes=EPISODES, seeds_by="map"
     )
-    *_, last = run.train(agent, env, settings.loop, config, held, (0, SEEDS))
+    *_, last = run.train(agent, env, settings.loop, config, loaded, (0, SEEDS))
     assert last.step == config.total_steps
     return np.asarray(last.metrics["eval/return"])
 

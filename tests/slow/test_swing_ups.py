@@ -1,4 +1,4 @@
-"""Playground's swing-ups by planning alone, through their own physics, without learning."""
+"""Playground's swing-ups by planning alone, through the true physics, without learning."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ pytest.importorskip("mujoco_playground")
     [("CartpoleSwingup", 4, 600), ("PendulumSwingup", 4, 700)],
 )
 def test_every_start_swings_up(task, starts, least):
-    """Returns of at most 1000, each above `least`, and the pole is up at the end."""
+    """All returns, of at most 1000, are above `least`, and the pole is up at the end."""
     name = f"playground/{task}:action_repeat=4"
     env = envs.make(name)
     expert = expert_policies.make_expert(name, env)
@@ -25,4 +25,4 @@ def test_every_start_swings_up(task, starts, least):
     returns = np.sum(np.asarray(rolled.reward * alive), axis=1)
     print(f"{task}: {np.round(returns)}")
     assert returns.min() > least
-    assert rolled.reward[:, -20:].mean() > 0.8 * 4  # of four physics steps each
+    assert rolled.reward[:, -20:].mean() > 0.8 * 4  # four physics steps a step

@@ -55,8 +55,8 @@ def filling(restored):
     return float(restored.state.agent.params["a/b"][0, 0])
 
 
-def injure(path):
-    """Turns one byte of the largest file over."""
+def flip_byte(path):
+    """Flips the bits of one byte in the largest file."""
     largest = max(
         (p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
     )
@@ -81,10 +81,10 @@ def cut_manifest(path):
     manifest.write_text(manifest.read_text()[:40])
 
 
-# ------------------------------------------------------------------------ what comes back
+# ---------------------------------------------------------------------------- restoring
 
 
-def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path):
+def test_the_restored_state_is_the_saved_one_bit_for_bit(tmp_path):
     state = make_state(fill=1 / 3)
     checkpoint.save(tmp_path, state, step=20, round_=4, score=1.5)
     restored = restore(tmp_path, state)
@@ -107,18 +107,18 @@ def test_a_template_may_be_shapes_alone(tmp_path):
     assert filling(restore(tmp_path, template)) == 7.0
 
 
-def test_restored_leaves_go_where_the_template_says(tmp_path):
+def test_restored_leaves_have_the_sharding_of_the_template(tmp_path):
     save(tmp_path, 1)
     device = jax.devices()[0]
     mesh = jax.sharding.Mesh(np.array([device]), ("seeds",))
-    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seeds"))
+    in_template = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seeds"))
     template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=in_template),
         make_state(),
     )
     restored = restore(tmp_path, template)
     for leaf in jax.tree.leaves(restored.state):
-        assert leaf.sharding == place and leaf.committed
+        assert leaf.sharding == in_template and leaf.committed
 
 
 def test_acting_parameters_come_without_the_rest(tmp_path):
@@ -151,7 +151,7 @@ def test_no_checkpoint_is_none_for_a_run_and_an_error_for_an_evaluation(tmp_path
         checkpoint.restore_params(tmp_path / "absent", make_state().agent.params)
 
 
-# ----------------------------------------------------------------------------- what stays
+# ------------------------------------------------------------------------ what is kept
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):
@@ -169,7 +169,7 @@ def test_later_checkpoints_of_an_abandoned_run_are_dropped(tmp_path):
     assert filling(restore(tmp_path)) == 5.0
 
 
-def test_what_a_killed_save_left_is_ignored_and_removed(tmp_path):
+def test_an_unfinished_save_is_ignored_and_removed(tmp_path):
     save(tmp_path, 1, fill=1.0)
     shutil.copytree(tmp_path / f"{1:012d}", tmp_path / f".unfinished-{2:012d}")
     assert checkpoint.steps(tmp_path) == [1]
@@ -185,13 +185,13 @@ def test_an_evaluation_leaves_the_save_of_a_running_process_alone(tmp_path):
     assert unfinished.exists()
 
 
-# ------------------------------------------------------------------------------- injuries
+# ------------------------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("hurt", [injure, truncate, lose_arrays, cut_manifest])
-def test_a_damaged_checkpoint_is_passed_over_with_a_notice(tmp_path, hurt):
+@pytest.mark.parametrize("damage", [flip_byte, truncate, lose_arrays, cut_manifest])
+def test_a_damaged_checkpoint_is_passed_over_with_a_notice(tmp_path, damage):
     save(tmp_path, 1, fill=1.0)
-    hurt(save(tmp_path, 2, fill=2.0))
+    damage(save(tmp_path, 2, fill=2.0))
     restored = restore(tmp_path)
     assert (restored.step, filling(restored)) == (1, 1.0)
     (notice,) = restored.notices
@@ -203,13 +203,13 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_notice(tmp_path, hurt):
 def test_a_wrong_byte_is_noticed_where_orbax_would_not(tmp_path):
     noise = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
     state = make_state().replace(carry=jnp.asarray(noise))
-    injure(checkpoint.save(tmp_path, state, step=1, round_=1))
+    flip_byte(checkpoint.save(tmp_path, state, step=1, round_=1))
     with pytest.raises(UserError, match="has changed since it was written"):
         restore(tmp_path, state)
 
 
-def test_one_sentence_if_every_checkpoint_is_damaged(tmp_path):
-    injure(save(tmp_path, 1))
+def test_if_every_checkpoint_is_damaged_one_sentence_says_so(tmp_path):
+    flip_byte(save(tmp_path, 1))
     cut_manifest(save(tmp_path, 2))
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         restore(tmp_path)
@@ -264,7 +264,9 @@ def test_the_first_leaf_that_does_not_fit_is_named(tmp_path, template, says):
         ),
     ],
 )
-def test_a_full_disk_is_one_sentence_and_leaves_the_last_one(tmp_path, monkeypatch, error):
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, error
+):
     kept = save(tmp_path, 1, fill=1.0)
 
     def full(path):
@@ -280,7 +282,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_one(tmp_path, monkeypat
     assert filling(restore(tmp_path)) == 1.0
 
 
-def test_a_checkpoint_that_will_not_fit_is_not_begun(tmp_path, monkeypatch):
+def test_a_checkpoint_larger_than_the_free_space_is_not_begun(tmp_path, monkeypatch):
     kept = save(tmp_path, 1, fill=1.0)
     room = shutil.disk_usage(tmp_path)._replace(free=50)
     with monkeypatch.context() as patched:
@@ -301,7 +303,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_where_nothing_can_be_written_is_one_sentence(tmp_path):
+def test_a_directory_that_cannot_be_written_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="no checkpoint could be saved"):
         save(tmp_path / "file" / "checkpoints", 1)

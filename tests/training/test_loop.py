@@ -25,7 +25,7 @@ class State:
 
 
 def counter(env: Environment) -> Agent:
-    """Acts by its carry, the number of acts before this one, so that a wipe can be seen.
+    """Acts by its carry, the count of acts before this one, which shows where it was wiped.
 
     While it explores the count is positive, otherwise negative.
     """
@@ -53,7 +53,7 @@ def counter(env: Environment) -> Agent:
 
 @functools.cache
 def collected(name: str = "point_mass", rollouts: int = 2):
-    """`rollouts` of 7 steps after each other, episodes of 5: `[2 T, E]` as numpy."""
+    """`rollouts` of 7 steps, one after another, with episodes of 5: `[2 T, E]` as numpy."""
     env = {
         "point_mass": point_mass.make(episode_length=5),
         "terminal": probes.countdown(5),
@@ -65,20 +65,20 @@ def collected(name: str = "point_mass", rollouts: int = 2):
     def run(key):
         first_key, *keys = jax.random.split(key, rollouts + 1)
         started = loop.init(agent, env, CONFIG, first_key)
-        states, carry, told = started.env, started.carry, []
+        states, carry, parts = started.env, started.carry, []
         for key in keys:
             states, carry, rollout = loop.collect(
                 agent, env, CONFIG, started.agent.params, states, carry, key
             )
-            told.append(rollout)
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *told)
+            parts.append(rollout)
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
     return jax.tree.map(np.array, run(jax.random.key(0)))
 
 
 @functools.cache
 def evaluated(name: str, length: int, keys: int = 4, shift: float = 0.0):
-    """Transitions and alive `[B, L]` of `length` steps, whatever the task's own end."""
+    """Transitions and alive `[B, L]` of `length` steps, also after the task's end."""
     env = envs.make(name)
     env = env._replace(spec=env.spec._replace(episode_length=length))
     run = functools.partial(loop.evaluate, counter(env), env)
@@ -90,18 +90,18 @@ def evaluated(name: str, length: int, keys: int = 4, shift: float = 0.0):
 
 
 def test_the_successor_is_the_true_one_where_an_episode_ends_too():
-    """`next_obs` follows from obs and action by the physics, on every one of the steps."""
+    """`next_obs` follows from obs and action by the physics, in every step."""
     rollout = collected()
     push = np.clip(rollout.action, -1, 1)
     velocity = rollout.obs[..., 2:] + 0.1 * push
     position = rollout.obs[..., :2] + 0.1 * velocity
     expected = np.concatenate([position, velocity], axis=-1)
     np.testing.assert_allclose(rollout.next_obs, expected, atol=1e-6)
-    assert rollout.truncated.sum() == 2 * CONFIG.num_envs  # of 14 steps each
+    assert rollout.truncated.sum() == 2 * CONFIG.num_envs  # in 14 steps
 
 
 def test_an_episode_goes_on_from_its_successor_and_a_new_one_starts_elsewhere():
-    """From one rollout to the next too."""
+    """Also from one rollout to the next."""
     rollout = collected()
     ended = rollout.truncated[:-1]
     goes_on = (rollout.obs[1:] == rollout.next_obs[:-1]).all(-1)
@@ -112,7 +112,7 @@ def test_an_episode_goes_on_from_its_successor_and_a_new_one_starts_elsewhere():
 
 def test_restarts_are_drawn_from_a_bank_that_is_new_in_every_rollout():
     rollout = collected()
-    starts = rollout.obs[1:][rollout.truncated[:-1]]  # [2 E, O]: one in each rollout
+    starts = rollout.obs[1:][rollout.truncated[:-1]]  # [2 E, O]: one a rollout
     first, second = starts[: CONFIG.num_envs], starts[CONFIG.num_envs :]
     for starts in (first, second):
         assert 1 < len(np.unique(starts, axis=0)) <= CONFIG.resets
@@ -155,19 +155,19 @@ def epoch():
 def test_an_epoch_counts_its_rounds_from_the_first_and_averages_metrics_over_them():
     _, _, metrics = epoch()
     np.testing.assert_allclose(metrics["test/round"], (4 + 5) / 2)
-    # The reward at rest within a unit square lies between -2 and 0 and is told by the loop.
+    # The reward at rest within a unit square lies between -2 and 0; the loop reports it.
     assert -3.0 < metrics["train/reward"] < 0.0
 
 
 def test_an_update_acts_from_the_next_round_on():
-    """Of 14 counts, 0 to 4 and again, seven a round; the second round adds 100 to each."""
+    """14 counts, 0 to 4 and again, seven a round; the second round adds 100 to them."""
     _, after, metrics = epoch()
     counts = np.arange(14) % 5
     np.testing.assert_allclose(metrics["test/action"], (counts.mean() + 50.0), rtol=1e-5)
     assert after.agent.updates == 2 and after.agent.params == 200.0
 
 
-def test_an_epoch_leaves_a_new_key_and_episodes_to_go_on_with():
+def test_an_epoch_returns_a_new_key_and_unfinished_episodes():
     before, after, _ = epoch()
     assert (jax.random.key_data(before.key) != jax.random.key_data(after.key)).any()
     np.testing.assert_array_equal(after.env.time, 14 % 5)
@@ -216,7 +216,7 @@ def test_an_epoch_of_a_probe_gives_back_the_shapes_and_types_that_init_gave(env)
     assert kinds(after) == kinds(before)
 
 
-def test_a_weakly_typed_leaf_would_be_seen():
+def test_a_weakly_typed_leaf_is_noticed_by_these_tests():
     before, after = before_and_after(toy.agent(weak=True), toy.environment(), toy.LOOP)
     assert kinds(after) != kinds(before)
 
@@ -255,4 +255,4 @@ def test_the_same_keys_give_the_same_starts_to_different_agents():
     other, _ = evaluated("point_mass", 9, shift=0.5)
     np.testing.assert_array_equal(one.obs[:, 0], other.obs[:, 0])
     assert (one.next_obs[:, -1] != other.next_obs[:, -1]).any(1).all()
-    assert len(np.unique(one.obs[:, 0], axis=0)) == 4  # each key another start
+    assert len(np.unique(one.obs[:, 0], axis=0)) == 4  # every key has another start

@@ -13,15 +13,15 @@ from planil_jax.training import report
 
 
 def write(logdir, steps, start=0, **options):
-    """Reports one epoch for each of the steps: "a/b" is the step, and the step less one."""
-    with report.Report(logdir, console=False, **options) as told:
-        told.start(start, 1000)
+    """Reports one epoch a step: "a/b" is the step of seed 0, and one less of seed 1."""
+    with report.Report(logdir, console=False, **options) as writer:
+        writer.start(start, 1000)
         for step in steps:
-            told.epoch(step, {"a/b": np.array([step, step - 1], np.float32)})
+            writer.epoch(step, {"a/b": np.array([step, step - 1], np.float32)})
 
 
 def events(logdir, label):
-    """What TensorBoard reads: 8 bytes of length, 4 of checksum, data, 4 of checksum."""
+    """TensorBoard's events: 8 bytes of length, 4 of checksum, data, 4 of checksum."""
     found = []
     for path in sorted((logdir / "tensorboard" / label).iterdir()):
         data, at = path.read_bytes(), 0
@@ -35,12 +35,12 @@ def events(logdir, label):
 # --------------------------------------------------------------------------------- lines
 
 
-def test_metrics_are_read_back_as_they_were_told(tmp_path):
+def test_metrics_are_read_back_as_they_were_written(tmp_path):
     tenth = np.float32(0.1)
-    with report.Report(tmp_path, console=False) as told:
-        told.start(0, 20)
-        told.epoch(10, {"a/b": np.array([tenth, 2.0], np.float32)})
-        told.epoch(20, {"a/b": np.array([3.0, 4.0]), "eval/return": np.array([5, 6])})
+    with report.Report(tmp_path, console=False) as writer:
+        writer.start(0, 20)
+        writer.epoch(10, {"a/b": np.array([tenth, 2.0], np.float32)})
+        writer.epoch(20, {"a/b": np.array([3.0, 4.0]), "eval/return": np.array([5, 6])})
     metrics = report.read_metrics(tmp_path)
     assert metrics.keys() == {"a/b", "eval/return"}
     steps, values = metrics["a/b"]
@@ -50,10 +50,10 @@ def test_metrics_are_read_back_as_they_were_told(tmp_path):
     assert metrics["eval/return"][1].tolist() == [[5, 6]]
 
 
-def test_a_line_is_strict_json_even_for_what_is_not_finite(tmp_path):
-    with report.Report(tmp_path, console=False) as told:
-        told.start(0, 10)
-        told.epoch(10, {"a": np.array([math.nan, math.inf, 1.0])})
+def test_a_line_is_strict_json_even_where_numbers_are_not_finite(tmp_path):
+    with report.Report(tmp_path, console=False) as writer:
+        writer.start(0, 10)
+        writer.epoch(10, {"a": np.array([math.nan, math.inf, 1.0])})
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -68,20 +68,20 @@ def test_a_line_is_strict_json_even_for_what_is_not_finite(tmp_path):
 
 
 def test_every_epoch_is_on_the_disk_before_the_next(tmp_path):
-    told = report.Report(tmp_path, console=False)
-    told.start(0, 20)
+    writer = report.Report(tmp_path, console=False)
+    writer.start(0, 20)
     for step in (10, 20):
-        told.epoch(step, {"a": np.array([1.0])})
+        writer.epoch(step, {"a": np.array([1.0])})
         assert report.read_metrics(tmp_path)["a"][0][-1] == step
 
 
-def test_what_came_after_the_step_of_a_resumed_run_is_dropped(tmp_path):
+def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [30, 40], start=20)
     assert report.read_metrics(tmp_path)["a/b"][0].tolist() == [10, 20, 30, 40]
 
 
-def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
+def test_a_line_that_was_cut_short_is_dropped(tmp_path):
     write(tmp_path, [10, 20])
     with open(tmp_path / report.METRICS_FILE, "a") as file:
         file.write('{"step": 30, "sec')
@@ -93,15 +93,15 @@ def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
 def test_seconds_go_on_where_a_resumed_run_stopped(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
-    told = report.Report(tmp_path, console=False)
-    told.start(0, 20)
+    writer = report.Report(tmp_path, console=False)
+    writer.start(0, 20)
     clock[0] += 7.0
-    told.epoch(10, {"a": np.array([1.0])})
+    writer.epoch(10, {"a": np.array([1.0])})
     clock[0] = 5.0  # another boot
-    told = report.Report(tmp_path, console=False)
-    told.start(10, 20)
+    writer = report.Report(tmp_path, console=False)
+    writer.start(10, 20)
     clock[0] += 2.0
-    told.epoch(20, {"a": np.array([1.0])})
+    writer.epoch(20, {"a": np.array([1.0])})
     lines = (tmp_path / report.METRICS_FILE).read_text().splitlines()
     assert [json.loads(line)["seconds"] for line in lines] == [7.0, 9.0]
 
@@ -127,7 +127,7 @@ def test_tensorboard_has_a_directory_for_each_member_by_its_label(tmp_path):
     assert scalars == [(10, "a/b", 9.0), (20, "a/b", 19.0)]
 
 
-def test_tensorboard_is_told_from_where_a_run_was_resumed(tmp_path):
+def test_tensorboard_restarts_at_the_step_after_the_resumed_one(tmp_path):
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [30], start=20)
     starts = [
@@ -144,11 +144,11 @@ def full(*_):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    told = report.Report(tmp_path, console=False)
-    told.start(0, 10)
+    writer = report.Report(tmp_path, console=False)
+    writer.start(0, 10)
     monkeypatch.setattr(RecordWriter, "write", full)
     with pytest.raises(UserError, match="the disk is full.*tensorboard"):
-        told.epoch(10, {"a": np.array([1.0])})
+        writer.epoch(10, {"a": np.array([1.0])})
 
 
 def test_a_disk_that_fills_up_before_the_start_is_one_sentence(tmp_path, monkeypatch):
@@ -161,10 +161,10 @@ def test_a_disk_that_fills_up_before_the_start_is_one_sentence(tmp_path, monkeyp
 
 
 def test_without_a_terminal_the_first_and_the_last_epoch_get_a_line(capsys):
-    told = report.Report()
-    told.start(0, 400)
+    writer = report.Report()
+    writer.start(0, 400)
     for step in (100, 200, 300, 400):
-        told.epoch(step, {"eval/return": np.array([-1.0, -3.0])})
+        writer.epoch(step, {"eval/return": np.array([-1.0, -3.0])})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
         "step 100 of 400",
@@ -177,10 +177,10 @@ def test_without_a_terminal_the_first_and_the_last_epoch_get_a_line(capsys):
 def test_speed_counts_the_steps_of_all_seeds_since_the_start(capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
-    told = report.Report()
-    told.start(100, 1100)
+    writer = report.Report()
+    writer.start(100, 1100)
     clock[0] = 10.0
-    told.epoch(200, {"train/reward": np.array([1.0, 1.0, 1.0])})
+    writer.epoch(200, {"train/reward": np.array([1.0, 1.0, 1.0])})
     line = capsys.readouterr().err
     assert "30 steps/s" in line  # 100 steps of 3 seeds in 10 s
     assert "90 s left" in line  # 900 steps at 10 a second
@@ -188,8 +188,8 @@ def test_speed_counts_the_steps_of_all_seeds_since_the_start(capsys, monkeypatch
 
 def test_a_terminal_sees_how_long_compilation_takes(capsys, monkeypatch):
     monkeypatch.setattr(report.sys.stderr, "isatty", lambda: True, raising=False)
-    told = report.Report()
-    with told.compiling("training"):
+    writer = report.Report()
+    with writer.compiling("training"):
         time.sleep(1.2)
     written = capsys.readouterr().err
     assert "\rcompiling training… 1 s" in written
@@ -198,10 +198,10 @@ def test_a_terminal_sees_how_long_compilation_takes(capsys, monkeypatch):
 
 def test_a_terminal_sees_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(report.sys.stderr, "isatty", lambda: True, raising=False)
-    with report.Report() as told:
-        told.start(0, 200)
-        told.epoch(100, {"eval/return": np.array([-1.0])})
-        told.say("a sentence.")
+    with report.Report() as writer:
+        writer.start(0, 200)
+        writer.epoch(100, {"eval/return": np.array([-1.0])})
+        writer.say("a sentence.")
     written = capsys.readouterr().err
     assert " 50%|" in written and "eval/return -1" in written
     assert "\na sentence.\n" in written.replace("\r", "\n")
@@ -209,21 +209,21 @@ def test_a_terminal_sees_a_bar(capsys, monkeypatch):
 
 def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    told = report.Report(console=False)
-    with told.compiling("training"):
-        told.start(0, 1)
-    told.epoch(1, {"a": np.array([1.0])})
-    told.say("a sentence")
-    told.close()
+    writer = report.Report(console=False)
+    with writer.compiling("training"):
+        writer.start(0, 1)
+    writer.epoch(1, {"a": np.array([1.0])})
+    writer.say("a sentence")
+    writer.close()
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_exceeds_its_total_says_so_once_at_its_start(capsys):
-    with report.Report() as told:
-        told.start(0, 50_000, epoch=6_400)
+    with report.Report() as writer:
+        writer.start(0, 50_000, epoch=6_400)
     assert "step 51200 of 50000: whole epochs of 6400 steps." in capsys.readouterr().err
-    with report.Report() as told:
-        told.start(0, 51_200, epoch=6_400)
-        told.start(51_200, 50_000, epoch=6_400)  # a run that has reached its total
+    with report.Report() as writer:
+        writer.start(0, 51_200, epoch=6_400)
+        writer.start(51_200, 50_000, epoch=6_400)  # a run that has reached its total
     assert "whole epochs" not in capsys.readouterr().err

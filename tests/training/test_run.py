@@ -38,19 +38,19 @@ def assert_bitwise_equal(left, right):
 
 def finish(epochs):
     """Runs to the end: the last state, and the metrics of all epochs."""
-    told, state = [], None
+    reported, state = [], None
     for epoch in epochs:
-        told.append((epoch.step, epoch.metrics))
+        reported.append((epoch.step, epoch.metrics))
         state = raw(epoch.state)
-    return state, told
+    return state, reported
 
 
 def config(**changes):
     return dataclasses.replace(toy.RUN, **changes)
 
 
-class Kept(report.Report):
-    """Remembers what it is told, and can do something at a step."""
+class KeepingReport(report.Report):
+    """Keeps what it is asked to say, and can do something at a step."""
 
     def __init__(self, at=None, do=None):
         super().__init__(console=False)
@@ -115,7 +115,7 @@ def test_the_state_after_an_epoch_has_the_types_of_the_first(weak):
     assert not any(weak for _, _, weak in types[0])
 
 
-def test_the_toy_itself_has_no_weak_types_in_the_loop():
+def test_an_epoch_does_not_change_the_weak_types_of_the_toy_s_state():
     agent, env, demos = toy.agent(), toy.environment(), toy.demonstrations()
     first = jax.eval_shape(
         lambda key: loop.init(agent, env, toy.LOOP, key), jax.random.key(0)
@@ -153,23 +153,23 @@ def test_a_run_does_what_the_loop_does_round_after_round():
 @pytest.mark.parametrize("seeds_by", ["vmap", "map"])
 def test_a_seed_in_a_sweep_equals_that_seed_alone(seeds_by):
     changed = config(seeds_by=seeds_by)
-    sweep, told = finish(toy.train(count=2, first=6, config=changed))
-    alone, told_alone = finish(toy.train(count=1, first=7, config=changed))
+    sweep, epochs = finish(toy.train(count=2, first=6, config=changed))
+    alone, epochs_alone = finish(toy.train(count=1, first=7, config=changed))
     second = jax.tree.map(lambda leaf: leaf[1:], sweep)
     if seeds_by == "map":
         assert_bitwise_equal(second, alone)
-        for (_, metrics), (_, own) in zip(told, told_alone, strict=True):
+        for (_, metrics), (_, alone_values) in zip(epochs, epochs_alone, strict=True):
             assert {name: values[1] for name, values in metrics.items()} == {
-                name: values[0] for name, values in own.items()
+                name: values[0] for name, values in alone_values.items()
             }
     for a, b in zip(jax.tree.leaves(second), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), rtol=1e-5)
 
 
-def test_seeds_differ():
-    state, told = finish(toy.train(count=2, config=config(total_steps=24)))
+def test_two_seeds_have_different_parameters_and_returns():
+    state, epochs = finish(toy.train(count=2, config=config(total_steps=24)))
     assert not np.array_equal(state.agent.params[0], state.agent.params[1])
-    assert told[0][1]["eval/return"][0] != told[0][1]["eval/return"][1]
+    assert epochs[0][1]["eval/return"][0] != epochs[0][1]["eval/return"][1]
 
 
 def test_seeds_on_two_devices_equal_those_on_one(python):
@@ -189,7 +189,7 @@ def test_seeds_on_two_devices_equal_those_on_one(python):
 
 @pytest.fixture
 def python(compile_cache):
-    """Runs a script in a process of its own."""
+    """Runs a script in another process."""
 
     def run_script(script, **environment):
         return subprocess.run(
@@ -231,30 +231,30 @@ def test_evaluation_comes_as_often_as_asked_and_at_the_end():
     assert evaluated == [False, True, False, True, True]
 
 
-def test_what_is_never_evaluated_is_not_compiled():
-    report = Kept()
+def test_without_evaluation_episodes_no_evaluation_is_compiled():
+    report = KeepingReport()
     for epoch in toy.train(config=config(evaluation_episodes=0), report=report):
         assert "eval/return" not in epoch.metrics
     assert report.compiled == ["training"]
 
 
-# ---------------------------------------------------------------------------- going wrong
+# ---------------------------------------------------------------------------- failures
 
 
-def test_what_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
+def test_a_state_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     with pytest.raises(UserError) as error:
-        list(toy.train(directory=tmp_path, demos=toy.demonstrations(breaks_at=5)))
+        list(toy.train(directory=tmp_path, demos=toy.demonstrations(nan_round=5)))
     assert "seed 0 became not finite at step 72 in value" in str(error.value)
     assert f"{tmp_path}/000000000048 is kept" in str(error.value)
     assert checkpoint.steps(tmp_path) == [24, 48]
 
 
-def test_the_seed_that_broke_is_named():
+def test_the_seed_that_became_not_finite_is_named():
     init = jax.jit(functools.partial(loop.init, toy.agent(), toy.environment(), toy.LOOP))
     keys = [jax.random.key(seed) for seed in range(10, 16)]
     draws = [float(init(key).agent.params[0, 0]) for key in keys]
     low = next(i for i in range(5) if draws[i] < draws[i + 1])
-    demos = toy.demonstrations(breaks_at=0, breaks_above=draws[low])
+    demos = toy.demonstrations(nan_round=0, nan_above=draws[low])
     with pytest.raises(UserError, match=f"seed {11 + low} .*no checkpoint yet"):
         list(toy.train(count=2, first=10 + low, demos=demos))
 
@@ -284,7 +284,7 @@ def test_memory_parts_are_counted_by_hand():
 @pytest.mark.parametrize(
     ("changes", "count"), [({"seeds_by": "pmap"}, 1), ({"total_steps": 0}, 1), ({}, 0)]
 )
-def test_nonsense_is_refused(changes, count):
+def test_an_impossible_setting_of_the_run_is_refused(changes, count):
     with pytest.raises(UsageError):
         next(toy.train(count=count, config=config(**changes)))
 
@@ -293,12 +293,12 @@ def test_nonsense_is_refused(changes, count):
 
 
 def test_a_resumed_run_continues_bit_for_bit(tmp_path):
-    straight, told = finish(toy.train())
+    straight, whole_run = finish(toy.train())
     _, first_half = finish(toy.train(config=config(total_steps=48), directory=tmp_path))
     resumed, second_half = finish(toy.train(directory=tmp_path))
     assert_bitwise_equal(resumed, straight)
     assert [step for step, _ in second_half] == [72, 96]
-    for (step, a), (other, b) in zip(told, first_half + second_half, strict=True):
+    for (step, a), (other, b) in zip(whole_run, first_half + second_half, strict=True):
         assert step == other
         assert_bitwise_equal(a, b)
 
@@ -316,7 +316,7 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
 
 @pytest.fixture
 def interruptible():
-    """What a shell started in the background ignores SIGINT, and so would these tests."""
+    """A process that a shell starts in the background ignores SIGINT; the tests need it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -325,14 +325,14 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
-    kept = Kept(at=72, do=lambda: signal.raise_signal(number))
+    keeping = KeepingReport(at=72, do=lambda: signal.raise_signal(number))
     rare = config(checkpoint_every=None)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
-        list(toy.train(config=rare, directory=tmp_path, report=kept))
+        list(toy.train(config=rare, directory=tmp_path, report=keeping))
     assert signal.getsignal(number) is before
     assert checkpoint.steps(tmp_path) == [72]
-    assert any("stopped after step 72" in sentence for sentence in kept.said)
+    assert any("stopped after step 72" in sentence for sentence in keeping.said)
     straight, _ = finish(toy.train())
     resumed, _ = finish(toy.train(directory=tmp_path))
     assert_bitwise_equal(resumed, straight)
@@ -349,7 +349,7 @@ def test_a_second_signal_acts_at_once(tmp_path):
             toy.train(
                 config=config(checkpoint_every=None),
                 directory=tmp_path,
-                report=Kept(at=48, do=twice),
+                report=KeepingReport(at=48, do=twice),
             )
         )
     assert checkpoint.steps(tmp_path) == []
@@ -364,12 +364,12 @@ def deadly(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 {victim} = deadly
-with report.Report({logdir!r}, console=False) as told:
-    for _ in toy.train(directory={logdir!r} + "/checkpoints", report=told): pass
+with report.Report({logdir!r}, console=False) as writer:
+    for _ in toy.train(directory={logdir!r} + "/checkpoints", report=writer): pass
 """
 
 
-# Before the arrays of step 72, after them, and when all that lacks is the last rename.
+# Before the arrays of step 72, after them, and before the last rename.
 @pytest.mark.parametrize(
     "victim", ["checkpoint._write", "checkpoint._checksums", "os.rename"]
 )
@@ -382,17 +382,17 @@ def test_a_run_killed_while_saving_resumes_bit_for_bit(python, tmp_path, victim)
     lines = (tmp_path / report.METRICS_FILE).read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 72
 
-    with report.Report(tmp_path, console=False) as told:
-        resumed, _ = finish(toy.train(directory=tmp_path / "checkpoints", report=told))
+    with report.Report(tmp_path, console=False) as writer:
+        resumed, _ = finish(toy.train(directory=tmp_path / "checkpoints", report=writer))
     straight, epochs = finish(toy.train())
     assert_bitwise_equal(resumed, straight)
     steps, values = report.read_metrics(tmp_path)["toy/target"]
     assert steps.tolist() == [24, 48, 72, 96]
-    np.testing.assert_array_equal(values, [told["toy/target"] for _, told in epochs])
+    np.testing.assert_array_equal(values, [metrics["toy/target"] for _, metrics in epochs])
     assert not list((tmp_path / "checkpoints").glob(".unfinished-*"))
 
 
-def test_seed_keys_depend_on_their_own_number_alone():
+def test_a_seed_s_key_depends_on_its_number_alone():
     data = jax.random.key_data(seeds.keys(4, 3))
     assert np.array_equal(data[1], jax.random.key_data(jax.random.key(5)))
 
@@ -401,7 +401,7 @@ def test_seed_keys_depend_on_their_own_number_alone():
 
 
 def sweep(rates, count=2, config=toy.RUN, **options):
-    """Trains the toy with each of these rates side by side."""
+    """Trains the toy with these learning rates side by side."""
 
     def make_agent(settings):
         return toy.agent(rate=settings["rate"])
@@ -412,10 +412,10 @@ def sweep(rates, count=2, config=toy.RUN, **options):
     return run.train(*args, settings=settings, **options)
 
 
-def test_settings_side_by_side_learn_as_each_does_alone():
-    both, told = finish(sweep([0.01, 0.2]))
+def test_settings_side_by_side_learn_as_they_do_alone():
+    both, epochs = finish(sweep([0.01, 0.2]))
     for point, rate in enumerate((0.01, 0.2)):
-        alone, metrics = finish(sweep([rate]))
+        alone, epochs_alone = finish(sweep([rate]))
         mine = slice(2 * point, 2 * point + 2)  # all seeds with the first, then the second
         for many, one in zip(
             jax.tree.leaves(both.agent), jax.tree.leaves(alone.agent), strict=True
@@ -424,7 +424,9 @@ def test_settings_side_by_side_learn_as_each_does_alone():
                 many[mine].astype(np.float32), one.astype(np.float32), rtol=1e-5, atol=1e-5
             )
         np.testing.assert_allclose(
-            told[-1][1]["eval/return"][mine], metrics[-1][1]["eval/return"], rtol=1e-4
+            epochs[-1][1]["eval/return"][mine],
+            epochs_alone[-1][1]["eval/return"],
+            rtol=1e-4,
         )
     assert not np.allclose(both.agent.params[:2], both.agent.params[2:])
 

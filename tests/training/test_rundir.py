@@ -65,7 +65,7 @@ def test_only_the_first_differences_are_listed(tmp_path):
         rundir.open_run(tmp_path, other, resume=True)
 
 
-def test_a_field_that_is_free_may_change_and_is_written_anew(tmp_path):
+def test_a_free_field_may_change_and_its_new_value_is_written(tmp_path):
     rundir.open_run(tmp_path, CONFIG, resume=False)
     longer = changed(run__total_steps=20)
     with pytest.raises(UsageError):
@@ -80,7 +80,7 @@ def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path):
         assert "from the beginning" in notice
 
 
-def test_other_versions_are_told(tmp_path):
+def test_other_versions_are_reported(tmp_path):
     rundir.open_run(tmp_path, CONFIG, resume=False)
     path = tmp_path / "versions.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1"}))
@@ -88,7 +88,7 @@ def test_other_versions_are_told(tmp_path):
     assert any("jax was 0.1, is 0." in notice for notice in notices)
 
 
-def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for logdir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match="cannot be written"):

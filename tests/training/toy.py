@@ -30,36 +30,36 @@ class State:
 
 
 def environment(length: int = 5) -> Environment:
-    """Walk to the origin of the plane within five steps."""
+    """Walking to the origin of the plane within `length` steps."""
 
     def reset(key):
         obs = jax.random.uniform(key, (2,), jnp.float32, -1, 1)
         return EnvState(sim=(), obs=obs, time=jnp.zeros((), jnp.int32))
 
     def step(state, action):
-        following = EnvState(sim=(), obs=state.obs + 0.1 * action, time=state.time + 1)
-        reward = -jnp.sum(following.obs**2)
-        truncated = following.time >= length
+        next_state = EnvState(sim=(), obs=state.obs + 0.1 * action, time=state.time + 1)
+        reward = -jnp.sum(next_state.obs**2)
+        truncated = next_state.time >= length
         transition = Transition(
             obs=state.obs,
             action=action,
-            next_obs=following.obs,
+            next_obs=next_state.obs,
             reward=reward,
             terminal=jnp.zeros((), bool),
             truncated=truncated,
         )
-        return following, transition
+        return next_state, transition
 
     return Environment(SPEC, reset, step)
 
 
 def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
-    """Clones an expert at the origin, with noise; breaks when the demonstrations say so.
+    """Clones an expert at the origin, with noise; NaN when the demonstrations say so.
 
     Args:
       traces: grows by one whenever `update` is traced.
       weak: whether a leaf of the first State is weakly typed.
-      rate: of learning; a number, or a traced one.
+      rate: the learning rate; a number, or a traced one.
     """
 
     def init(key):
@@ -83,9 +83,9 @@ def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
         noise = jax.random.uniform(use_key, (2, 2)) - jax.random.uniform(key, (2, 2))
         target = jnp.mean(demos.obs[:, 1:]) - rollout.obs[0].T @ rollout.action[0]
         params = state.params + rate * (target - state.params + noise + round_)
-        broken = (round_ >= demos.length[0]) & (state.params[0, 0] > demos.obs[0, 0, 0])
+        is_nan = (round_ >= demos.length[0]) & (state.params[0, 0] > demos.obs[0, 0, 0])
         mean = 0.9 * state.value["mean"] + 0.1 * jnp.mean(rollout.reward)
-        mean = jnp.where(broken, jnp.nan, mean)
+        mean = jnp.where(is_nan, jnp.nan, mean)
         history = jnp.roll(state.history, 1, 0).at[0].add(jnp.uint8(round_ + 1))
         value = {"mean": mean, "half": state.value["half"] * jnp.bfloat16(0.99)}
         return State(params, value, history, noise_key), {"toy/target": jnp.mean(target)}
@@ -93,21 +93,19 @@ def agent(traces: list | None = None, weak: bool = False, rate=0.01) -> Agent:
     return Agent(init, lambda: jnp.zeros((2,), jnp.float32), act, update)
 
 
-def demonstrations(
-    breaks_at: int = 1_000_000, breaks_above: float = -1e9
-) -> Demonstrations:
-    """An expert that stands still, and what makes an agent break.
+def demonstrations(nan_round: int = 1_000_000, nan_above: float = -1e9) -> Demonstrations:
+    """An expert that stands still, and when the agent's `value` becomes NaN.
 
-    These are data, so that a run which breaks is the same compiled program.
+    These are data, so that a run with NaN is the same compiled program.
 
     Args:
-      breaks_at: the round in which `value` becomes nan.
-      breaks_above: of those seeds alone whose first parameter is above this.
+      nan_round: the round in which `value` becomes NaN.
+      nan_above: only of seeds whose first parameter is above this.
     """
     return Demonstrations(
-        obs=jnp.zeros((1, 3, 2), jnp.float32).at[0, 0, 0].set(breaks_above),
+        obs=jnp.zeros((1, 3, 2), jnp.float32).at[0, 0, 0].set(nan_above),
         actions=None,
-        length=jnp.full((1,), breaks_at, jnp.int32),
+        length=jnp.full((1,), nan_round, jnp.int32),
         terminal=jnp.zeros((1,), bool),
         observed=(0, 1),
     )

@@ -85,9 +85,9 @@ def register_agent(
     method.cache_clear()
 
 
-def register_env(name: str, make_fn: Any) -> None:
+def register_env(name: str, make_fn: Any, about: str = "") -> None:
     """Adds an environment under a name of your choice; see `envs.register`."""
-    envs.register(name, make_fn)
+    envs.register(name, make_fn, about)
 
 
 def hold_env(env: Environment) -> str:
@@ -113,7 +113,7 @@ def methods() -> tuple[str, ...]:
 def environments() -> tuple[str, ...]:
     """The names of all environments, sorted; one that ends in "/*" is a family."""
     _read_entry_points()
-    return envs.names()
+    return tuple(name for name in envs.names() if not name.startswith(OBJECT))
 
 
 def make_env(name: str, **options: Any) -> Environment:

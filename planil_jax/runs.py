@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from planil_jax import config, experiment, registry, sweep
+from planil_jax import config, envs, experiment, registry, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
 from planil_jax.data import demos
 from planil_jax.training import checkpoint, report, run, rundir, seeds
@@ -60,7 +60,7 @@ def load(
     if env is not None:
         settings = dataclasses.replace(settings, environment=registry.hold_env(env))
     elif settings.environment.startswith(registry.OBJECT):
-        if settings.environment not in registry.environments():
+        if settings.environment not in envs.names():
             raise UsageError(
                 f"the environment of {directory} was an object, "
                 f"{settings.environment.removeprefix(registry.OBJECT)}: give it again, "

@@ -6,19 +6,22 @@ package therefore imports no physics engine.
 
 from planil_jax.envs import course, navigation, pendulum, point_mass, probes
 from planil_jax.envs.checks import check_spec
-from planil_jax.envs.registry import hold, make, names, register
+from planil_jax.envs.registry import about, hold, make, names, register
 
-__all__ = ["check_spec", "hold", "make", "names", "register"]
+__all__ = ["about", "check_spec", "hold", "make", "names", "register"]
 
-register("navigation", navigation.make)
-register("pendulum", pendulum.make)
-register("point_mass", point_mass.make)
-register("probe/one_step", probes.one_step)
-register("probe/countdown", probes.countdown)
-register("course", course.make)
-register("course_mjx", "planil_jax.envs.navigation_mjx:make_course")
-register("navigation_mjx", "planil_jax.envs.navigation_mjx:make")
-register("kitchen", "planil_jax.envs.kitchen:make")
-register("brax/*", "planil_jax.envs.brax_env:make_brax")
-register("playground/*", "planil_jax.envs.brax_env:make_playground")
-register("gym/*", "planil_jax.envs.gym_mjx:make")
+register("navigation", navigation.make, "a car drives to a goal; analytic")
+register("course", course.make, "the same car drives round a closed course")
+register("pendulum", pendulum.make, "a pendulum swings up; analytic")
+register("point_mass", point_mass.make, "a point mass comes to rest; small, for tests")
+register("probe/one_step", probes.one_step, "one step with an observed reward; for tests")
+register("probe/countdown", probes.countdown, "episodes that end early; for tests")
+for _name, _module, _about in (
+    ("course_mjx", "navigation_mjx:make_course", "the car on MJX, round the course"),
+    ("navigation_mjx", "navigation_mjx:make", "the car on MJX: wheels, springs, tyres"),
+    ("kitchen", "kitchen:make", "an arm opens and turns on things in a kitchen; MJX"),
+    ("brax/*", "brax_env:make_brax", "Brax: brax/hopper, brax/hopper/spring, ..."),
+    ("playground/*", "brax_env:make_playground", "MuJoCo Playground's tasks"),
+    ("gym/*", "gym_mjx:make", "Gymnasium's Hopper, Walker2d, HalfCheetah, Ant on MJX"),
+):
+    register(_name, f"planil_jax.envs.{_module}", _about)

@@ -50,9 +50,10 @@ WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
 }
 _OF_ENTRIES = ("observe", "observation_noise")  # wrappers that images do not allow
 _MAKERS: dict[str, Maker | str] = {}
+_ABOUT: dict[str, str] = {}
 
 
-def register(name: str, make_fn: Maker | str) -> None:
+def register(name: str, make_fn: Maker | str, about: str = "") -> None:
     """Adds an environment, or a family of them, under a name of your choice.
 
     Args:
@@ -69,6 +70,7 @@ def register(name: str, make_fn: Maker | str) -> None:
     if not _same(_MAKERS.get(name, make_fn), make_fn):
         raise ValueError(f"an environment named {name!r} is registered already")
     _MAKERS[name] = make_fn
+    _ABOUT[name] = about
 
 
 def hold(name: str, env: Environment) -> None:
@@ -81,9 +83,9 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_MAKERS))
 
 
-def maker(name: str) -> Maker | str:
-    """What a registered name stands for: a make function, or "package.module:function"."""
-    return _MAKERS[name]
+def about(name: str) -> str:
+    """One line about a registered environment; "" where none was given."""
+    return _ABOUT.get(name, "")
 
 
 def make(name: str, **options: Any) -> Environment:

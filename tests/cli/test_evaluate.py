@@ -24,6 +24,7 @@ def refused(command, monkeypatch, *arguments: str) -> str:
         patch.setattr(sys, "argv", argv)
         patch.setattr(command, "FLAGS", values)
         command.define_flags()
+        flags.DEFINE_bool("trust_imports", False, "As of every command.")
         with pytest.raises(UsageError) as caught:
             app.parse(argv, values)
             command.main()

@@ -23,9 +23,8 @@ def test_rewards_are_compared_for_every_seed_and_kind_of_steps(tmp_path):
     environment = "navigation:episode_length=5"
     env = envs.make(environment)
     settings = experiment.for_method("mpail", environment=environment, seeds=2)
-    agent_config = dataclasses.replace(
-        settings.agent, replay=mpail.ReplayOptions(capacity=1)
-    )
+    replay = dataclasses.replace(settings.agent.replay, capacity=1)
+    agent_config = dataclasses.replace(settings.agent, replay=replay)
     observed = tuple(range(env.spec.observation_size))
     dynamics = simulator.prior_or_physics(env)
     task = Task.of(env.spec, dynamics=dynamics, observed=observed)

@@ -19,7 +19,7 @@ CONFIG = cmil.Config(
         network=networks.Config(deter=8, stoch=4, hidden=8, heads=2), vectors=SMALL
     ),
     policy=heads.Config(network=SMALL, std_of_state=True),
-    discriminator=SMALL,
+    discriminator=cmil.DiscriminatorConfig(network=SMALL),
     critic=SMALL,
 )
 OBSERVED = world_model_rollouts.OBSERVED

@@ -1,6 +1,11 @@
-"""Contracts that every agent keeps; a new agent is one line in tiny.AGENTS, or also KIN."""
+"""Contracts that every agent keeps. An agent is tested by being registered.
+
+All that it takes are tiny settings in `tiny.CONFIGS`. A variant of another method stands in
+`tiny.KIN` and keeps the contracts in tests/slow.
+"""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -8,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from planil_jax import registry
 from planil_jax.training import loop
 from tests import tiny
 
-FIRST = [name for name in tiny.AGENTS if name not in tiny.KIN]
-ENGINES = ["ppo", "sac"]  # which learn from the task's reward, and from nobody
-LEARNERS = [name for name in FIRST if name != "scripted"]  # it has nothing to learn
-IMITATORS = [name for name in LEARNERS if name not in ENGINES]
+METHODS = registry.methods()
+LEARNERS = [name for name in METHODS if name in tiny.CONFIGS and name not in tiny.KIN]
+FIRST = [*LEARNERS, "scripted"]  # it has nothing to learn
+IMITATORS = [name for name in LEARNERS if tiny.needs(name).demonstrations]
+ENGINES = [name for name in LEARNERS if name not in IMITATORS]  # they learn from rewards
 PLANNERS = ["mpail", "irl_mpc", "scripted", "iqmpc"]
 
 
@@ -52,12 +59,37 @@ def shapes(name: str, actions: bool):
     return before, jax.eval_shape(epoch, demos, jnp.int32(0), before)[0]
 
 
+def cases(name: str, like: str) -> list:
+    """Every contract that is tried on the method `like`, to be tried on another."""
+    found = []
+    for title, contract in globals().items():
+        marks = {mark.args[0]: mark.args[1] for mark in getattr(contract, "pytestmark", [])}
+        if like not in marks.pop("name", []):
+            continue
+        fields = [x for key in marks for x in ([key] if type(key) is str else key)]
+        for values in itertools.product(*marks.values()):
+            flat = [
+                x for value in values for x in (value if type(value) is tuple else [value])
+            ]
+            case = {"name": name} | dict(zip(fields, flat, strict=True))
+            words = "-".join([title, *map(str, case.values())])
+            found.append(pytest.param(contract, case, id=words))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_registered_method_has_tiny_settings(method):
+    assert method in tiny.CONFIGS, (
+        f"the method {method!r} has no tiny settings; add them to CONFIGS in tests/tiny.py."
+    )
+
+
 # ------------------------------------------------------------------------------- programs
 
 
 @pytest.mark.parametrize("name", FIRST)
 def test_an_epoch_gives_back_the_shapes_and_types_that_init_gave(name):
-    before, after = shapes(name, tiny.needs_actions(name))
+    before, after = shapes(name, tiny.needs(name).actions)
     assert kinds(after) == kinds(before)
     assert not any(weak for _, _, weak in kinds(before).values())
 
@@ -68,7 +100,7 @@ def test_an_epoch_is_traced_once_whatever_the_round_the_seed_and_the_demonstrati
     tiny.train(name, count=1)
     traced = len(made.traces)
     tiny.train(
-        name, seed=1, demos=tiny.demonstrations(1, tiny.needs_actions(name)), count=3
+        name, seed=1, demos=tiny.demonstrations(1, tiny.needs(name).actions), count=3
     )
     assert traced > 0 and len(made.traces) == traced
 
@@ -76,7 +108,7 @@ def test_an_epoch_is_traced_once_whatever_the_round_the_seed_and_the_demonstrati
 @pytest.mark.parametrize("name", FIRST)
 def test_actions_are_demanded_of_demonstrations_only_where_they_are_needed(name):
     """What an agent asks for suffices, and what it does not ask for changes nothing."""
-    needed = tiny.needs_actions(name)
+    needed = tiny.needs(name).actions
     before, after = shapes(name, needed)
     assert kinds(after) == kinds(before)
     assert (tiny.bench(name).demos.actions is not None) == needed
@@ -142,13 +174,13 @@ def test_the_reward_is_never_read(name, scale, shift):
 def test_an_engine_learns_from_the_reward_and_not_from_demonstrations(name):
     state, _ = tiny.train(name)
     assert not equal(state.agent.params, tiny.train(name, scale=-1.0)[0].agent.params)
-    other = tiny.demonstrations(1, tiny.needs_actions(name))
+    other = tiny.demonstrations(1, tiny.needs(name).actions)
     assert equal(state, tiny.train(name, demos=other)[0])
 
 
 @pytest.mark.parametrize("name", IMITATORS)
 def test_other_demonstrations_teach_something_else(name):
-    other = tiny.demonstrations(1, tiny.needs_actions(name))
+    other = tiny.demonstrations(1, tiny.needs(name).actions)
     state, changed = tiny.train(name)[0], tiny.train(name, demos=other)[0]
     assert not equal(state.agent.params, changed.agent.params)
 

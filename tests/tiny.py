@@ -25,7 +25,14 @@ from planil_jax.agents import (
     tdmpc2,
 )
 from planil_jax.agents.common import latent_planning, sequences
-from planil_jax.base import Agent, Demonstrations, Environment, Task, TrainState
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    Needs,
+    Task,
+    TrainState,
+)
 from planil_jax.envs import point_mass
 from planil_jax.models import ensemble, rssm, simulator
 from planil_jax.nets import forward, heads, mlp
@@ -140,7 +147,7 @@ CONFIGS: dict[str, Any] = {
     "tdmpc2": tdmpc2.Config(**_LATENT, optimizer=_ADAM),
 }
 AGENTS = [*CONFIGS, "scripted"]
-# Agents on the parts of another, after whom they take; tests/slow tries them.
+# Variants of another method, which they resemble; tests/slow tries the contracts on them.
 KIN = {
     "mpail_om": "mpail",
     "mpail2": "mail",
@@ -150,11 +157,9 @@ KIN = {
 }
 
 
-def needs_actions(name: str) -> bool:
-    """Whether demonstrations must hold actions."""
-    if name == "scripted":
-        return False
-    return registry.method(name).needs(CONFIGS[name]).actions
+def needs(name: str) -> Needs:
+    """What an agent needs at its tiny settings."""
+    return Needs() if name == "scripted" else registry.method(name).needs(CONFIGS[name])
 
 
 def _agent(name: str, env: Environment) -> Agent:
@@ -214,7 +219,7 @@ def bench(name: str) -> Bench:
         return loop.epoch(counted, changed, LOOP, demos, first_round, state)
 
     init = functools.partial(loop.init, agent, env, LOOP)
-    demos = demonstrations(0, needs_actions(name))
+    demos = demonstrations(0, needs(name).actions)
     act = jax.jit(agent.act, static_argnums=4)
     return Bench(agent, env, demos, jax.jit(init), jax.jit(epoch), act, traces)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -222,6 +223,13 @@ def bench(name: str) -> Bench:
     demos = demonstrations(0, needs(name).actions)
     act = jax.jit(agent.act, static_argnums=4)
     return Bench(agent, env, demos, jax.jit(init), jax.jit(epoch), act, traces)
+
+
+def drop_programs() -> None:
+    """Frees the memory of all benches. Those of all agents together would fill it."""
+    bench.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def epochs(

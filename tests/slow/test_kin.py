@@ -6,7 +6,6 @@ from tests import test_agents as contracts
 from tests import tiny
 from tests.agents import test_mpail
 
-
 KEPT = [
     case for name, model in tiny.KIN.items() for case in contracts.cases(name, like=model)
 ]

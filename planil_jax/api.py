@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import experiment, launch, recipes, registry, runs
+from planil_jax import experiment, launch, registry, runs
 from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
+from planil_jax.compose import compose
 from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
@@ -190,7 +191,8 @@ def train(
     """Trains a method, all seeds in one compiled program, and returns the run.
 
     Args:
-      method: a name of `methods()`, or the settings of one: `mpail.Config(...)`.
+      method: a name of `methods()`, maybe with a variant that has a recipe in the
+        environment, "mpail2/small"; or the settings of one: `mpail.Config(...)`.
       env: a name of `environments()`, maybe with options, or an Environment.
       demos: demonstrations, or their file; None where the method learns without.
       seeds: how many, trained side by side.
@@ -213,7 +215,8 @@ def train(
             'say in which environment: train("mpail", env="navigation", ...); '
             "environments() lists the names."
         )
-    chosen, notes = _compose(method, env, recipe)
+    name = env if isinstance(env, str) else registry.hold_env(env)
+    chosen, notes = compose(method, name, recipe)
     for field, value in (settings or {}).items():
         chosen = experiment.with_value(chosen, field, value)
     if total_steps is not None:
@@ -302,25 +305,6 @@ def evaluate(run: Run | str | Path, episodes: int = 64, **options: Any) -> Evalu
 
 
 # -------------------------------------------------------------------------------- helpers
-
-
-def _compose(
-    method: Any, env: str | Environment, recipe: bool
-) -> tuple[experiment.Experiment, list[str]]:
-    """The experiment of a method, or of its settings, in an environment; and notes."""
-    name = method if isinstance(method, str) else registry.method_of(method)
-    environment = env if isinstance(env, str) else registry.hold_env(env)
-    fields = recipes.settings(name, environment) if recipe else {}
-    notes = []
-    if fields:
-        notes = [f"settings: the recipe of {name} in {environment.partition(':')[0]}"]
-    elif recipe:
-        notes = [f"settings: the defaults of {name}; there is no recipe for {environment}"]
-    fields = {"environment": environment, "module": registry.foreign_module(name)} | fields
-    if not isinstance(method, str):
-        fields["agent"] = method
-        notes = [f"settings: {name} as given"]
-    return experiment.for_method(name, **fields), notes
 
 
 def _directory(logdir: str | Path | None, chosen: experiment.Experiment) -> Path:

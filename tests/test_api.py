@@ -15,7 +15,7 @@ from planil_jax import registry, runs
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
     "policy.network.hidden": (8,),
-    "steps": 5,
+    "gradient_steps": 5,
     "batch": 16,
     "loop.num_envs": 2,
     "loop.steps": 10,
@@ -23,7 +23,8 @@ TINY = {
     "run.evaluation_episodes": 2,
     "run.evaluate_every": 1,
 }
-TUG = {name: value for name, value in TINY.items() if not name.startswith("policy.")}
+OF_BC = ("policy.", "gradient_steps")
+TUG = {"steps": 5} | {k: v for k, v in TINY.items() if not k.startswith(OF_BC)}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_a_planner_acts_on_observations_where_its_model_starts_from_them(tmp_pat
 
 
 def test_the_settings_of_a_method_stand_for_its_name(tmp_path, demos):
-    config = pj.bc.Config(steps=3, batch=8)
+    config = pj.bc.Config(gradient_steps=3, batch=8)
     trained = pj.train(
         config,
         env="point_mass",
@@ -241,8 +242,8 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
         ({"method": "bc"}, "say in which environment"),
         ({"method": "bc", "env": "point_mass"}, "demonstrations"),
         (
-            {"method": "bc", "env": "point_mass", "settings": {"stesp": 1}},
-            "Did you mean steps",
+            {"method": "bc", "env": "point_mass", "settings": {"gradient_stesp": 1}},
+            "Did you mean gradient_steps",
         ),
         (
             {"method": "bc", "env": "point_mass", "settings": {"batch": -8}},

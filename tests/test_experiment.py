@@ -43,7 +43,7 @@ def test_a_method_that_reads_vectors_refuses_pictures():
         experiment.make_agent(settings, env, demos.none(env.spec))
 
 
-@pytest.mark.parametrize("method", registry.agents())
+@pytest.mark.parametrize("method", registry.methods())
 def test_a_method_that_acts_continuously_refuses_choices(method):
     """All but those that say they can."""
     settings = experiment.for_method(method, environment="pendulum:choices=5")

@@ -20,13 +20,13 @@ FLOORS = (
     ("models",),
     ("agents",),
     ("training",),
-    ("registry", "recipes", "experiment", "sweep", "runs", "launch"),
+    ("registry", "recipes", "experiment", "compose", "sweep", "runs", "launch"),
     ("evaluation", "deploy"),
     ("reporting",),
     ("api",),
     ("cli",),
 )
-SHARED = ("registry", "recipes", "experiment", "sweep", "runs", "launch")
+SHARED = ("registry", "recipes", "experiment", "compose", "sweep", "runs", "launch")
 # Narrower than the floors say.
 ONLY = {
     "base": set(),

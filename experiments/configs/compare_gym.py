@@ -10,18 +10,18 @@ many interactions as MAIL.
 Source: Baram, Anschel & Mannor 2016, arXiv 1612.02179, table 1.
 """
 
-from experiments.configs import hopper
-from planil_jax import config, experiment
+from planil_jax import config
+from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 
 COUNTS = (4, 11, 18, 25)
 
 
 def methods(task: str, counts: tuple[int, ...] = COUNTS) -> tuple[str, ...]:
-    steps = experiment.from_config_dict(hopper.get_config("mail")).run.total_steps
+    steps = compose("mail", f"gym/{task}")[0].run.total_steps
     more = {"mail": "", "gail": f",run.total_steps={steps}", "bc": ""}
     return tuple(
-        f"{method}:episodes={count},environment=gym/{task}{settings}"
+        f"{method}:episodes={count}{settings}"
         for count in counts
         for method, settings in more.items()
     )
@@ -29,6 +29,10 @@ def methods(task: str, counts: tuple[int, ...] = COUNTS) -> tuple[str, ...]:
 
 def get_config(task: str = "Hopper"):
     plan = compare.Comparison(
-        tasks=("hopper",), methods=methods(task), seeds=3, expert=False, episodes=16
+        tasks=(f"gym/{task}",),
+        methods=methods(task),
+        seeds=3,
+        expert=False,
+        episodes=16,
     )
     return config.to_config_dict(plan)

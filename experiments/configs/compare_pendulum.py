@@ -12,6 +12,7 @@ what a hand does that trembles at every hundredth or fiftieth step.
 from planil_jax import config
 from planil_jax.evaluation import compare
 
+TASK = "experiments/configs/ablations/pendulum.py"  # and the recipes
 METHODS: dict[str, tuple[str, ...]] = {
     "parts": (
         "iqmpc",
@@ -41,6 +42,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 def get_config(which: str = "parts"):
     plan = compare.Comparison(
-        tasks=("pendulum",), methods=METHODS[which], seeds=3, expert=False, episodes=20
+        tasks=(TASK,), methods=METHODS[which], seeds=3, expert=False, episodes=20
     )
     return config.to_config_dict(plan)

@@ -19,7 +19,7 @@ CLONING = (
 
 def get_config():
     plan = compare.Comparison(
-        tasks=("pendulum_seen",),
+        tasks=("pendulum:pixels=64,frames=1",),
         methods=("cmil", "vmail", CLONING),
         seeds=3,
         expert=False,

@@ -1,126 +1,16 @@
-"""Methods on Gymnasium's Hopper from public demonstrations: `hopper.py:gail`.
+"""Methods on Gymnasium's Hopper from public demonstrations, by recipe: `hopper.py:gail`.
 
     python -m experiments.convert --source=hopper.npz --env=gym/Hopper \\
         --out=demos/hopper4.npz
     python -m experiments.train --config=experiments/configs/hopper.py:gail \\
         --demos=demos/hopper4.npz --logdir=runs/hopper_gail
 
-GAIL's reward pays for staying alive, since a hopper that falls ends its episode; with the
-logit, negative everywhere at first, it learns to fall. MPAIL plans 0.1 s ahead through the
-physics themselves, 384 steps of which every decision costs: few decisions a second on two
-cores, so it evaluates at the end alone. `mpail2` is of a size for a GPU, `mpail2/small` for
-two cores, with rates that fall from 75,000 steps on: what it finds at rates that stay
-it can lose again.
+`mpail2` is of a size for a GPU, `mpail2/small` for two cores.
 """
 
-import dataclasses
-
-from planil_jax import config, experiment
-from planil_jax.agents import adversarial, mail, mpail, mpail2, ppo
-from planil_jax.agents.common import latent_planning, sequences
-from planil_jax.nets import latent as networks
-from planil_jax.nets import mlp
-from planil_jax.planners import mppi
-from planil_jax.training import loop, run
-
-_LATENT = mpail2.Config()
-
-
-def _mpail2(
-    size: int,
-    samples: int,
-    batch: int = 256,
-    lr_hold: int = 0,
-    lr_half_life: int | None = None,
-) -> mpail2.Config:
-    """Layers of so many units, and plans of so many samples.
-
-    Latent states keep their size: the reward's slope is held at 1, so that how far it can
-    tell two states apart is how far apart these can be. With a penalty of 1 that slope is
-    2.5 to 3 while the hopper falls, and the reward's scale goes with it.
-
-    Half of a plan's score is what critics tell of its first action: by the model alone the
-    planner finds plans that the model is wrong about, and the hopper falls within a dozen
-    steps where its policy alone hops on. Critics too are wrong about actions seldom tried,
-    but not all in the same way: when it does not explore a plan needs them all.
-    """
-    planner = dataclasses.replace(
-        _LATENT.planner,
-        samples=samples,
-        elites=samples // 8,
-        horizon=5,
-        iterations=3,
-    )
-    network = networks.Config(latent=256, encoder=(256,), hidden=(size, size))
-    return mpail2.Config(
-        network=network,
-        planner=planner,
-        planning=latent_planning.Planning(temperature=0.5),
-        replay=sequences.Config(capacity=20_000, batch=batch),
-        optimizer=mpail2.Optimizer(
-            encoder_lr_scale=1.0, lr_hold=lr_hold, lr_half_life=lr_half_life
-        ),
-        horizon=5,
-        initial_temperature=0.1,
-        discount=0.99,
-        updates_per_step=0.5,
-        ema_rate=0.5,
-        target_rate=0.05,
-        seed_steps=2_000,
-        reward=mlp.Config(hidden=(size, size), activation="silu"),
-        gradient_penalty=5.0,
-        td_lambda=0.8,
-        q_weight=0.5,
-        accept_if_all_critics_prefer=True,
-        value_scale=10.0,
-    )
-
-
-MANY = loop.Config(num_envs=256, steps=32, rounds=8, resets=64)
-SETTINGS = {
-    "gail": {
-        "agent": adversarial.Config(
-            form="gail",
-            reward="gail_pos",
-            learner=ppo.Config(epochs=4, minibatches=16),
-        ),
-        "loop": MANY,
-        "run": run.Config(total_steps=850_000),
-    },
-    "mpail": {
-        "agent": mpail.Config(
-            planner=mppi.Config(samples=32, horizon=12, iterations=1, noise=(0.3,)),
-            discriminator_steps=128,
-            value_steps=128,
-            optimizer=mpail.OptimizerOptions(lr_half_life=40),
-        ),
-        "loop": loop.Config(num_envs=4, steps=50, rounds=2, resets=8),
-        "run": run.Config(total_steps=8_000, evaluate_every=None, evaluation_episodes=1),
-    },
-    "mpail2": {
-        "agent": _mpail2(256, 256),
-        "loop": loop.Config(num_envs=32, steps=25, rounds=5, resets=32),
-        "run": run.Config(total_steps=200_000, evaluation_episodes=8),
-    },
-    "mpail2/small": {
-        "agent": _mpail2(128, 64, batch=128, lr_hold=37_500, lr_half_life=12_500),
-        "loop": loop.Config(num_envs=8, steps=25, rounds=10, resets=16),
-        "run": run.Config(total_steps=125_000, evaluation_episodes=4),
-    },
-    "mail": {
-        "agent": mail.Config(updates_per_step=0.1),
-        "loop": loop.Config(num_envs=16, steps=50, rounds=5, resets=16),
-        "run": run.Config(total_steps=100_000, evaluation_episodes=8),
-    },
-    "bc": {
-        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
-        "run": run.Config(total_steps=30, evaluation_episodes=8),
-    },
-}
+from planil_jax import config
+from planil_jax.compose import compose
 
 
 def get_config(method: str = "gail"):
-    settings = {"environment": "gym/Hopper", **SETTINGS.get(method, {})}
-    return config.to_config_dict(
-        experiment.for_method(method.partition("/")[0], **settings)
-    )
+    return config.to_config_dict(compose(method, "gym/Hopper")[0])

@@ -181,10 +181,10 @@ def _help_of_fields(main: Callable[[], None], argv: list[str]) -> list[str]:
     if shown is None:
         if path is None:
             return []
-        values = leaves(_load_config(path))
+        values = leaves(load_config(path))
         title = f"Fields of {path}, and their values:"
         return ["", title] + [f"  --config.{name}={value}" for name, value in values]
-    settings = shown(lambda name: _given(name, argv), _load_config)
+    settings = shown(lambda name: _given(name, argv), load_config)
     with_flag = {"method", *sys.modules[main.__module__].FLAG_OF}
     fields = [field for field in describe(settings) if field.path not in with_flag]
     title = (
@@ -226,14 +226,14 @@ def _check_config(name: str, argv: list[str]) -> None:
     path = _given(name, argv)
     if path is None:
         return
-    config = _load_config(path)
+    config = load_config(path)
     for argument in argv[1:]:
         override = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
         if override:
             _check_override(name, override[1].split("."), config)
 
 
-def _load_config(path: str) -> ml_collections.ConfigDict:
+def load_config(path: str) -> ml_collections.ConfigDict:
     """What `get_config` of "file.py" or "file.py:argument" returns."""
     file, *arguments = path.split(":", 1)
     if not os.path.isfile(file):

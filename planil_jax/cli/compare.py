@@ -2,13 +2,12 @@
 
     planil compare --config=experiments/configs/compare_navigation.py --logdir=runs/compare
 
-A task is a file of experiments/configs. More settings may follow a method's name:
-"gaifo:loop.num_envs=1". An interrupted comparison continues where it was.
+A task is an environment that has recipes, "navigation", or a config file, "mine/task.py".
+More settings may follow a method's name: "gaifo:loop.num_envs=1". An interrupted comparison
+continues where it was.
 """
 
-import dataclasses
 import functools
-import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -16,8 +15,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, experiment
+from planil_jax import config, experiment, recipes
 from planil_jax.base import UsageError
+from planil_jax.cli import app
+from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 from planil_jax.reporting import pictures
 
@@ -37,24 +38,24 @@ def main() -> None:
     logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    for task in plan.tasks:
-        directory, chosen = logdir / task, settings(plan, task)
-        found[task] = compare.compare(plan, task, chosen, directory, FLAGS.demos, say)
-        pictures.comparison(directory, plan, found[task])
+    for task, name in compare.names(plan.tasks).items():
+        directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
+        found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)
+        pictures.comparison(directory, plan, found[name])
     command = f"planil compare {shlex.join(sys.argv[1:])}"
     print(compare.save(logdir, plan, found, command, FLAGS.out))
     print(f"wrote comparison.json, comparison.md and pictures into {logdir}")
 
 
-def settings(plan: compare.Comparison, task: str) -> dict[str, experiment.Experiment]:
-    """The experiment of every method of a plan on a task."""
-    try:
-        module = importlib.import_module(f"experiments.configs.{task}")
-    except ModuleNotFoundError:
-        raise UsageError(f"there is no task experiments/configs/{task}.py.") from None
-    chosen = {}
-    for method, (name, _, text) in ((m, m.partition(":")) for m in plan.methods):
-        recipe = experiment.from_config_dict(module.get_config(name))
-        recipe = experiment.override(recipe, text)
-        chosen[method] = dataclasses.replace(recipe, seed=plan.seed, seeds=plan.seeds)
+def settings_of(task: str, method: str) -> experiment.Experiment:
+    """The experiment of a method on a task, an environment or a config file."""
+    if task.endswith(".py"):
+        return experiment.from_config_dict(app.load_config(f"{task}:{method}"))
+    if not recipes.methods(task):
+        raise UsageError(
+            f"no task {task!r}: a task is an environment that has recipes, such as "
+            "navigation, or a config file, FILE.py."
+        )
+    chosen, notes = compose(method, task)
+    print(*notes, sep="\n", file=sys.stderr)
     return chosen

@@ -12,8 +12,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from planil_jax import config, experiment, recipes
+from planil_jax import config, experiment
 from planil_jax.base import UsageError
+from planil_jax.compose import compose
 
 FLAGS = flags.FLAGS
 
@@ -43,8 +44,8 @@ def read(method: str, env: str, flag_of: dict[str, str]) -> experiment.Experimen
       UsageError: a field is unknown, set twice, or holds a wrong value.
     """
     if FLAGS.config is None:
-        base, taken = of_names(FLAGS.method or method, FLAGS.env or env)
-        print(taken, file=sys.stderr)
+        base, notes = compose(FLAGS.method or method, FLAGS.env or env)
+        print(*notes, sep="\n", file=sys.stderr)
     else:
         overridden = FLAGS["config"].override_values  # type: ignore[attr-defined]
         _refuse(overridden, "--config.", flag_of)
@@ -72,24 +73,13 @@ def changed(base: experiment.Experiment, flag_of: dict[str, str]) -> experiment.
     return base
 
 
-def of_names(method: str, env: str) -> tuple[experiment.Experiment, str]:
-    """The experiment of a method in an environment, and a line about its settings."""
-    recipe = recipes.settings(method, env)
-    fields = {"environment": env} | recipe
-    source = "its recipe" if recipe else "its defaults, as there is no recipe"
-    return (
-        experiment.for_method(method, **fields),
-        f"settings: {method} in {env}, {source}",
-    )
-
-
 def shown(
     given: Callable[[str], str | None], load: Callable[[str], Any], method: str, env: str
 ) -> experiment.Experiment:
     """The experiment whose fields `--help` shows, read before flags are parsed."""
     if path := given("config"):
         return experiment.from_config_dict(load(path))
-    return of_names(given("method") or method, given("env") or env)[0]
+    return compose(given("method") or method, given("env") or env)[0]
 
 
 def with_flags(base: experiment.Experiment, **fields: Any) -> experiment.Experiment:

@@ -7,13 +7,14 @@ expert. An interrupted comparison continues where it was.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from planil_jax import config, experiment, launch, runs
+from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, statistics
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
@@ -24,7 +25,9 @@ RESULT = "result.json"  # in the directory of each run
 class Comparison:
     """What is compared, and how it is evaluated."""
 
-    tasks: tuple[str, ...] = ("navigation",)  # files of experiments/configs
+    # Environments that have recipes, "navigation", or config files, "mine/task.py".
+    tasks: tuple[str, ...] = ("navigation",)
+    # Each may be a variant, "mpail2/small", and may change settings: "bc:agent.batch=64".
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
     seed: config.Natural = 0  # the first seed
     seeds: config.Count = 5  # seeds of every method, trained side by side
@@ -40,6 +43,42 @@ class Comparison:
         None  # side of a field of starts, metres; None: no field
     )
     starts: config.Count = 128  # starts on the field
+
+
+def names(tasks: Sequence[str]) -> dict[str, str]:
+    """What each task is called in the results: a config file by its stem.
+
+    Raises:
+      UsageError: two tasks have one name, and would share a directory.
+    """
+    found = {task: Path(task).stem if task.endswith(".py") else task for task in tasks}
+    for task, name in found.items():
+        if list(found.values()).count(name) > 1:
+            raise UsageError(
+                f"two tasks are called {name}, {task} and another: compare them apart."
+            )
+    return found
+
+
+def settings(
+    plan: Comparison,
+    task: str,
+    settings_of: Callable[[str, str], experiment.Experiment],
+) -> dict[str, experiment.Experiment]:
+    """The experiment of every method of a plan on a task, by the name that the plan has.
+
+    Args:
+      settings_of: (task, method) -> its experiment, before the plan changes it.
+
+    Raises:
+      UsageError: settings that follow a method's name are wrong; or as `settings_of` does.
+    """
+    chosen = {}
+    for written in plan.methods:
+        method, _, changes = written.partition(":")
+        changed = experiment.override(settings_of(task, method), changes)
+        chosen[written] = dataclasses.replace(changed, seed=plan.seed, seeds=plan.seeds)
+    return chosen
 
 
 def compare(

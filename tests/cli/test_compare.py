@@ -13,12 +13,14 @@ from planil_jax.evaluation import compare
 
 def chosen(task: str, method: str, **fields) -> experiment.Experiment:
     plan = compare.Comparison(methods=(method,), **fields)
-    return command.settings(plan, task)[method]
+    return compare.settings(plan, task, command.settings_of)[method]
 
 
-def test_a_task_that_is_no_config_file_is_refused():
-    with pytest.raises(UsageError, match="no task experiments/configs/nowhere.py"):
+def test_a_task_that_is_neither_an_environment_nor_a_config_file_is_refused():
+    with pytest.raises(UsageError, match="no task 'nowhere': a task is an environment"):
         chosen("nowhere", "mpail")
+    with pytest.raises(UsageError, match="no config file 'nowhere.py'"):
+        chosen("nowhere.py", "mpail")
 
 
 @pytest.mark.parametrize("task", ["navigation", "navigation_mjx", "course"])
@@ -46,7 +48,8 @@ def test_settings_may_follow_the_name_of_a_method():
 @pytest.mark.parametrize("which", compare_pendulum.METHODS)
 def test_every_method_of_the_ablations_is_known(which):
     plan = config.from_config_dict(compare_pendulum.get_config(which), compare.Comparison())
-    for method, settings in command.settings(plan, "pendulum").items():
+    (task,) = plan.tasks
+    for method, settings in compare.settings(plan, task, command.settings_of).items():
         assert settings.environment.partition(":")[0] == "pendulum"
         value = method.partition("=")[2]
         assert which != "few" or settings.episodes == int(value)
@@ -64,3 +67,31 @@ def test_settings_that_follow_a_name_are_checked():
     ]:
         with pytest.raises(UsageError, match=sentence):
             chosen("navigation", method)
+
+
+def test_a_comparison_says_which_settings_each_method_has(capsys):
+    chosen("navigation", "gaifo")
+    chosen("navigation", "cmil")
+    assert capsys.readouterr().err.splitlines() == [
+        "settings: the recipe of gaifo in navigation",
+        "settings: the defaults of cmil; there is no recipe for it in navigation",
+    ]
+
+
+def test_a_task_may_be_a_recipe_s_variant_or_a_config_file(tmp_path):
+    small = chosen("gym/Hopper", "mpail2/small")
+    assert (small.method, small.loop.num_envs) == ("mpail2", 8)
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from planil_jax import config, experiment\n"
+        "def get_config(method):\n"
+        "    mine = experiment.for_method(method, environment='point_mass')\n"
+        "    return config.to_config_dict(mine)\n"
+    )
+    assert chosen(str(file), "bc").environment == "point_mass"
+    assert compare.names(["navigation", str(file)]) == {
+        "navigation": "navigation",
+        str(file): "mine",
+    }
+    with pytest.raises(UsageError, match="two tasks are called mine"):
+        compare.names([str(file), "other/mine.py"])

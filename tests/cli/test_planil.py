@@ -14,6 +14,7 @@ from absl import flags
 
 from planil_jax import config, envs, experiment, recipes, registry, runs
 from planil_jax.cli import app, planil
+from planil_jax.compose import compose
 from planil_jax.data import demos
 from planil_jax.training import report, rundir
 
@@ -123,7 +124,7 @@ def test_the_list_of_commands_costs_no_jax():
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("methods", registry.agents), ("envs", registry.environments)],
+    [("methods", registry.methods), ("envs", registry.environments)],
 )
 def test_methods_and_environments_are_listed_one_line_each(run, command, names):
     status, out, err = run(command)
@@ -139,7 +140,7 @@ def test_methods_and_environments_are_listed_one_line_each(run, command, names):
 def test_the_help_of_train_tells_every_field_s_value_kind_and_meaning(run, method):
     status, out, _ = run("train", f"--method={method}", "--help")
     assert status == 0
-    settings = experiment.for_method(method, environment="navigation")
+    settings, _ = compose(method, "navigation")
     lines = out.splitlines()
     assert all(len(line) <= 92 for line in lines)
     for field in config.describe(settings):
@@ -171,17 +172,18 @@ def test_the_settings_are_a_recipe_s_or_the_defaults_then_flags_then_set(
     default = experiment.for_method("bc", environment="point_mass")
     names = ("--method=bc", "--env=point_mass", f"--logdir={tmp_path}/run")
     _, _, err = run("train", *names, "--total_steps=7", "--seeds=3", "--seed=5")
-    assert "settings: bc in point_mass, its defaults, as there is no recipe" in err
+    assert "settings: the defaults of bc; there is no recipe for it in point_mass" in err
     assert asked[-1].run.total_steps == 7
     assert (asked[-1].seed, asked[-1].seeds) == (5, 3)
     assert asked[-1].agent == default.agent
 
     loop = config.set_path(default.loop, "steps", 11)
     tuned = {"loop": loop, "agent": config.set_path(default.agent, "batch", 4)}
-    monkeypatch.setattr(recipes, "settings", lambda method, env: tuned)
+    recipe = recipes.Recipe("point_mass", "bc", tuned)
+    monkeypatch.setattr(recipes, "find", lambda method, env: recipe)
     changes = ("--set=agent.batch=9", "--set", "agent.policy.network.hidden=(8, 8)")
     _, _, err = run("train", *names, *changes)
-    assert "settings: bc in point_mass, its recipe" in err
+    assert "settings: the recipe of bc in point_mass" in err
     assert (asked[-1].loop.steps, asked[-1].agent.batch) == (11, 9)
     assert asked[-1].agent.policy.network.hidden == (8, 8)
 
@@ -192,8 +194,8 @@ def test_a_config_file_takes_the_place_of_the_recipe_and_set_goes_above_it(
     asked = []
     monkeypatch.setattr("planil_jax.launch.launch", lambda it, **_: asked.append(it))
     file = (f"--config={config_file}", f"--logdir={tmp_path}/run")
-    run("train", *file, "--config.agent.batch=3", "--set=agent.steps=2")
-    assert (asked[-1].agent.batch, asked[-1].agent.steps) == (3, 2)
+    run("train", *file, "--config.agent.batch=3", "--set=agent.gradient_steps=2")
+    assert (asked[-1].agent.batch, asked[-1].agent.gradient_steps) == (3, 2)
     assert (asked[-1].method, asked[-1].environment) == ("bc", "point_mass")
 
 
@@ -252,7 +254,7 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     run, refused, tmp_path, recorded, monkeypatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
-    tiny = ["loop.num_envs=1", "loop.steps=1", "loop.rounds=2", "agent.steps=1"]
+    tiny = ["loop.num_envs=1", "loop.steps=1", "loop.rounds=2", "agent.gradient_steps=1"]
     tiny += ["agent.policy.network.hidden=(4,)", "run.evaluation_episodes=0"]
     settings = [f"--set={text}" for text in tiny]
     names = ["--method=bc", "--env=point_mass", "--demos=~/rest.npz", "--logdir=~/run"]
@@ -269,8 +271,8 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
 
     told = refused("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
     assert "holds a run already; pass resume=True (--resume) to continue it" in told
-    told = refused("train", "--logdir=~/run", "--resume", "--set=agent.steps=2")
-    assert "another configuration: agent.steps is 1 there, 2 here" in told
+    told = refused("train", "--logdir=~/run", "--resume", "--set=agent.gradient_steps=2")
+    assert "another configuration: agent.gradient_steps is 1 there, 2 here" in told
     status, _, err = run("train", "--logdir=~/run", "--resume", "--total_steps=6")
     assert status == 0, err
     steps, _ = report.read_metrics(logdir)["train/reward"]

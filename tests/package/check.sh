@@ -50,4 +50,14 @@ planil report --run=runs/bc
 test -s runs/bc/report.html
 python "$root/tests/package/first_example.py"
 test -s nav.html
+
+step "a stranger's method in a package of its own"
+cp -r "$root/tests/stranger" "$work/stranger"
+env/bin/pip install --quiet --disable-pip-version-check --no-deps "$work/stranger"
+planil methods | grep -q '^ *tug '
+planil train --method=tug --env=point_mass --demos=demos.npz --logdir=runs/tug --seeds=2 \
+  --total_steps=400 --set loop.num_envs=2 --set loop.steps=50 --set loop.rounds=1
+planil evaluate --run=runs/tug --episodes=4
+planil report --run=runs/tug
+test -s runs/tug/report.html
 echo "package: 1 passed, 0 failed"

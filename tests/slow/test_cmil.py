@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import pendulum as configs
-from planil_jax import envs
+from planil_jax import envs, recipes
 from planil_jax.agents import bc, cmil, sac
 from planil_jax.base import Agent, Demonstrations, Task
 from planil_jax.data import demos as demonstrations
@@ -58,8 +57,9 @@ def train(agent: Agent, rollouts: loop.Config, steps: int, demos, seeds: int) ->
 
 def learned(name: str, demos: Demonstrations, steps: int, seeds: int) -> np.ndarray:
     """Returns `[S]` of "cmil" or "vmail"."""
-    rollouts = configs.WORLD["loop"]
-    agent = cmil.make(Task.of(ENV.spec, num_envs=rollouts.num_envs), configs.SETTINGS[name])
+    recipe = recipes.settings(name, "pendulum")
+    rollouts = recipe["loop"]
+    agent = cmil.make(Task.of(ENV.spec, num_envs=rollouts.num_envs), recipe["agent"])
     return train(agent, rollouts, steps, demos, seeds).metrics["eval/return"]
 
 

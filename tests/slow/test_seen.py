@@ -12,26 +12,27 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configs import pendulum_seen
 from planil_jax import envs, experiment
+from planil_jax.compose import compose
 from planil_jax.data import demos as demonstrations
 from planil_jax.evaluation import collect, expert_policies
+from planil_jax.recipes import sizes
 from planil_jax.training import run
 
+ENVIRONMENT = "pendulum:pixels=64,frames=1"  # of the world model
 EPISODES, SEEDS = 20, 2
 
 
 @pytest.fixture(scope="module")
 def demos(pendulum_run, tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("seen") / "seen.npz")
-    environment = pendulum_seen.WORLD["environment"]
-    collect.from_run(pendulum_run, path, 10, 1, True, environment=environment)
+    collect.from_run(pendulum_run, path, 10, 1, True, environment=ENVIRONMENT)
     return path
 
 
 def learned(method: str, environment: str, demos: str, **agent) -> np.ndarray:
     """Returns `[S]` after the configuration's steps."""
-    settings = experiment.from_config_dict(pendulum_seen.get_config(method))
+    settings, _ = compose(method, environment)
     changed = dataclasses.replace(settings.agent, **agent)
     settings = dataclasses.replace(settings, agent=changed)
     env = envs.make(environment)
@@ -55,7 +56,7 @@ def test_cmil_swings_up_with_every_seed_where_cloning_does_not(pendulum_return, 
     def loss(returns: np.ndarray) -> np.ndarray:
         return (pendulum_return - returns) / (pendulum_return - floor)
 
-    cmil = learned("cmil", pendulum_seen.WORLD["environment"], demos)
+    cmil = learned("cmil", ENVIRONMENT, demos)
     assert loss(cmil).max() < 0.1
-    cloned = learned("bc", "pendulum:pixels=64", demos, encoder_conv=pendulum_seen.TILES)
+    cloned = learned("bc", "pendulum:pixels=64", demos, encoder_conv=sizes.tiles())
     assert loss(cloned).mean() > 2 * max(loss(cmil).mean(), 0.1)

@@ -1,0 +1,1 @@
+"""Recipes without one of their choices, or with another, for comparisons."""

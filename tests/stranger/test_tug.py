@@ -9,6 +9,8 @@ from tests import test_agents as contracts
 from tests import tiny
 from tests.stranger import tug
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:

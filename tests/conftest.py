@@ -5,8 +5,10 @@ was compiled through a directory of the session. XLA compiles for a CPU in two t
 time without its fusion emitters; XLA reads XLA_FLAGS once, when JAX first computes.
 """
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -20,6 +22,16 @@ if FLAG not in os.environ.get("XLA_FLAGS", ""):
 def compile_quickly(wanted: bool = True) -> None:
     """Leaves out what makes programs faster, or does it again."""
     jax.config.update("jax_disable_most_optimizations", wanted)
+
+
+def drop_programs() -> None:
+    """Gives the memory of all compiled programs back; glibc alone would keep it."""
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,5 +60,4 @@ def programs(request, compile_cache) -> Iterator[None]:
     """
     compile_quickly(request.node.get_closest_marker("optimised") is None)
     yield
-    jax.clear_caches()
-    gc.collect()
+    drop_programs()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gc
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -41,6 +40,7 @@ from planil_jax.nets import latent as latent_nets
 from planil_jax.nets import rssm as rssm_nets
 from planil_jax.planners import mppi
 from planil_jax.training import loop
+from tests import conftest
 
 BOUND = 0.3  # of actions; below the planners' noise, so that it is met
 LOOP = loop.Config(num_envs=3, steps=6, rounds=2, resets=2)
@@ -228,8 +228,7 @@ def bench(name: str) -> Bench:
 def drop_programs() -> None:
     """Frees the memory of all benches. Those of all agents together would fill it."""
     bench.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    conftest.drop_programs()
 
 
 def epochs(

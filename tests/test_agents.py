@@ -1,6 +1,11 @@
-"""Contracts that every agent keeps; a new agent is one line in tiny.AGENTS, or also KIN."""
+"""Contracts that every agent keeps. An agent is tested by being registered.
+
+All that it takes are tiny settings in `tiny.CONFIGS`. A variant of another method stands in
+`tiny.KIN` and keeps the contracts in tests/slow.
+"""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -8,14 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from planil_jax import registry
 from planil_jax.training import loop
 from tests import tiny
 
-FIRST = [name for name in tiny.AGENTS if name not in tiny.KIN]
-ENGINES = ["ppo", "sac"]  # which learn from the task's reward, and from nobody
-LEARNERS = [name for name in FIRST if name != "scripted"]  # it has nothing to learn
-IMITATORS = [name for name in LEARNERS if name not in ENGINES]
+METHODS = registry.methods()
+LEARNERS = [name for name in METHODS if name in tiny.CONFIGS and name not in tiny.KIN]
+FIRST = [*LEARNERS, "scripted"]  # it has nothing to learn
+IMITATORS = [name for name in LEARNERS if tiny.needs(name).demonstrations]
+ENGINES = [name for name in LEARNERS if name not in IMITATORS]  # they learn from rewards
 PLANNERS = ["mpail", "irl_mpc", "scripted", "iqmpc"]
+
+
+_kept: list[str] = []  # the agent whose programs are in memory
+
+
+def each(names: list[str]):
+    """Tries a contract on agents. The scope lets all tests of one agent run together."""
+    return pytest.mark.parametrize("name", names, scope="module")
 
 
 def raw(state) -> list[np.ndarray]:
@@ -52,38 +67,74 @@ def shapes(name: str, actions: bool):
     return before, jax.eval_shape(epoch, demos, jnp.int32(0), before)[0]
 
 
+@pytest.fixture(autouse=True)
+def programs_of_one_agent(request) -> None:
+    """Drops the programs of the agent before."""
+    case = getattr(request.node, "callspec", None)
+    name = case and case.params.get("name")
+    if name and _kept != [name]:
+        tiny.drop_programs()
+        shapes.cache_clear()
+        _kept[:] = [name]
+
+
+def cases(name: str, like: str) -> list:
+    """Every contract that is tried on the method `like`, to be tried on another."""
+    found = []
+    for title, contract in globals().items():
+        marks = {mark.args[0]: mark.args[1] for mark in getattr(contract, "pytestmark", [])}
+        if like not in marks.pop("name", []):
+            continue
+        fields = [x for key in marks for x in ([key] if type(key) is str else key)]
+        for values in itertools.product(*marks.values()):
+            flat = [
+                x for value in values for x in (value if type(value) is tuple else [value])
+            ]
+            case = {"name": name} | dict(zip(fields, flat, strict=True))
+            words = "-".join([title, *map(str, case.values())])
+            found.append(pytest.param(contract, case, id=words))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_registered_method_has_tiny_settings(method):
+    assert method in tiny.CONFIGS, (
+        f"the method {method!r} has no tiny settings; add them to CONFIGS in tests/tiny.py."
+    )
+
+
 # ------------------------------------------------------------------------------- programs
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_an_epoch_gives_back_the_shapes_and_types_that_init_gave(name):
-    before, after = shapes(name, tiny.needs_actions(name))
+    before, after = shapes(name, tiny.needs(name).actions)
     assert kinds(after) == kinds(before)
     assert not any(weak for _, _, weak in kinds(before).values())
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_an_epoch_is_traced_once_whatever_the_round_the_seed_and_the_demonstrations(name):
     made = tiny.bench(name)
     tiny.train(name, count=1)
     traced = len(made.traces)
     tiny.train(
-        name, seed=1, demos=tiny.demonstrations(1, tiny.needs_actions(name)), count=3
+        name, seed=1, demos=tiny.demonstrations(1, tiny.needs(name).actions), count=3
     )
     assert traced > 0 and len(made.traces) == traced
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_actions_are_demanded_of_demonstrations_only_where_they_are_needed(name):
     """What an agent asks for suffices, and what it does not ask for changes nothing."""
-    needed = tiny.needs_actions(name)
+    needed = tiny.needs(name).actions
     before, after = shapes(name, needed)
     assert kinds(after) == kinds(before)
     assert (tiny.bench(name).demos.actions is not None) == needed
     assert kinds(shapes(name, True)[1]) == kinds(after)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_a_seed_in_a_sweep_equals_that_seed_alone(name):
     """Within 1e-4 over one epoch: a batched product may round otherwise."""
     made = tiny.bench(name)
@@ -103,30 +154,30 @@ def test_a_seed_in_a_sweep_equals_that_seed_alone(name):
 # -------------------------------------------------------------------------------- results
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_the_same_seed_gives_the_same_result_bit_for_bit(name):
     assert equal(tiny.train(name), tiny.train(name))
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_another_seed_drives_elsewhere(name):
     state, other = tiny.train(name, seed=0)[0], tiny.train(name, seed=1)[0]
     assert not equal(state.env, other.env)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@each(LEARNERS)
 def test_another_seed_learns_otherwise(name):
     state, other = tiny.train(name, seed=0)[0], tiny.train(name, seed=1)[0]
     assert not equal(state.agent.params, other.agent.params)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@each(LEARNERS)
 def test_an_epoch_moves_the_part_that_acts(name):
     before, after = tiny.train(name, count=0)[0], tiny.train(name, count=1)[0]
     assert not equal(before.agent.params, after.agent.params)
 
 
-@pytest.mark.parametrize("name", [*IMITATORS, "scripted"])
+@each([*IMITATORS, "scripted"])
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 1000.0), (-1.0, 0.0)])
 def test_the_reward_is_never_read(name, scale, shift):
     state, metrics = tiny.train(name)
@@ -138,29 +189,29 @@ def test_the_reward_is_never_read(name, scale, shift):
     assert equal(*rest)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@each(ENGINES)
 def test_an_engine_learns_from_the_reward_and_not_from_demonstrations(name):
     state, _ = tiny.train(name)
     assert not equal(state.agent.params, tiny.train(name, scale=-1.0)[0].agent.params)
-    other = tiny.demonstrations(1, tiny.needs_actions(name))
+    other = tiny.demonstrations(1, tiny.needs(name).actions)
     assert equal(state, tiny.train(name, demos=other)[0])
 
 
-@pytest.mark.parametrize("name", IMITATORS)
+@each(IMITATORS)
 def test_other_demonstrations_teach_something_else(name):
-    other = tiny.demonstrations(1, tiny.needs_actions(name))
+    other = tiny.demonstrations(1, tiny.needs(name).actions)
     state, changed = tiny.train(name)[0], tiny.train(name, demos=other)[0]
     assert not equal(state.agent.params, changed.agent.params)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_what_pads_a_demonstration_changes_nothing(name):
     demos = tiny.bench(name).demos
     padded = demos.replace(obs=demos.obs.at[1, 7:].set(1e3))
     assert equal(tiny.train(name), tiny.train(name, demos=padded))
 
 
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_metrics_are_finite_scalars_named_part_and_quantity(name):
     state, metrics = tiny.train(name)
     for metric, value in metrics.items():
@@ -174,7 +225,7 @@ def test_metrics_are_finite_scalars_named_part_and_quantity(name):
 
 
 @pytest.mark.parametrize("explore", [False, True])
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_actions_are_within_their_bounds_and_meet_them(name, explore):
     made, state = tiny.bench(name), tiny.train(name)[0]
     bounds = []
@@ -190,7 +241,7 @@ def test_actions_are_within_their_bounds_and_meet_them(name, explore):
 
 
 @pytest.mark.parametrize("explore", [False, True])
-@pytest.mark.parametrize("name", FIRST)
+@each(FIRST)
 def test_the_carry_keeps_its_shapes_and_types(name, explore):
     made, state = tiny.bench(name), tiny.train(name)[0]
     args = (state.agent.params, made.agent.carry(), made.env.reset(jax.random.key(0)))
@@ -199,7 +250,7 @@ def test_the_carry_keeps_its_shapes_and_types(name, explore):
     assert kinds(carry) == kinds(jax.eval_shape(made.agent.carry))
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@each(LEARNERS)
 def test_what_acts_is_the_params_alone(name):
     """The same params act alike, whatever else was learned; trained ones act otherwise."""
     made = tiny.bench(name)

@@ -49,6 +49,7 @@ def run(demos, tmp_path_factory) -> pj.Run:
 # -------------------------------------------------------------------------------- importing
 
 
+@pytest.mark.fast
 def test_importing_the_package_imports_no_jax():
     """So importing it takes little time."""
     program = "import planil_jax, sys; print(sorted({'jax', 'flax'} & set(sys.modules)))"
@@ -56,6 +57,7 @@ def test_importing_the_package_imports_no_jax():
     assert done.stdout.decode().strip() == "[]", done.stderr.decode()
 
 
+@pytest.mark.fast
 def test_every_public_name_is_there():
     for name in pj.__all__:
         assert getattr(pj, name) is not None
@@ -66,6 +68,7 @@ def test_every_public_name_is_there():
 # ---------------------------------------------------------------------- demonstrations
 
 
+@pytest.mark.fast
 def test_demonstrations_of_arrays_survive_a_file(tmp_path):
     obs = [np.full((4, 4), 0.5), np.full((3, 4), 0.25)]
     actions = [np.zeros((3, 2)), np.zeros((2, 2))]
@@ -82,11 +85,13 @@ def test_demonstrations_of_arrays_survive_a_file(tmp_path):
     assert read.card.expert == "me" and len(read.returns) == 0
 
 
+@pytest.mark.fast
 def test_returns_are_the_sums_of_rewards():
     made = pj.Demos.from_arrays(np.zeros((2, 3, 4)), rewards=[[1.0, 2.0], [3.0, 4.0]])
     np.testing.assert_array_equal(made.returns, [3.0, 7.0])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
@@ -109,6 +114,7 @@ def test_arrays_that_do_not_fit_are_refused_in_one_sentence(arrays, sentence):
         pj.Demos.from_arrays(**arrays)
 
 
+@pytest.mark.fast
 def test_entries_without_names_must_be_all_of_the_environment_s():
     some = pj.Demos.from_arrays(np.zeros((1, 3, 3)))
     with pytest.raises(pj.UsageError, match="3 observation entries and point_mass has 4"):
@@ -234,6 +240,7 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
         )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -315,6 +322,7 @@ def test_a_run_s_own_directory_is_never_imported_from(run, tmp_path, monkeypatch
         runs.load(copy, trust_imports=True)
 
 
+@pytest.mark.fast
 def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(registry, "_ROWS", dict(registry._ROWS))
     pj.register_agent("half", "json")
@@ -327,6 +335,7 @@ def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
         pj.register_agent("bc", "json")
 
 
+@pytest.mark.fast
 def test_a_variant_differs_by_its_settings():
     assert registry.method("vmail").config.conservatism == 0.0
     assert registry.method("gail").config.form == "gail"

@@ -11,6 +11,8 @@ from ml_collections import config_flags
 from planil_jax import config
 from planil_jax.base import UsageError
 
+pytestmark = pytest.mark.fast
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Planner:

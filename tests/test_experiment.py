@@ -11,6 +11,8 @@ from planil_jax.data import demos
 from planil_jax.envs import registry as env_registry
 from planil_jax.evaluation import collect
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_biased_reward_warns_where_episodes_can_end():
     env = envs.make("probe/countdown")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.fast
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planil_jax"
 ENGINES = ("common", "ppo", "sac")  # the only agents that an agent may import

@@ -6,6 +6,8 @@ import pytest
 from planil_jax import experiment, sweep
 from planil_jax.base import UsageError
 
+pytestmark = pytest.mark.fast
+
 
 def swept(*lines, method="mpail", **fields):
     return dataclasses.replace(experiment.for_method(method), sweep=lines, **fields)

@@ -25,7 +25,14 @@ from planil_jax.agents import (
     tdmpc2,
 )
 from planil_jax.agents.common import latent_planning, sequences
-from planil_jax.base import Agent, Demonstrations, Environment, Task, TrainState
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    Needs,
+    Task,
+    TrainState,
+)
 from planil_jax.envs import point_mass
 from planil_jax.models import ensemble, rssm, simulator
 from planil_jax.nets import forward, heads, mlp
@@ -33,6 +40,7 @@ from planil_jax.nets import latent as latent_nets
 from planil_jax.nets import rssm as rssm_nets
 from planil_jax.planners import mppi
 from planil_jax.training import loop
+from tests import conftest
 
 BOUND = 0.3  # of actions; below the planners' noise, so that it is met
 LOOP = loop.Config(num_envs=3, steps=6, rounds=2, resets=2)
@@ -140,7 +148,7 @@ CONFIGS: dict[str, Any] = {
     "tdmpc2": tdmpc2.Config(**_LATENT, optimizer=_ADAM),
 }
 AGENTS = [*CONFIGS, "scripted"]
-# Agents on the parts of another, after whom they take; tests/slow tries them.
+# Variants of another method, which they resemble; tests/slow tries the contracts on them.
 KIN = {
     "mpail_om": "mpail",
     "mpail2": "mail",
@@ -150,11 +158,9 @@ KIN = {
 }
 
 
-def needs_actions(name: str) -> bool:
-    """Whether demonstrations must hold actions."""
-    if name == "scripted":
-        return False
-    return registry.method(name).needs(CONFIGS[name]).actions
+def needs(name: str) -> Needs:
+    """What an agent needs at its tiny settings."""
+    return Needs() if name == "scripted" else registry.method(name).needs(CONFIGS[name])
 
 
 def _agent(name: str, env: Environment) -> Agent:
@@ -214,9 +220,15 @@ def bench(name: str) -> Bench:
         return loop.epoch(counted, changed, LOOP, demos, first_round, state)
 
     init = functools.partial(loop.init, agent, env, LOOP)
-    demos = demonstrations(0, needs_actions(name))
+    demos = demonstrations(0, needs(name).actions)
     act = jax.jit(agent.act, static_argnums=4)
     return Bench(agent, env, demos, jax.jit(init), jax.jit(epoch), act, traces)
+
+
+def drop_programs() -> None:
+    """Frees the memory of all benches. Those of all agents together would fill it."""
+    bench.cache_clear()
+    conftest.drop_programs()
 
 
 def epochs(

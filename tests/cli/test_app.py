@@ -14,6 +14,8 @@ from ml_collections import config_flags
 from planil_jax.base import UsageError, UserError
 from planil_jax.cli import app
 
+pytestmark = pytest.mark.fast
+
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
 from ml_collections import ConfigDict

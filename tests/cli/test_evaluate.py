@@ -8,6 +8,8 @@ from absl import flags
 from planil_jax.base import UsageError
 from planil_jax.cli import app, collect, evaluate, film
 
+pytestmark = pytest.mark.fast
+
 
 def refused(command, monkeypatch, *arguments: str) -> str:
     """The sentence about a command line."""

@@ -11,6 +11,8 @@ import pytest
 from planil_jax.base import Demonstrations, EnvSpec, UsageError
 from planil_jax.data import demos
 
+pytestmark = pytest.mark.fast
+
 SPEC = EnvSpec(
     name="cart",
     observation_names=("x [m]", "v [m/s]", "angle [rad]"),

@@ -5,6 +5,8 @@ from planil_jax import envs
 from planil_jax.base import UsageError
 from planil_jax.data import demos, formats
 
+pytestmark = pytest.mark.fast
+
 LENGTHS = np.array([3, 5])
 
 

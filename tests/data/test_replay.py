@@ -7,6 +7,8 @@ import pytest
 
 from planil_jax.data import replay
 
+pytestmark = pytest.mark.fast
+
 insert = jax.jit(replay.insert)
 _sample = jax.jit(replay.sample, static_argnums=2)
 

@@ -9,6 +9,8 @@ from planil_jax import envs
 from planil_jax.base import UsageError
 from planil_jax.envs import point_mass, registry, wrappers
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(autouse=True)
 def _a_copy_of_the_registry(monkeypatch):

@@ -5,6 +5,8 @@ import pytest
 
 from planil_jax.evaluation import statistics
 
+pytestmark = pytest.mark.fast
+
 
 def test_the_interquartile_mean_is_that_of_the_middle_half():
     scores = np.array([7.0, 0.0, 3.0, 100.0, 5.0, -100.0, 4.0, 6.0])

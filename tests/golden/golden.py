@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from tests import tiny
+from tests import conftest, tiny
 
 FILE = Path(__file__).with_name("golden.json")
 EPOCHS = 3
@@ -104,7 +104,7 @@ def _numbers(state, metrics) -> dict[str, float]:
 
 def write() -> None:
     """The file, of the code that is imported."""
-    jax.config.update("jax_disable_most_optimizations", True)  # as tests/conftest.py does
+    conftest.compile_quickly()
     runs = {name: run(name) for name in tiny.AGENTS}
     text = json.dumps({"machine": machine(), "methods": runs}, indent=1, allow_nan=False)
     FILE.write_text(text + "\n")

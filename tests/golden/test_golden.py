@@ -31,6 +31,7 @@ def test_numbers_are_compared_on_the_machine_that_wrote_them():
 def test_golden(name):
     numbers = golden.machine() == WRITTEN["machine"]
     found = golden.differences(WRITTEN["methods"][name], golden.run(name), numbers)
+    tiny.drop_programs()
     assert not found, "\n".join(found)
 
 

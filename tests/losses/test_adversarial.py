@@ -11,6 +11,8 @@ from scipy import stats
 
 from planil_jax.losses import adversarial
 
+pytestmark = pytest.mark.fast
+
 # -------------------------------------------------------------------------- cross-entropy
 
 

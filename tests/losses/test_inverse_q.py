@@ -11,6 +11,8 @@ from scipy import optimize
 
 from planil_jax.losses import inverse_q
 
+pytestmark = pytest.mark.fast
+
 STATES, ACTIONS, GAMMA, BETA, ALPHA = 6, 3, 0.9, 0.7, 0.5
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.ones(STATES), (STATES, ACTIONS))

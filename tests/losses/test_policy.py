@@ -7,6 +7,8 @@ import pytest
 
 from planil_jax.losses import policy
 
+pytestmark = pytest.mark.fast
+
 # ------------------------------------------------------------------------------ surrogate
 
 OLD = np.float32([-1.0, 0.3, -2.0, 0.7])

@@ -5,6 +5,8 @@ import pytest
 
 from planil_jax.losses import adversarial, returns
 
+pytestmark = pytest.mark.fast
+
 lambda_returns = jax.jit(returns.lambda_returns)
 advantages = jax.jit(returns.advantages)
 

@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from planil_jax.losses import two_hot
+
+pytestmark = pytest.mark.fast
 
 
 def test_decoding_undoes_encoding():

@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from planil_jax.losses import world_model
+
+pytestmark = pytest.mark.fast
 
 
 def test_a_perfect_prediction_costs_nothing():

@@ -11,6 +11,8 @@ import pytest
 from planil_jax.base import Plan, UsageError
 from planil_jax.planners import mppi
 
+pytestmark = pytest.mark.fast
+
 LOW, HIGH = (0.0, -1.0), (1.0, 2.0)
 # Compiling takes most of the time of these tests.
 PEAK = np.array([0.3, 1.2], np.float32)

@@ -5,6 +5,8 @@ import pytest
 from planil_jax.base import UsageError
 from planil_jax.training import rundir
 
+pytestmark = pytest.mark.fast
+
 PLAIN = {"agent": {"rate": 0.1, "sizes": [1, 2]}, "run": {"total_steps": 10}}
 CONFIG = json.dumps({"version": 2} | PLAIN)
 

@@ -85,7 +85,7 @@ KEPT_IN = {
         "evaluation.",
         "cli.",
     ),
-    "io": ("data.", "training.", "reporting."),
+    "io": ("data.", "envs.quiet", "training.", "reporting."),
     "pathlib": (
         "data.",
         "training.",

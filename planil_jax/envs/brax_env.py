@@ -137,7 +137,7 @@ def make_playground(
         )
     env, config = _load_playground(name, task, impl)
     if (mass, friction, gravity) != (1.0, 1.0, 1.0):
-        from mujoco import mjx
+        from planil_jax.envs.quiet import mjx
 
         env._mj_model = scale_physics(env.mj_model, mass, friction, gravity)
         env._mjx_model = mjx.put_model(env._mj_model, impl=impl)

@@ -39,7 +39,6 @@ import jax
 import jax.numpy as jnp
 import mujoco
 from flax import struct
-from mujoco import mjx
 
 from planil_jax.base import (
     Dynamics,
@@ -51,6 +50,7 @@ from planil_jax.base import (
     did_you_mean,
 )
 from planil_jax.envs.mjcf import scale_physics
+from planil_jax.envs.quiet import mjx
 
 _INF = float("inf")
 _ITERATIONS, _LINE_SEARCH = 8, 10  # of the solver

@@ -29,10 +29,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import mjx
 
 from planil_jax.base import Environment, EnvState, Subtasks
 from planil_jax.envs import mjcf
+from planil_jax.envs.quiet import mjx
 from planil_jax.envs.wrappers import innermost
 
 PERIOD = 0.1  # seconds

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
-from mujoco import mjx
 
 from planil_jax.base import Dynamics, Environment, EnvSpec, EnvState, Transition, UsageError
 from planil_jax.envs.checks import check_spec
+from planil_jax.envs.quiet import mjx
 
 
 @struct.dataclass

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import mjx
 
 from planil_jax.base import UsageError, did_you_mean
 from planil_jax.envs import raycast
+from planil_jax.envs.quiet import mjx
 from planil_jax.envs.raycast import Colour, Config, Pose, Solid
 from planil_jax.envs.scenes import Draw, View
 

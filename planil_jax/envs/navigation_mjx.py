@@ -21,10 +21,10 @@ import math
 import jax
 import jax.numpy as jnp
 import mujoco
-from mujoco import mjx
 
 from planil_jax.base import Environment, UsageError
 from planil_jax.envs import course, mjcf, navigation
+from planil_jax.envs.quiet import mjx
 
 
 def make(

@@ -5,6 +5,8 @@ holds every frame once. An expert that is no better than random actions is refus
 """
 
 import dataclasses
+from importlib import metadata
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -13,9 +15,12 @@ from planil_jax import runs
 from planil_jax.agents import scripted
 from planil_jax.base import EnvSpec, Transition, UsageError, UserError
 from planil_jax.data import demos
-from planil_jax.envs import mujoco_renderer, scenes
+from planil_jax.envs import scenes
 from planil_jax.evaluation import expert_policies
 from planil_jax.evaluation.expert_policies import ExpertPolicy
+
+if TYPE_CHECKING:
+    from planil_jax.envs.mujoco_renderer import RenderSpec
 
 RANDOM_EPISODES = 16  # episodes of random actions with which an expert is compared
 RAY_CASTER, MUJOCO = RENDERERS = ("raycast", "mujoco")
@@ -138,7 +143,9 @@ def record(
         for n in range(episodes)
     ]
     recorded = _with_observations(recorded, columns, render_spec)
-    drawn_by = mujoco_renderer.NAME if render_spec else "the ray caster"
+    drawn_by = "the ray caster"
+    if render_spec:
+        drawn_by = f"MuJoCo {metadata.version('mujoco')}"
     demos.save(path, recorded, _card(spec, columns, expert.name, drawn_by))
     return demos.read(path)[1]
 
@@ -179,12 +186,12 @@ def _asked_view(environment: str, renderer: str) -> scenes.View | None:
     return scenes.View(height=int(size), width=int(size), camera=options.get("camera", ""))
 
 
-def _drawn(
-    spec: EnvSpec, view: scenes.View | None
-) -> tuple[EnvSpec, mujoco_renderer.RenderSpec | None]:
+def _drawn(spec: EnvSpec, view: scenes.View | None) -> tuple[EnvSpec, "RenderSpec | None"]:
     """The spec of what the file holds, and what MuJoCo's renderer draws, if it does."""
     if view is None:
         return spec, None
+    from planil_jax.envs import mujoco_renderer  # here: it imports MJX, in seconds
+
     render_spec = mujoco_renderer.render_spec(spec.name, view)
     mujoco_renderer.require_opengl(render_spec)
     image = (view.height, view.width, 3)
@@ -194,10 +201,12 @@ def _drawn(
 def _with_observations(
     episodes: list[demos.Episode],
     columns: list[int],
-    render_spec: mujoco_renderer.RenderSpec | None,
+    render_spec: "RenderSpec | None",
 ) -> list[demos.Episode]:
     """The episodes with the observations that are written."""
     if render_spec:
+        from planil_jax.envs import mujoco_renderer  # as above
+
         obs = mujoco_renderer.draw(render_spec, [episode.obs for episode in episodes])
     else:
         obs = [episode.obs[..., columns] for episode in episodes]

@@ -6,7 +6,7 @@ takes the choice that is nearest to its action.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,12 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
-from planil_jax.envs import mujoco_renderer, wrappers
+from planil_jax.envs import wrappers
 from planil_jax.planners import mppi
 from planil_jax.training import loop, run
+
+if TYPE_CHECKING:
+    from planil_jax.envs.mujoco_renderer import RenderSpec
 
 _PIXEL_OPTIONS = ("pixels", "frames", "camera")
 _CHOICE_OPTIONS = ("choices",)
@@ -148,7 +151,7 @@ def from_run(trained: runs.Run, environment: str | None = None) -> ExpertPolicy:
 def rollout(
     expert: ExpertPolicy,
     keys: jax.Array,
-    render_spec: mujoco_renderer.RenderSpec | None = None,
+    render_spec: "RenderSpec | None" = None,
 ) -> tuple[Transition, np.ndarray]:
     """One episode for each key `[N]`.
 
@@ -161,6 +164,8 @@ def rollout(
     """
     env, agent = expert.env, expert.agent
     if render_spec:
+        from planil_jax.envs import mujoco_renderer  # here: it imports MJX, in seconds
+
         env = mujoco_renderer.with_poses(env, render_spec)
         agent = privileged(agent)
     run_all = jax.jit(lambda params, keys: loop.evaluate(agent, env, params, keys))

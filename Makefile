@@ -23,7 +23,7 @@ test: setup
 	$(PY) -m pytest -n 2 --dist loadfile
 
 test-fast: setup
-	$(PY) -m pytest -n 2 --dist loadfile -m fast
+	$(PY) -m pytest -n 2 --dist loadfile -m fast $$(grep -rl --include="test_*.py" mark.fast tests)
 
 test-package: setup
 	bash tests/package/check.sh $(abspath $(PY))

@@ -24,6 +24,9 @@ def compile_quickly(wanted: bool = True) -> None:
     jax.config.update("jax_disable_most_optimizations", wanted)
 
 
+compile_quickly()  # what test modules compute while they are imported, too
+
+
 def drop_programs() -> None:
     """Gives the memory of all compiled programs back; glibc alone would keep it."""
     jax.clear_caches()

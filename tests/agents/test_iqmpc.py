@@ -55,8 +55,8 @@ def some_params(seed: int = 0) -> latent_planning.InferenceParams:
     return jax.tree.unflatten(tree, moved).replace(random=params.random)
 
 
-PARAMS = some_params()
-TARGET = some_params(1).model["critics"]
+PARAMS, OTHER = jax.jit(lambda: (some_params(), some_params(1)))()
+TARGET = OTHER.model["critics"]
 FIXED = iqmpc.Fixed(policy=PARAMS.policy, target=TARGET)
 
 

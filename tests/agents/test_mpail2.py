@@ -46,6 +46,7 @@ def make_agent(**fields):
     return mpail2.make(Task.of(SPEC), dataclasses.replace(CONFIG, **fields))
 
 
+@jax.jit
 def with_noise(params):
     """Parameters none of which is zero."""
     leaves, tree = jax.tree.flatten(params)
@@ -53,11 +54,15 @@ def with_noise(params):
     return jax.tree.unflatten(tree, moved)
 
 
-MODEL = with_noise(
-    COMPONENTS.model.init(KEY)
-    | {"critics": COMPONENTS.critics.init(KEY), "reward": COMPONENTS.reward.init(KEY)}
-)
-POLICY = with_noise(COMPONENTS.policy.init(KEY))
+@jax.jit
+def some_params():
+    """Of the model and of the policy."""
+    critics, reward = COMPONENTS.critics.init(KEY), COMPONENTS.reward.init(KEY)
+    model = COMPONENTS.model.init(KEY) | {"critics": critics, "reward": reward}
+    return with_noise(model), with_noise(COMPONENTS.policy.init(KEY))
+
+
+MODEL, POLICY = some_params()
 PARAMS = latent_planning.InferenceParams(MODEL, POLICY, jnp.zeros((), bool))
 TARGET = with_noise(MODEL["critics"])
 LEARNER = sequences.Sequences(
@@ -65,7 +70,7 @@ LEARNER = sequences.Sequences(
     actions=jnp.tanh(normal(HORIZON, BATCH, 2, seed=4)),
     terminal=jnp.zeros((HORIZON, BATCH), bool),
 )
-ENCODED = COMPONENTS.model.encode(MODEL, LEARNER.obs)  # [H + 1, B, Z]
+ENCODED = jax.jit(COMPONENTS.model.encode)(MODEL, LEARNER.obs)  # [H + 1, B, Z]
 END = latent.absorbing_embedding(CONFIG.network)
 EXPERT = COMPONENTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
 PAIRS = mpail2.Pairs(learner=ENCODED[:2], expert=EXPERT)

@@ -31,6 +31,7 @@ def normal(*shape, seed: int = 1) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+@jax.jit
 def with_noise(params):
     """Parameters none of which is zero."""
     leaves, tree = jax.tree.flatten(params)
@@ -38,11 +39,15 @@ def with_noise(params):
     return jax.tree.unflatten(tree, moved)
 
 
-MODEL = with_noise(
-    COMPONENTS.model.init(KEY)
-    | {"critics": COMPONENTS.critics.init(KEY), "reward": COMPONENTS.reward.init(KEY)}
-)
-POLICY = with_noise(COMPONENTS.policy.init(KEY))
+@jax.jit
+def some_params():
+    """Of the model and of the policy."""
+    critics, reward = COMPONENTS.critics.init(KEY), COMPONENTS.reward.init(KEY)
+    model = COMPONENTS.model.init(KEY) | {"critics": critics, "reward": reward}
+    return with_noise(model), with_noise(COMPONENTS.policy.init(KEY))
+
+
+MODEL, POLICY = some_params()
 FIXED = tdmpc2.Fixed(policy=POLICY, target=with_noise(MODEL["critics"]))
 SEQUENCES = sequences.Sequences(
     obs=normal(HORIZON + 1, BATCH, 3, seed=3),

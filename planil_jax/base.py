@@ -371,7 +371,9 @@ class Needs(NamedTuple):
     interacts: bool = True  # it learns from its own steps in the environment
     pixels: bool = False  # it can learn from images
     discrete: bool = False  # it can act where actions are choices
-    simulator: bool = False  # it acts on the simulator's state, not on observations alone
+    # it acts on the simulator's state, by which its planner's dynamics start; where these
+    # have a `recover`, observations suffice
+    simulator: bool = False
 
 
 class Shows(NamedTuple):

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from planil_jax import registry
+from planil_jax.base import EnvState, UserError
+from planil_jax.deploy.policy import NoSimulator
 from planil_jax.training import loop
 from tests import tiny
 
@@ -222,6 +224,23 @@ def test_metrics_are_finite_scalars_named_part_and_quantity(name):
 
 
 # --------------------------------------------------------------------------------- acting
+
+
+@each(LEARNERS)
+def test_the_simulator_s_state_is_read_only_where_the_method_says_so(name):
+    """Acting is traced with an observation and nothing behind it."""
+    made, params = tiny.bench(name), tiny.train(name, count=0)[0].agent.params
+    real = made.env.reset(jax.random.key(0))
+    bare = EnvState(sim=NoSimulator("point_mass"), obs=real.obs, time=real.time)
+
+    def act(params, key):
+        return made.agent.act(params, made.agent.carry(), bare, key, False)[0]
+
+    if tiny.needs(name).simulator:
+        with pytest.raises(UserError, match="need the simulator's state"):
+            jax.eval_shape(act, params, jax.random.key(1))
+    else:
+        assert jax.eval_shape(act, params, jax.random.key(1)).shape == (2,)
 
 
 @pytest.mark.parametrize("explore", [False, True])

@@ -89,11 +89,15 @@ class Config:
 
 
 def NEEDS(config: Config) -> Needs:  # noqa: N802
-    """GAIL and AIRL need actions; AIRL's log π(a|s) needs whole observations."""
+    """GAIL and AIRL need actions; AIRL's log π(a|s) needs whole observations.
+
+    A deployed planner rolls the task's dynamics forward from the simulator's state.
+    """
     form = FORMS.get(config.form)
     return Needs(
         actions=form is not None and form.needs_actions,
         full_observations=config.form == "airl",
+        simulator=config.deploy == "planner",
     )
 
 

@@ -170,7 +170,9 @@ class Config:
     ema_rate: Share = 0.3
 
 
-NEEDS = Needs()
+def NEEDS(config: Config) -> Needs:  # noqa: N802
+    """Its planner starts from the simulator's state; MPAIL(OM)'s from an observation."""
+    return Needs(simulator=not config.learned_model)
 
 
 def learned_model() -> Config:

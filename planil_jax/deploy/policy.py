@@ -76,7 +76,7 @@ class Policy:
         return np.asarray(action)
 
     def _decide(self, params, carry, obs: jax.Array, time: jax.Array, key: jax.Array):
-        sim = _NoSimulator(self.spec.name)
+        sim = NoSimulator(self.spec.name)
         state = EnvState(sim=sim, obs=obs, time=jnp.asarray(time, jnp.int32))
         return self._agent.act(params, carry, state, key, False)
 
@@ -109,7 +109,7 @@ def _from_observations(task: Task) -> Task:
     )
 
 
-class _NoSimulator:
+class NoSimulator:
     """Stands where a simulator's state would be, and says so when it is read."""
 
     def __init__(self, env: str):

@@ -22,7 +22,6 @@ def refused(command, monkeypatch, *arguments: str) -> str:
                 return plain(*args, flag_values=values, **kwargs)
 
             patch.setattr(flags, f"DEFINE_{define}", local)
-        flags.DEFINE_bool("trust_imports", False, "")  # every command has it
         patch.setattr(sys, "argv", argv)
         patch.setattr(command, "FLAGS", values)
         command.define_flags()

@@ -9,7 +9,6 @@ run = load("runs/nav")
 """
 
 import contextlib
-import dataclasses
 import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,17 @@ from planil_jax.precision import require_float32
 from planil_jax.training import report as training_report
 
 load_demos = Demos.load
+# Fields of the experiment that are arguments of `train`.
+_ARGUMENT_OF = {
+    "seed": "seed",
+    "seeds": "seeds",
+    "sweep": "sweep",
+    "method": "method",
+    "environment": "env",
+    "demonstrations": "demos",
+    "module": "method",
+    "imports": "method",
+}
 
 
 class Run:
@@ -90,6 +100,9 @@ class Run:
           starts: episodes on each field.
           expert: whether the scripted expert drives from the same starts too.
         """
+        for name, count in {"episodes": episodes, "starts": starts}.items():
+            if not isinstance(count, int):
+                raise UsageError(f"{name} must be a whole number, not {count!r}.")
         found = evaluating.evaluate(
             self._trained, episodes, list(fields), starts, expert=expert
         )
@@ -185,7 +198,7 @@ def train(
     logdir: str | Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    sweep: Sequence[str] = (),
+    sweep: str | Sequence[str] = (),
     recipe: bool = True,
 ) -> Run:
     """Trains a method, all seeds in one compiled program, and returns the run.
@@ -217,11 +230,20 @@ def train(
         )
     name = env if isinstance(env, str) else registry.hold_env(env)
     chosen, notes = compose(method, name, recipe)
-    for field, value in (settings or {}).items():
-        chosen = experiment.with_value(chosen, field, value)
+    if isinstance(sweep, str):
+        sweep = (sweep,)
+    arguments = {"seed": seed, "seeds": seeds, "sweep": tuple(sweep)}
     if total_steps is not None:
-        chosen = experiment.with_value(chosen, "run.total_steps", total_steps)
-    chosen = dataclasses.replace(chosen, seed=seed, seeds=seeds, sweep=tuple(sweep))
+        arguments["run.total_steps"] = total_steps
+    for field, value in (settings or {}).items():
+        if field in _ARGUMENT_OF:
+            argument = _ARGUMENT_OF[field]
+            raise UsageError(
+                f"settings names {field!r}: pass {argument}= to train instead."
+            )
+        chosen = experiment.with_value(chosen, field, value)
+    for field, value in arguments.items():
+        chosen = experiment.with_value(chosen, field, value)
     directory = _directory(logdir, chosen)
     environment = registry.make_env(chosen.environment)
     with _file_of(demos, environment) as path, _report(directory, chosen) as report:
@@ -241,7 +263,7 @@ def train(
 def load(
     directory: str | Path,
     *,
-    which: str = "last",
+    which: str | int = "last",
     env: Environment | None = None,
     trust_imports: bool = False,
 ) -> Run:
@@ -288,6 +310,10 @@ def collect(
       UserError: the expert is no better than random actions.
     """
     require_float32()
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UsageError(f"episodes must be a whole number, at least 1, not {episodes!r}.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise UsageError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}.")
     name = env if isinstance(env, str) else registry.hold_env(env)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -326,8 +352,13 @@ def _file_of(demos: Demos | str | Path | None, env: Environment) -> Iterator[Pat
             path = Path(folder) / "demos.npz"
             demos.completed(env.spec).save(path)
             yield path
-    else:
+    elif demos is None or isinstance(demos, str | Path):
         yield None if demos is None else Path(demos).expanduser()
+    else:
+        raise UsageError(
+            f"demos must be Demos or a file, not {type(demos).__name__}: "
+            "Demos.from_arrays(obs, ...) makes them of arrays."
+        )
 
 
 def _report(directory: Path, chosen: experiment.Experiment) -> training_report.Report:

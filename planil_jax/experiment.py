@@ -1,9 +1,10 @@
 """An experiment: an environment, a method and its settings; and how it is built."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,10 +72,9 @@ def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
     """
     fields = {name: settings[name] for name in settings if name != "version"}
     method = str(fields.get("method", "mpail"))
-    for module in settings.get("imports", ()):
+    for module in modules(settings):
         _import(module)
     if settings.get("module"):
-        _import(settings["module"])
         if method not in registry.methods():
             registry.register_agent(method, settings["module"])
     return config.from_config_dict(fields, for_method(method))
@@ -83,7 +83,10 @@ def from_config_dict(settings: Mapping[str, Any]) -> Experiment:
 def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules outside this package that `from_config_dict` would import."""
     of_method = (settings["module"],) if settings.get("module") else ()
-    return (*settings.get("imports", ()), *of_method)
+    imports = settings.get("imports", ())
+    if isinstance(imports, str) or not isinstance(imports, Sequence):
+        raise UsageError(f"imports must be names of modules, not {imports!r}.")
+    return (*imports, *of_method)
 
 
 def _import(module: str) -> None:
@@ -120,8 +123,10 @@ def with_value(settings: Experiment, path: str, value: Any) -> Experiment:
     Raises:
       UsageError: there is no such field, or the value is of the wrong type or range.
     """
-    first = path.partition(".")[0]
-    if first not in {field.name for field in dataclasses.fields(settings)}:
+    first, dot, _ = path.partition(".")
+    of_experiment = first in {field.name for field in dataclasses.fields(settings)}
+    is_group = of_experiment and dataclasses.is_dataclass(getattr(settings, first))
+    if not of_experiment or (dot and not is_group):
         path = f"agent.{path}"
     return config.set_path(settings, path, value)
 
@@ -196,16 +201,23 @@ def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> N
 
 def engines() -> str:
     """The methods that learn from a task's reward, for a sentence."""
-    methods = map(registry.method, registry.methods())
     return ", ".join(
-        method.name for method in methods if not method.needs(method.config).demonstrations
+        m.name for m in _sound_methods() if not m.needs(m.config).demonstrations
     )
 
 
 def _that_can(what: str) -> list[str]:
     """Names of the methods that have a capability, a field of `Needs`, by default."""
-    methods = map(registry.method, registry.methods())
-    return [m.name for m in methods if getattr(m.needs(m.config), what)]
+    return [m.name for m in _sound_methods() if getattr(m.needs(m.config), what)]
+
+
+def _sound_methods() -> list[registry.Method]:
+    """All methods but those of others that cannot be used."""
+    found = []
+    for name in registry.methods():
+        with contextlib.suppress(UsageError):
+            found.append(registry.method(name))
+    return found
 
 
 def config_warnings(experiment: Experiment, env: Environment) -> list[str]:

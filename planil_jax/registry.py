@@ -41,11 +41,23 @@ class Method(NamedTuple):
     def needs(self, config: Any) -> Needs:
         """What it needs and can do under these settings."""
         needs = self.module.NEEDS
-        return needs(config) if callable(needs) else needs
+        found = needs(config) if callable(needs) else needs
+        if not isinstance(found, Needs):
+            raise UsageError(
+                f"method {self.name!r}: NEEDS of {self.module.__name__} must be a Needs, "
+                f"or a function (config) -> Needs, not {found!r}."
+            )
+        return found
 
     def make(self, task: Task, config: Any) -> Agent:
         """The agent of a task."""
-        return self.module.make(task, config)
+        agent = self.module.make(task, config)
+        if not isinstance(agent, Agent):
+            raise UsageError(
+                f"method {self.name!r}: make(task, config) of {self.module.__name__} must "
+                f"return an Agent, not {agent!r}."
+            )
+        return agent
 
     def shows(self, task: Task, config: Any) -> Shows:
         """The parts of a trained agent that a report can show."""
@@ -75,8 +87,10 @@ def register_agent(
         `Config()`.
 
     Raises:
-      ValueError: the name is taken by another method.
+      ValueError: the name is taken by another method, or cannot be a name.
     """
+    if not (isinstance(name, str) and name.isprintable() and name and "/" not in name):
+        raise ValueError(f"{name!r} cannot name a method: a word without '/'")
     row = _Row(module, config)
     there = _ROWS.setdefault(name, row)
     if _module_name(there.module) != _module_name(module):
@@ -157,11 +171,23 @@ def method(name: str) -> Method:
             "an agent is a module with Config, NEEDS and make(task, config)."
         )
     config = row.config
-    if config is None:
-        config = module.Config()
-    elif isinstance(config, str):
-        config = getattr(module, config)()
+    try:
+        if config is None:
+            config = module.Config()
+        elif isinstance(config, str):
+            config = getattr(module, config)()
+    except (TypeError, AttributeError) as error:
+        raise UsageError(
+            f"method {name!r}: its default settings cannot be made ({error}); Config of "
+            f"{module.__name__} must be a dataclass with a default in every field."
+        ) from error
     return Method(name, module, config)
+
+
+def variant(name: str) -> str:
+    """The function of its module that makes a variant's settings; "" for a plain method."""
+    config = _ROWS[name].config
+    return config if isinstance(config, str) else ""
 
 
 def method_of(config: Any) -> str:

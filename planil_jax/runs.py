@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ class Run(NamedTuple):
 
 def load(
     directory: str | Path,
-    which: str = "last",
+    which: str | int = "last",
     override: str = "",
     env: Environment | None = None,
     trust_imports: bool = False,
@@ -82,7 +83,9 @@ def load(
 
     template = jax.eval_shape(jax.vmap(params_of), keys, values)
     restored = checkpoint.restore_params(
-        directory / rundir.CHECKPOINTS, template, int(which) if which.isdigit() else which
+        directory / rundir.CHECKPOINTS,
+        template,
+        int(which) if str(which).isdigit() else which,
     )
     return Run(
         directory=directory,
@@ -111,6 +114,7 @@ def load_experiment(
             f"{directory} holds no run (no config.json); give the logdir of a training."
         )
     settings = config.parse_json(path.read_text())
+    config.require_version(settings, str(directory))
     _check_imports(Path(directory), experiment.modules(settings), trust_imports)
     return experiment.from_config_dict(settings)
 
@@ -138,7 +142,12 @@ def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> No
 
 
 def _within(path: Path, directory: Path) -> bool:
-    return path.resolve().is_relative_to(directory.resolve())
+    """As the path is written, and as links lead."""
+    written = Path(os.path.abspath(path)), Path(os.path.abspath(directory))
+    return any(
+        inner.is_relative_to(outer)
+        for inner, outer in (written, (path.resolve(), directory.resolve()))
+    )
 
 
 def provenance(trained: Run) -> dict[str, Any]:

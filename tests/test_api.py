@@ -5,12 +5,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 import planil_jax as pj
-from planil_jax import registry, runs
+from planil_jax import experiment, registry, runs
+from planil_jax.envs import registry as env_registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -106,7 +108,20 @@ def test_returns_are_the_sums_of_rewards():
             {"obs": np.zeros((2, 3, 4)), "rewards": np.zeros((1, 2))},
             "rewards must hold 2 episodes",
         ),
-        ({"obs": np.zeros((1, 3, 4)), "terminal": "no"}, "terminal must be bool"),
+        ({"obs": np.zeros((1, 3, 4)), "terminal": "no"}, "terminal must be one bool"),
+        (
+            {"obs": np.zeros((2, 3, 4)), "terminal": [True] * 3},
+            "terminal must be one bool, or 2",
+        ),
+        (
+            {"obs": np.zeros((1, 3, 4)), "action_low": (1,), "action_high": (-1,)},
+            "action_low must be below action_high",
+        ),
+        ({"obs": np.zeros((1, 3, 4)), "action_low": -1}, "action_low must be a number for"),
+        (
+            {"obs": np.zeros((1, 3, 4)), "observation_names": "abcd"},
+            "observation_names must be a sequence of names",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_in_one_sentence(arrays, sentence):
@@ -227,6 +242,42 @@ def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos)
     assert again.env.spec.episode_length == 7
 
 
+def test_numbers_that_are_not_finite_are_refused_by_episode_step_and_entry():
+    obs = np.zeros((2, 3, 4))
+    obs[1, 2, 0] = np.nan
+    with pytest.raises(pj.UsageError, match="obs of episode 1, step 2, entry 'x"):
+        pj.Demos.from_arrays(obs).completed(pj.make_env("point_mass").spec)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3, "x", True])
+def test_a_run_of_another_version_is_refused(run, tmp_path, version):
+    written = json.loads((run.directory / "config.json").read_text())
+    written.pop("version")
+    changed = written if version is None else {"version": version} | written
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(pj.UsageError, match="version of planil_jax and cannot be read"):
+        pj.load(tmp_path)
+
+
+def test_a_field_of_the_method_is_reached_in_short_where_the_experiment_has_its_name():
+    settings = experiment.for_method("mail")
+    changed = experiment.with_value(settings, "model.members", 3)
+    assert changed.agent.model.members == 3 and changed.model == ()
+
+
+def test_names_that_the_environment_does_not_observe_are_refused():
+    made = pj.Demos.from_arrays(np.zeros((1, 3, 1)), observation_names=("height",))
+    with pytest.raises(pj.UsageError, match="hold 'height', but point_mass observes"):
+        made.completed(pj.make_env("point_mass").spec)
+
+
+def test_an_environment_s_module_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(env_registry, "_MAKERS", dict(env_registry._MAKERS))
+    pj.register_env("nowhere", "no_such_module:make")
+    with pytest.raises(pj.UsageError, match="'no_such_module:make', which cannot be had"):
+        pj.make_env("nowhere")
+
+
 def test_a_run_that_is_there_is_not_overwritten(run, demos):
     with pytest.raises(pj.UsageError, match="holds a run already"):
         pj.train(
@@ -255,6 +306,36 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
         (
             {"method": "bc", "env": "point_mass", "settings": {"batch": -8}},
             "batch must be at least 1",
+        ),
+        (
+            {"method": "bc", "env": "point_mass", "demos": np.zeros((1, 2, 4))},
+            "demos must be Demos or a file",
+        ),
+        (
+            {"method": "bc", "env": "point_mass", "settings": {"seeds": 3}},
+            "settings names 'seeds': pass seeds= to train instead",
+        ),
+        ({"method": "bc", "env": "point_mass", "seeds": "3"}, "seeds must be"),
+        ({"method": "bc", "env": "point_mass", "seed": 2**32}, "seed must be"),
+        (
+            {
+                "method": "mpail",
+                "env": "point_mass",
+                "settings": {"replay.discriminator_share": 1.0},
+            },
+            "must add up to at most 1",
+        ),
+        (
+            {"method": "iqmpc", "env": "point_mass", "settings": {"network.group": 7}},
+            "group must divide latent",
+        ),
+        (
+            {"method": "mpail2", "env": "point_mass", "settings": {"network.hidden": (0,)}},
+            "must be at least 1",
+        ),
+        (
+            {"method": "iqmpc", "env": "point_mass", "settings": {"critic_subset": 99}},
+            "critic_subset must be at most network.critics",
         ),
     ],
 )
@@ -320,6 +401,13 @@ def test_a_run_s_own_directory_is_never_imported_from(run, tmp_path, monkeypatch
         runs.load(copy)
     with pytest.raises(pj.UsageError, match="inside the run itself"):
         runs.load(copy, trust_imports=True)
+    (copy / "evil.py").rename(tmp_path / "elsewhere.py")
+    (copy / "evil.py").symlink_to(tmp_path / "elsewhere.py")
+    with pytest.raises(pj.UsageError, match="inside the run itself"):
+        runs.load(copy, trust_imports=True)
+    (copy / "config.json").write_text(json.dumps(written | {"imports": "evil"}))
+    with pytest.raises(pj.UsageError, match="imports must be names of modules"):
+        runs.load(copy, trust_imports=True)
 
 
 @pytest.mark.fast
@@ -328,6 +416,15 @@ def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
     pj.register_agent("half", "json")
     with pytest.raises(pj.UsageError, match="json lacks Config and NEEDS and make"):
         registry.method("half")
+    wrong = types.ModuleType("wrong")
+    wrong.Config, wrong.NEEDS, wrong.make = pj.bc.Config, 3, lambda task, config: None
+    pj.register_agent("wrong", wrong)
+    with pytest.raises(pj.UsageError, match="NEEDS of wrong must be a Needs"):
+        registry.method("wrong").needs(pj.bc.Config())
+    with pytest.raises(pj.UsageError, match="must return an Agent, not None"):
+        registry.method("wrong").make(None, pj.bc.Config())
+    with pytest.raises(ValueError, match="cannot name a method"):
+        pj.register_agent("", "json")
     pj.register_agent("nowhere", "no_such_module")
     with pytest.raises(pj.UsageError, match="cannot be imported"):
         registry.method("nowhere")

@@ -80,6 +80,7 @@ KEPT_IN = {
         "data.demo_file",
         "envs.mujoco_renderer",
         "training.",
+        "runs.",
         "launch.",
         "reporting.",
         "evaluation.",

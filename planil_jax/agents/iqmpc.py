@@ -103,6 +103,13 @@ class Config:
     # share by which the acting parameters move to the learned ones in a round; 1: at once
     ema_rate: Share = 1.0
 
+    def check(self) -> None:
+        if self.critic_subset > self.network.critics:
+            raise UsageError(
+                f"critic_subset must be at most network.critics, {self.network.critics}, "
+                f"not {self.critic_subset}."
+            )
+
 
 def published() -> Config:
     """The choices of its authors' code, as far as they are options here.

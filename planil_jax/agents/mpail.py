@@ -169,6 +169,14 @@ class Config:
     # share by which the acting parameters move to the learned ones in a round; 1: at once
     ema_rate: Share = 0.3
 
+    def check(self) -> None:
+        shares = self.replay.discriminator_share + self.imagination.discriminator_share
+        if shares > 1:
+            raise UsageError(
+                "replay.discriminator_share and imagination.discriminator_share must add "
+                f"up to at most 1, not {shares:g}."
+            )
+
 
 def NEEDS(config: Config) -> Needs:  # noqa: N802
     """Its planner starts from the simulator's state; MPAIL(OM)'s from an observation."""

@@ -265,6 +265,8 @@ def _check_override(
 def _expand_home(argument: str) -> str:
     """A flag --name=~/path with the home directory in it, which a shell leaves alone."""
     flag, equals, value = argument.partition("=")
+    if argument.startswith("~"):  # after a space, or without a flag
+        return os.path.expanduser(argument)
     if not equals or not flag.startswith("-") or "~" not in value:
         return argument
     return f"{flag}={','.join(map(os.path.expanduser, value.split(',')))}"

@@ -24,5 +24,5 @@ def _line(name: str) -> str:
         module = registry.method(name).module
     except UsageError as error:
         return str(error)
-    variant = getattr(module, name, None)
+    variant = getattr(module, registry.variant(name), None)
     return app.first_line((callable(variant) and variant.__doc__) or module.__doc__)

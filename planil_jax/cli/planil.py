@@ -9,6 +9,7 @@ A command is a module of this package with a docstring, `define_flags` and `main
 
 import ast
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -45,6 +46,9 @@ def main() -> NoReturn:
         print(f"error: no command {command!r}.{hint} `planil` lists them.", file=sys.stderr)
         sys.exit(2)
     from planil_jax.cli import app  # brings JAX, which the list does without
+
+    # As `python -m` does, but last: modules of one's own lie in the working directory.
+    sys.path.append(os.getcwd())
 
     sys.argv = [f"planil {command}", *rest]
     app.run_command(importlib.import_module(f"planil_jax.cli.{command}"))

@@ -67,9 +67,21 @@ class Demos:
             "actions": _episodes("actions", actions, count),
             "rewards": _episodes("rewards", rewards, count),
         }
-        ended = np.broadcast_to(np.asarray(terminal), (count,))
-        if ended.dtype != bool:
-            raise UsageError(f"terminal must be bool, one or {count}, not {ended.dtype}.")
+        ended = np.asarray(terminal)
+        if ended.dtype != bool or ended.shape not in ((), (count,)):
+            raise UsageError(f"terminal must be one bool, or {count}, not {terminal!r}.")
+        ended = np.broadcast_to(ended, (count,))
+        low, high = _bounds("action_low", action_low), _bounds("action_high", action_high)
+        if len(low) != len(high) or any(a >= b for a, b in zip(low, high, strict=True)):
+            raise UsageError(
+                "action_low must be below action_high in every entry, not "
+                f"{low} and {high}."
+            )
+        if isinstance(observation_names, str):
+            raise UsageError(
+                "observation_names must be a sequence of names, not the text "
+                f"{observation_names!r}."
+            )
         episodes = []
         for n, observations in enumerate(obs):
             for name, rows in columns.items():
@@ -86,8 +98,8 @@ class Demos:
             control_period=control_period or 0.0,
             observation_names=tuple(observation_names),
             image=obs[0].shape[1:] if obs[0].ndim == 4 else (),
-            action_low=tuple(map(float, action_low)),
-            action_high=tuple(map(float, action_high)),
+            action_low=low,
+            action_high=high,
             expert=expert,
             returns=tuple(
                 float(np.sum(episode.rewards))
@@ -104,7 +116,7 @@ class Demos:
         Raises:
           UsageError: there is no such file, or it is not a sound file of demonstrations.
         """
-        episodes, card = demo_file.read(path)
+        episodes, card = demo_file.read(Path(path).expanduser())
         return cls(tuple(episodes), card)
 
     def save(self, path: str | Path) -> None:
@@ -114,7 +126,7 @@ class Demos:
           UsageError: names, bounds or the control period are missing (`completed` takes
             them from an environment), or the episodes do not fit them.
         """
-        demo_file.save(path, self.episodes, self.card)
+        demo_file.save(Path(path).expanduser(), self.episodes, self.card)
 
     def completed(self, spec: EnvSpec) -> "Demos":
         """With what the arrays did not say taken from an environment.
@@ -134,6 +146,12 @@ class Demos:
                     f"observation_names, some of {known}."
                 )
             names = spec.observation_names
+        foreign = [name for name in names if name not in spec.observation_names]
+        if foreign:
+            raise UsageError(
+                f"the demonstrations hold {foreign[0]!r}, but {spec.name} observes "
+                f"{', '.join(map(repr, spec.observation_names))}."
+            )
         card = dataclasses.replace(
             card,
             environment=card.environment or spec.name,
@@ -143,6 +161,7 @@ class Demos:
         if first.actions is not None and not card.action_low and not card.action_high:
             low, high = spec.action_low, spec.action_high
             card = dataclasses.replace(card, action_low=low, action_high=high)
+        demo_file.check("the demonstrations", self.episodes, card)
         return Demos(self.episodes, card)
 
     @property
@@ -165,6 +184,15 @@ class Demos:
             f"Demos({len(self)} episodes of {self.card.environment or 'unknown'}, "
             f"{steps} steps, {form}, {summary})"
         )
+
+
+def _bounds(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name} must be a number for each entry, not {values!r}."
+        ) from None
 
 
 def _episodes(name: str, arrays: Any, count: int | None = None) -> Any:

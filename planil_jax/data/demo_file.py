@@ -87,7 +87,7 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
     if rewards:
         card = dataclasses.replace(card, returns=tuple(float(np.sum(r)) for r in rewards))
-    _check(path, episodes, card)
+    check(path, episodes, card)
     head = {"format": FORMAT, "version": VERSION}
     arrays = {
         "obs": np.concatenate(
@@ -115,7 +115,7 @@ def read(path: str | Path) -> tuple[list[Episode], Card]:
     arrays = _arrays(path)
     card = _card(path, arrays["card"])
     episodes = _split(path, arrays)
-    _check(path, episodes, card)
+    check(path, episodes, card)
     return episodes, card
 
 
@@ -289,7 +289,7 @@ def _pictures(array: np.ndarray) -> bool:
     return (array.ndim, array.dtype) == _PICTURES
 
 
-def _check_lengths(path: Path, lengths: Sequence[int] | np.ndarray) -> None:
+def _check_lengths(path: str | Path, lengths: Sequence[int] | np.ndarray) -> None:
     if len(lengths) == 0:
         raise UsageError(f"{path} holds no episodes; {AGAIN}.")
     if min(lengths) < 1:
@@ -298,7 +298,7 @@ def _check_lengths(path: Path, lengths: Sequence[int] | np.ndarray) -> None:
         )
 
 
-def _check(path: Path, episodes: Sequence[Episode], card: Card) -> None:
+def check(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     """Refuses episodes that do not fit their card, or are not finite."""
     _check_lengths(path, [episode.length for episode in episodes])
     _check_card(path, card, len(episodes))
@@ -327,7 +327,7 @@ def _check(path: Path, episodes: Sequence[Episode], card: Card) -> None:
                 refuse_numbers(~np.isfinite(array), array, where, "not finite", observed)
 
 
-def _check_card(path: Path, card: Card, episodes: int) -> None:
+def _check_card(path: str | Path, card: Card, episodes: int) -> None:
     names = card.observation_names
     mistakes = {
         "names an observation entry twice": len(set(names)) < len(names),

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from planil_jax.base import UsageError
+
 
 @struct.dataclass
 class Replay:
@@ -45,7 +47,10 @@ def insert(replay: Replay, rollout: Any) -> Replay:
     length = jax.tree.leaves(rollout)[0].shape[0]
     capacity = jax.tree.leaves(replay.steps)[0].shape[0]
     if length > capacity:
-        raise ValueError(f"{length} steps do not fit into a replay of {capacity}")
+        raise UsageError(
+            f"a round has {length} steps of each environment, which do not fit into a "
+            f"replay of {capacity}: raise the replay's capacity, or lower loop.steps."
+        )
     rows = (replay.cursor + jnp.arange(length)) % capacity
     steps = jax.tree.map(lambda ring, new: ring.at[rows].set(new), replay.steps, rollout)
     return Replay(

@@ -226,7 +226,15 @@ def _load(make_fn: Maker | str) -> Maker:
     if not isinstance(make_fn, str):
         return make_fn
     module, _, function = make_fn.partition(":")
-    return getattr(importlib.import_module(module), function)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        if module.startswith("planil_jax."):
+            raise
+        raise UsageError(
+            f"an environment is registered as {make_fn!r}, which cannot be had ({error}): "
+            'write "package.module:function".'
+        ) from error
 
 
 def _split(name: str, item: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from planil_jax.base import Network, Params
+from planil_jax.base import Network, Params, UsageError
 from planil_jax.config import Count, Positive, Share
 from planil_jax.nets import conv, heads
 
@@ -30,15 +30,23 @@ _EPSILON = 1e-5  # of a variance
 class Config:
     latent: Count = 512  # Z, entries of a latent state
     group: Count = 8  # entries of a SimNorm group, which add up to 1
-    encoder: tuple[int, ...] = (256,)  # units of the encoder's hidden layers
+    encoder: tuple[Count, ...] = (256,)  # units of the encoder's hidden layers
     # convolutions before the encoder's hidden layers, where observations are pictures
     encoder_conv: conv.Config = field(default_factory=conv.Config)
-    hidden: tuple[int, ...] = (512, 512)  # units of dynamics, policy, critics and rewards
+    hidden: tuple[Count, ...] = (512, 512)  # units of dynamics, policy, critics and rewards
     critics: Count = 5  # M, critics of the ensemble
     dropout: Share = 0.01  # share of units dropped in the first layer of critics
     std: Positive = 0.5  # standard deviation of a new policy, before squashing
     std_low: Positive = 0.1  # least standard deviation of the policy
     std_high: Positive = 2.0  # largest standard deviation of the policy
+
+    def check(self) -> None:
+        if self.latent % self.group:
+            raise UsageError(
+                f"group must divide latent, {self.latent}, and {self.group} does not."
+            )
+        if self.dropout >= 1:
+            raise UsageError("dropout must be below 1, or nothing is left.")
 
 
 class Ensemble(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import experiment, launch, registry, runs
+from planil_jax import envs, experiment, launch, registry, runs
 from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
@@ -228,7 +228,7 @@ def train(
             'say in which environment: train("mpail", env="navigation", ...); '
             "environments() lists the names."
         )
-    name = env if isinstance(env, str) else registry.hold_env(env)
+    name = env if isinstance(env, str) else envs.hold(env)
     chosen, notes = compose(method, name, recipe)
     if isinstance(sweep, str):
         sweep = (sweep,)
@@ -314,7 +314,7 @@ def collect(
         raise UsageError(f"episodes must be a whole number, at least 1, not {episodes!r}.")
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise UsageError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}.")
-    name = env if isinstance(env, str) else registry.hold_env(env)
+    name = env if isinstance(env, str) else envs.hold(env)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = str(Path(out or folder / "demos.npz").expanduser())

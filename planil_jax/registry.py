@@ -15,7 +15,6 @@ Environments come by `envs.register`, or by the group "planil_jax.envs", whose v
 
 import functools
 import importlib
-import re
 import sys
 from importlib import metadata
 from types import ModuleType
@@ -27,7 +26,6 @@ from planil_jax.config import differences
 
 AGENTS = "planil_jax.agents"  # groups of entry points
 ENVS = "planil_jax.envs"
-OBJECT = "object/"  # before the names of environments that were handed over as objects
 _REQUIRED = ("Config", "NEEDS", "make")
 
 
@@ -104,20 +102,6 @@ def register_env(name: str, make_fn: Any, about: str = "") -> None:
     envs.register(name, make_fn, about)
 
 
-def hold_env(env: Environment) -> str:
-    """A name for an environment that is an object, in this process.
-
-    It replaces an environment of the same name.
-
-    Raises:
-      UsageError: its names, bounds or times make no environment.
-    """
-    envs.check_spec(env.spec)
-    name = OBJECT + re.sub(r"[:,=\s]+", "_", env.spec.name)
-    envs.hold(name, env)
-    return name
-
-
 def methods() -> tuple[str, ...]:
     """The names of all methods, those of this package first."""
     _read_entry_points()
@@ -127,7 +111,7 @@ def methods() -> tuple[str, ...]:
 def environments() -> tuple[str, ...]:
     """The names of all environments, sorted; one that ends in "/*" is a family."""
     _read_entry_points()
-    return tuple(name for name in envs.names() if not name.startswith(OBJECT))
+    return envs.names()
 
 
 def make_env(name: str, **options: Any) -> Environment:

@@ -59,12 +59,12 @@ def load(
     directory = Path(directory)
     settings = experiment.override(load_experiment(directory, trust_imports), override)
     if env is not None:
-        settings = dataclasses.replace(settings, environment=registry.hold_env(env))
-    elif settings.environment.startswith(registry.OBJECT):
-        if settings.environment not in envs.names():
+        settings = dataclasses.replace(settings, environment=envs.hold(env))
+    elif settings.environment.startswith(envs.OBJECT):
+        if not envs.holds(settings.environment):
             raise UsageError(
                 f"the environment of {directory} was an object, "
-                f"{settings.environment.removeprefix(registry.OBJECT)}: give it again, "
+                f"{settings.environment.removeprefix(envs.OBJECT)}: give it again, "
                 "load(directory, env=...)."
             )
     env = registry.make_env(settings.environment)

@@ -6,9 +6,9 @@ package therefore imports no physics engine.
 
 from planil_jax.envs import course, navigation, pendulum, point_mass, probes
 from planil_jax.envs.checks import check_spec
-from planil_jax.envs.registry import about, hold, make, names, register
+from planil_jax.envs.registry import OBJECT, about, hold, holds, make, names, register
 
-__all__ = ["about", "check_spec", "hold", "make", "names", "register"]
+__all__ = ["OBJECT", "about", "check_spec", "hold", "holds", "make", "names", "register"]
 
 register("navigation", navigation.make, "a car drives to a goal; analytic")
 register("course", course.make, "the same car drives round a closed course")

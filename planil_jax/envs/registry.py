@@ -25,6 +25,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,7 @@ WRAPPERS: dict[str, tuple[Callable[..., Environment], Any]] = {
     "pixels": (pixels.wrap, 0),
 }
 _OF_ENTRIES = ("observe", "observation_noise")  # wrappers that images do not allow
+OBJECT = "object/"  # before the names of environments that are held as objects
 _MAKERS: dict[str, Maker | str] = {}
 _ABOUT: dict[str, str] = {}
 
@@ -73,14 +75,28 @@ def register(name: str, make_fn: Maker | str, about: str = "") -> None:
     _ABOUT[name] = about
 
 
-def hold(name: str, env: Environment) -> None:
-    """Adds an environment that is made already; it takes the place of an older one."""
+def hold(env: Environment) -> str:
+    """A name for an environment that is an object, in this process.
+
+    It replaces an environment of the same name.
+
+    Raises:
+      UsageError: its names, bounds or times make no environment.
+    """
+    check_spec(env.spec)
+    name = OBJECT + re.sub(r"[:,=\s]+", "_", env.spec.name)
     _MAKERS[name] = lambda: env
+    return name
+
+
+def holds(name: str) -> bool:
+    """Whether an environment is held under this name."""
+    return name.startswith(OBJECT) and name in _MAKERS
 
 
 def names() -> tuple[str, ...]:
     """The registered names, sorted."""
-    return tuple(sorted(_MAKERS))
+    return tuple(sorted(name for name in _MAKERS if not name.startswith(OBJECT)))
 
 
 def about(name: str) -> str:

@@ -52,5 +52,5 @@ def test_the_untrained_planner_does_not(shares):
 
 def test_a_trained_run_finds_its_way_from_where_no_demonstration_was(trained):
     """Most starts on 40 × 40 m; the claim, after 50,000 steps, is a slow test's."""
-    found = out_of_distribution.on_field(trained, side=40.0, starts=16)
+    found, _ = out_of_distribution.on_field(trained, side=40.0, starts=16)
     assert np.mean(found["successes"]) >= 0.75

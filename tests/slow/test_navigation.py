@@ -27,5 +27,5 @@ def test_every_seed_keeps_95_percent_of_the_expert_from_50000_steps_on(trained):
 
 @pytest.mark.parametrize(("side", "share"), [(40.0, 0.97), (80.0, 0.90)])
 def test_every_seed_arrives_from_far_out_of_distribution(trained, side, share):
-    found = out_of_distribution.on_field(trained, side, starts=128)
+    found, _ = out_of_distribution.on_field(trained, side, starts=128)
     assert min(found["successes"]) >= share

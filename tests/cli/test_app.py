@@ -166,7 +166,8 @@ def test_a_home_directory_is_expanded_wherever_a_flag_holds_one(monkeypatch):
     assert app._expand_home("--logdir=~/runs") == "--logdir=/home/me/runs"
     assert app._expand_home("--runs=~/a,b,~/c") == "--runs=/home/me/a,b,/home/me/c"
     assert app._expand_home("--config=~/a.py:x") == "--config=/home/me/a.py:x"
-    for kept in ("--logdir=runs/~", "~/x", "--note=about~1", "--plot"):
+    assert app._expand_home("~/x") == "/home/me/x"  # after a space, or without a flag
+    for kept in ("--logdir=runs/~", "--note=about~1", "--plot"):
         assert app._expand_home(kept) == kept
 
 

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from planil_jax.agents import sac as sac
     from planil_jax.agents import scripted as scripted
     from planil_jax.agents import tdmpc2 as tdmpc2
+    from planil_jax.api import Comparison as Comparison
     from planil_jax.api import Evaluation as Evaluation
     from planil_jax.api import Run as Run
     from planil_jax.api import collect as collect
+    from planil_jax.api import compare as compare
     from planil_jax.api import evaluate as evaluate
     from planil_jax.api import load as load
     from planil_jax.api import load_demos as load_demos
@@ -55,7 +57,17 @@ if TYPE_CHECKING:
     from planil_jax.registry import register_env as register_env
 
 _HOMES = {
-    "api": ("Evaluation", "Run", "collect", "evaluate", "load", "load_demos", "train"),
+    "api": (
+        "Comparison",
+        "compare",
+        "Evaluation",
+        "Run",
+        "collect",
+        "evaluate",
+        "load",
+        "load_demos",
+        "train",
+    ),
     "base": (
         "Agent",
         "Dynamics",

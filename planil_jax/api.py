@@ -26,6 +26,7 @@ from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
+from planil_jax.evaluation import statistics
 from planil_jax.precision import require_float32
 from planil_jax.training import report as training_report
 
@@ -328,6 +329,72 @@ def collect(
 def evaluate(run: Run | str | Path, episodes: int = 64, **options: Any) -> Evaluation:
     """As `Run.evaluate`, of a run or its directory."""
     return (run if isinstance(run, Run) else load(run)).evaluate(episodes, **options)
+
+
+def compare(
+    methods: Sequence[str],
+    env: str | Environment,
+    *,
+    demos: Demos | str | Path | None = None,
+    seeds: int = 3,
+    seed: int = 0,
+    episodes: int = 64,
+    logdir: str | Path = "runs/compare",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> "Comparison":
+    """Trains methods on the same demonstrations and evaluates them from the same starts.
+
+    A comparison that was interrupted continues. `planil compare` does more: several tasks,
+    transfer, demonstrations of its own, a record with provenance.
+
+    Args:
+      methods: names, maybe with a variant: "mpail2/small".
+      env: as for `train`.
+      demos: as for `train`; every method learns from them.
+      seeds: of each method.
+      seed: the first.
+      episodes: of each seed in the evaluation.
+      logdir: a directory for each method lies below it.
+      settings: other values by method, as for `train`.
+
+    Raises:
+      UsageError: as for `train`, or `settings` names a method that is not compared.
+    """
+    settings = settings or {}
+    unknown = [name for name in settings if name not in methods]
+    if unknown:
+        raise UsageError(f"settings names {unknown[0]!r}, which is not among the methods.")
+    found = Comparison()
+    for method in methods:
+        directory = Path(logdir).expanduser() / method.replace("/", "_")
+        run = train(
+            method,
+            env,
+            demos=demos,
+            seeds=seeds,
+            seed=seed,
+            logdir=directory,
+            resume=directory.exists(),
+            settings=settings.get(method),
+        )
+        found[method] = run.evaluate(episodes)
+    return found
+
+
+class Comparison(dict):
+    """Evaluations by method; printed, it is a table."""
+
+    def __str__(self) -> str:
+        rows = [("method", "return, IQM [95%]", "share of the expert, IQM [95%]")]
+        for method, found in self.items():
+            inside = found["in_distribution"]
+            cells = [inside.get(name) for name in ("return", "share_of_expert")]
+            written = [str(statistics.Summary(**cell)) if cell else "-" for cell in cells]
+            rows.append((method, written[0], written[1]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    __repr__ = __str__
 
 
 # -------------------------------------------------------------------------------- helpers

@@ -206,6 +206,22 @@ def test_a_planner_acts_on_observations_where_its_model_starts_from_them(tmp_pat
     np.testing.assert_array_equal(policy(np.zeros(4)), first)
 
 
+def test_methods_are_compared_on_the_same_demonstrations_and_continue(tmp_path, demos):
+    small = TINY | {"run.total_steps": 20}
+    options = {"bc": small, "ppo": {"loop.num_envs": 2, "loop.steps": 16}}
+    options["ppo"] |= {"run.total_steps": 32, "loop.rounds": 1, "minibatches": 2}
+    arguments = ["bc", "ppo"], "point_mass"
+    keywords = {"demos": demos, "seeds": 1, "episodes": 2, "logdir": tmp_path}
+    found = pj.compare(*arguments, settings=options, **keywords)
+    assert list(found) == ["bc", "ppo"] and (tmp_path / "ppo/config.json").exists()
+    method, *_ = str(found).splitlines()[2].split()
+    assert method == "ppo" and "share of the expert" in str(found)
+    again = pj.compare(*arguments, settings=options, **keywords)
+    assert str(again) == str(found)
+    with pytest.raises(pj.UsageError, match="'sac', which is not among the methods"):
+        pj.compare(*arguments, settings={"sac": {}}, **keywords)
+
+
 def test_the_settings_of_a_method_stand_for_its_name(tmp_path, demos):
     config = pj.bc.Config(gradient_steps=3, batch=8)
     trained = pj.train(

@@ -3,10 +3,13 @@
 import math
 import numbers
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from planil_jax.base import EnvSpec, UsageError
+import jax
+import jax.numpy as jnp
+
+from planil_jax.base import Environment, EnvSpec, EnvState, UsageError
 
 
 def check_spec(spec: EnvSpec, actions: Sequence[str] = ()) -> None:
@@ -30,6 +33,56 @@ def check_spec(spec: EnvSpec, actions: Sequence[str] = ()) -> None:
         _refuse(spec, f"episode_length must be a whole number >= 1, not {length!r}")
     if not _is_finite(period) or period <= 0:
         _refuse(spec, f"control_period must be more than 0 seconds, not {period!r}")
+
+
+def check_functions(env: Environment) -> None:
+    """Checks what `reset` and `step` return, by their shapes alone.
+
+    Raises:
+      UsageError: one of them fails on what the other or the specification gives, returns
+        an observation of another shape, or `step` changes the state's structure.
+    """
+    spec = env.spec
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action = jax.ShapeDtypeStruct((spec.action_size,), jnp.float32)
+    state = _traced(spec, "reset(key)", env.reset, key)
+    if not isinstance(state, EnvState):
+        _refuse(spec, f"reset(key) must return an EnvState, not {type(state).__name__}")
+    returned = _traced(spec, "step(state, action)", env.step, state, action)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        _refuse(spec, "step(state, action) must return (EnvState, Transition)")
+    after, transition = returned
+    wanted = tuple(spec.image or (spec.observation_size,))
+    for name, obs in {
+        "reset's obs": state.obs,
+        "step's obs": after.obs,
+        "the transition's next_obs": transition.next_obs,
+    }.items():
+        if jnp.shape(obs) != wanted:
+            _refuse(spec, f"{name} has the shape {jnp.shape(obs)}, not {wanted}")
+    kinds, kinds_after = (dict(_kinds(each)) for each in (state, after))
+    for path in kinds | kinds_after:
+        before, now = kinds.get(path, "absent"), kinds_after.get(path, "absent")
+        if before != now:
+            _refuse(spec, f"reset's state{path} is {before}, but step's is {now}")
+
+
+def _kinds(state: EnvState) -> Iterator[tuple[str, str]]:
+    """Where each leaf of a state lies, and what it is: ".time", "int32[]"."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        yield jax.tree_util.keystr(path), f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _traced(spec: EnvSpec, what: str, function: Callable, *inputs: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *inputs)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"environment {spec.name!r}: {what} fails ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''})."
+        ) from error
 
 
 def _check_names(spec: EnvSpec) -> None:

@@ -34,7 +34,7 @@ import jax
 
 from planil_jax.base import Environment, UsageError, did_you_mean
 from planil_jax.envs import pixels, wrappers
-from planil_jax.envs.checks import check_spec
+from planil_jax.envs.checks import check_functions, check_spec
 
 Maker = Callable[..., Environment]
 # Option of every environment -> its wrapper and the value that means "no wrapper".
@@ -81,9 +81,12 @@ def hold(env: Environment) -> str:
     It replaces an environment of the same name.
 
     Raises:
-      UsageError: its names, bounds or times make no environment.
+      UsageError: its names, bounds, times or functions make no environment.
     """
+    if not isinstance(env, Environment):
+        raise UsageError(f"env must be a name or an Environment, not {env!r}.")
     check_spec(env.spec)
+    check_functions(env)
     name = OBJECT + re.sub(r"[:,=\s]+", "_", env.spec.name)
     _MAKERS[name] = lambda: env
     return name

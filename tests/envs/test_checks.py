@@ -1,11 +1,12 @@
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from planil_jax import envs
 from planil_jax.base import EnvSpec, UsageError
-from planil_jax.envs import pendulum, registry
+from planil_jax.envs import pendulum, point_mass, registry
 
 INF, NAN = math.inf, math.nan
 SPEC = EnvSpec(
@@ -87,3 +88,48 @@ def test_environments_are_checked_where_they_are_made_by_name(monkeypatch):
         with pytest.raises(UsageError) as caught:
             envs.make(name)
         assert words in str(caught.value)
+
+
+def broken(**functions):
+    """The point mass with other functions."""
+    return point_mass.make()._replace(**functions)
+
+
+def stepping(change):
+    """The point mass whose step returns a changed state and transition."""
+    env = point_mass.make()
+    return env._replace(step=lambda state, action: change(*env.step(state, action)))
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (
+            point_mass.make()._replace(
+                spec=point_mass.make().spec._replace(observation_names=tuple("abc"))
+            ),
+            "reset's obs has the shape (4,), not (3,)",
+        ),
+        (broken(reset=lambda key: jnp.zeros(4)), "reset(key) must return an EnvState"),
+        (broken(step=lambda state, action: 1 / 0), "step(state, action) fails (ZeroDiv"),
+        (stepping(lambda after, transition: after), "must return (EnvState, Transition)"),
+        (
+            stepping(lambda after, moved: (after.replace(time=after.time + 0.5), moved)),
+            "reset's state.time is int32[], but step's is float32[]",
+        ),
+        (
+            stepping(lambda after, moved: (after, moved.replace(next_obs=jnp.zeros(2)))),
+            "the transition's next_obs has the shape (2,), not (4,)",
+        ),
+    ],
+)
+def test_an_object_whose_functions_make_no_environment_is_refused(env, words):
+    with pytest.raises(UsageError) as caught:
+        envs.hold(env)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_environment_is_not_held():
+    with pytest.raises(UsageError, match="env must be a name or an Environment, not 3"):
+        envs.hold(3)
+    assert envs.hold(point_mass.make()) == "object/point_mass"

@@ -138,10 +138,10 @@ def describe(config: Any, prefix: str = "") -> list[Field]:
     return described
 
 
-def document(kind: Any) -> None:
+def document(kind: type) -> None:
     """Writes what `describe` says of a config into its docstring, once, for `help`."""
     written = kind.__doc__ or ""
-    if not dataclasses.is_dataclass(kind) or "\nFields:\n" in written:
+    if "\nFields:\n" in written or not dataclasses.is_dataclass(kind):
         return
     missing = dataclasses.MISSING
     if any(f.default is f.default_factory is missing for f in dataclasses.fields(kind)):

@@ -24,13 +24,14 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from planil_jax.base import UsageError
 from planil_jax.config import Count, NonNegative, Positive, Range, check
 from planil_jax.envs.primitives import KINDS, TINY, Vector, dot, further, unit_vector
 
@@ -47,7 +48,7 @@ _NAMES = tuple(KINDS)
 class Solid:
     """A solid. Its pose is an argument of the function that draws it."""
 
-    kind: Literal["sphere", "capsule", "cylinder", "ellipsoid", "box", "plane"] = "sphere"
+    kind: str = "sphere"  # one of KINDS
     # metres, see primitives.py; 0 for an infinite plane
     size: tuple[NonNegative, ...] = (0.1,)
     rgb: Colour = (0.5, 0.5, 0.5)  # colour
@@ -55,6 +56,10 @@ class Solid:
     # Sides of the tiles of a plane, metres; 0: no tiles. The first tile is in the corner of
     # -x and +y, or starts at the origin of an infinite plane.
     tile: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+
+    def check(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"kind is one of {', '.join(KINDS)}, not {self.kind!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

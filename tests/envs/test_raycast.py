@@ -278,7 +278,7 @@ def test_a_batch_of_images_equals_the_single_images():
         (
             {"kind": "cone"},
             {},
-            "solids[0].kind is one of 'sphere', 'capsule', 'cylinder', ",
+            "solids[0]: kind is one of plane, sphere, capsule, ",
         ),
     ],
 )

@@ -37,7 +37,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -177,10 +177,8 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
     """The networks and optimisers for an environment.
 
     Raises:
-      UsageError: a choice is unknown, or the environment shows pictures and can end early.
+      UsageError: the environment shows pictures and can end early.
     """
-    _require_choice("objective", config.objective, OBJECTIVES)
-    _require_choice("published.score", config.published.score, SCORES)
     discount = config.discount
     if discount is None:
         discount = latent_planning.default_discount(spec.episode_length)
@@ -199,11 +197,6 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
         model_optimizer=latent_planning.model_optimizer(config.optimizer),
         policy_optimizer=latent_planning.clipped_adam(config.optimizer),
     )
-
-
-def _require_choice(name: str, value: str, known: dict[str, Any]) -> None:
-    if value not in known:
-        raise UsageError(f"agent.{name} is one of {', '.join(known)}, not {value!r}.")
 
 
 # ---------------------------------------------------------------------------------- values

@@ -89,9 +89,9 @@ def default_planner(horizon: int = 3, iterations: int = 6) -> mppi.Config:
         elites=64,
         sampling="gaussian",
         noise=(2.0,),
-        adapt_spread=True,
-        min_spread=0.05,
-        max_spread=2.0,
+        adapt_std=True,
+        min_std=0.05,
+        max_std=2.0,
         explore="noise",
     )
 

@@ -62,7 +62,7 @@ def resume(trained: runs.Run) -> str | None:
     if _is_object(trained.experiment):
         return None
     total = trained.experiment.run.total_steps
-    longer = f" --total_steps={2 * total}" if trained.step >= total else ""
+    longer = f" \\\n    --total_steps={2 * total}" if trained.step >= total else ""
     place = shlex.quote(str(trained.directory))
     return f"planil train --logdir={place} --resume{longer}{_trust(trained.experiment)}"
 

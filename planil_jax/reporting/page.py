@@ -38,6 +38,13 @@ def assemble(title: str, parts: Iterable[str]) -> str:
     )
 
 
+def inline(written: str) -> str:
+    """A page inside a notebook: a frame of its own, which a reader can drag taller."""
+    style = "width:100%;height:800px;border:1px solid #e3e7ec;resize:vertical"
+    source = html.escape(written, quote=True)
+    return f'<iframe title="report" style="{style}" srcdoc="{source}"></iframe>'
+
+
 def save(path: Path, text: str) -> None:
     """Writes a file completely or not at all.
 

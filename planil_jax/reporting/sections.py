@@ -222,7 +222,9 @@ def world_model(trained: runs.Run) -> str:
         "imagination": rollouts.imagination,
     }
     draw: Callable[..., Figure]
+    normalised = ""
     if rollouts.names:
+        normalised = "Entries are normalised, as the model reads them. "
         draw = functools.partial(
             figures.world_model_lines,
             rollouts.names,
@@ -242,8 +244,8 @@ def world_model(trained: runs.Run) -> str:
             "beliefs that read all observations so far. Open loop: from beliefs that read "
             f"the first {world_model_rollouts.OBSERVED} observations, and after that the "
             "actions alone. Imagination: under the actions that the policy chooses in the "
-            "model. The open loop of a good model stays with the observations for as long "
-            f"as it plans ahead. {world_model_rollouts.verdict(rollouts)}",
+            f"model. {normalised}The open loop of a good model stays with the observations "
+            f"for as long as it plans ahead. {world_model_rollouts.verdict(rollouts)}",
             "Observations, reconstruction, open loop and imagination over time",
         ),
     )

@@ -99,9 +99,11 @@ def verdict(rollouts: Rollouts) -> str:
         return "The observations of this episode do not change."
     if len(ahead) <= OBSERVED:
         return "The episode ended before there was anything to predict."
+    parts = "entries" if rollouts.names else "pixels"
     sentence = (
-        f"Here the reconstruction is off by {np.mean(again):.2f} standard deviations of "
-        "these observations on average."
+        f"Errors are root mean squares over all {parts} at a step, in standard deviations "
+        f"of these observations. The reconstruction is off by {np.mean(again):.2f} on "
+        "average."
     )
     steps, all_steps = departure(rollouts), len(ahead) - OBSERVED
     if steps is None:

@@ -72,7 +72,8 @@ def learning_curves(
     rows = math.ceil(cells / columns)
     figure = _multiples(rows, layout)
     grid = figure.add_gridspec(rows, columns)
-    lines = _member_lines(members) if len(members) > 1 else []
+    named = len(members) > 1 or (returns and expert is not None)
+    lines = _member_lines(members) if named else []
     for i, panel in enumerate(panels):
         cell = i + (extra if i else 0)
         place = grid[0, : 1 + extra] if i == 0 else grid[cell // columns, cell % columns]
@@ -183,8 +184,8 @@ def world_model_lines(
     """Observation entries over time, as observed and as a world model predicts them.
 
     Args:
-      names: `[O]`, of the entries.
-      lines: label -> `[T, O]`; the first is solid.
+      names: `[O]`, of the entries. Their units are left out.
+      lines: label -> `[T, O]` as the model reads them, normalised; the first is solid.
       period: seconds a step.
       observed_steps: steps that all the predictions read; a vertical line ends them.
     """
@@ -199,7 +200,8 @@ def world_model_lines(
     last_read = {"color": style.MUTED, "linewidth": 0.9, "linestyle": style.DOTTED}
     for entry, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, entry + 1)
-        axes.set(title=name, xlabel="time [s]" if entry >= len(names) - columns else None)
+        axes.set_title(name.partition(" [")[0])
+        axes.set_xlabel("time [s]" if entry >= len(names) - columns else "")
         axes.axvline(period * (observed_steps - 1), **last_read)
         for values, how in zip(lines.values(), styles, strict=True):
             _over_time(axes, period, values[:, entry], **how)
@@ -322,7 +324,8 @@ def _member_lines(members: Sequence[str]) -> list[Line2D]:
 def _legend(figure: Figure, lines: Sequence[Line2D], layout: Layout) -> None:
     """A legend above all panels, in as many columns as fit."""
     if lines:
-        longest = max(len(str(line.get_label())) for line in lines)
-        columns = int(layout.width / (0.6 + 0.075 * longest))  # inches
-        columns = min(max(columns, 1), len(lines))
+        widths = [0.6 + 0.075 * len(str(line.get_label())) for line in lines]  # inches
+        columns = max(1, int(layout.width / max(widths)))
+        if sum(widths) <= layout.width:
+            columns = len(lines)
         figure.legend(handles=lines, loc="outside upper left", ncols=columns)

@@ -192,12 +192,12 @@ def world_model_lines(
     columns = min(layout.columns, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _multiples(rows, layout)
-    dashes = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
-    styles = [
+    dashes: tuple[Any, ...] = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
+    styles: list[dict[str, Any]] = [
         {"color": style.INK if i == 0 else style.seed_colour(i - 1), "ls": dashes[i % 4]}
         for i in range(len(lines))
     ]
-    last_read = {"color": style.MUTED, "linewidth": 0.9, "linestyle": style.DOTTED}
+    last_read: dict[str, Any] = {"color": style.MUTED, "lw": 0.9, "ls": style.DOTTED}
     for entry, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, entry + 1)
         axes.set_title(name.partition(" [")[0])
@@ -295,7 +295,7 @@ def _expert_lines(axes: Axes, who: str, value: float) -> list[Line2D]:
     """The expert's return, and 95% of it where the return is positive; for the legend."""
     lines = [axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1, label=who)]
     if value > 0:
-        how = {"color": style.INK, "linewidth": 0.9, "linestyle": style.DASHED}
+        how: dict[str, Any] = {"color": style.INK, "lw": 0.9, "ls": style.DASHED}
         lines.append(axes.axhline(0.95 * value, zorder=1, label="95% of that", **how))
     axes.margins(y=0.12)
     return lines

@@ -135,10 +135,10 @@ def plans_still(
     height = 0.51 * layout.width if beside else 2.1 * layout.width
     figure = Figure(figsize=(layout.width, height), layout="constrained")
     grid = figure.add_gridspec(*((2, 4) if beside else (4, 2)))
-    down, right = (0, 2) if beside else (2, 0)
+    row, column = (0, 2) if beside else (2, 0)  # where the four begin
     whole = figure.add_subplot(grid[:2, :2])
     near = [
-        figure.add_subplot(grid[down + i // 2, right + i % 2]) for i in range(len(chosen))
+        figure.add_subplot(grid[row + i // 2, column + i % 2]) for i in range(len(chosen))
     ]
     for axes in (whole, *near):
         _bare(axes)

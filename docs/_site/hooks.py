@@ -1,0 +1,70 @@
+"""MkDocs hooks: pages that are listed by folder, and links to files outside docs/."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+FILES = "files"  # where files from outside docs/ lie in the site
+_LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+|[^):#\s]+)(?=[)#\s])")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Replaces "folder/*" in the nav by the pages of the folder that it does not name.
+
+    They come by name, those of a log newest first; what is missing is left out.
+    """
+    config.nav = _expanded(config.nav, Path(config.docs_dir), _named(config.nav))
+    return config
+
+
+def _named(nav: Any) -> set[str]:
+    """Every page that the nav names."""
+    if isinstance(nav, str):
+        return {nav}
+    return set().union(*map(_named, nav.values() if isinstance(nav, dict) else nav))
+
+
+def _expanded(nav: list, docs: Path, named: set[str]) -> list:
+    expanded: list = []
+    for item in nav:
+        if isinstance(item, dict):
+            ((title, value),) = item.items()
+            if isinstance(value, list):
+                value = _expanded(value, docs, named)
+            if value:
+                expanded.append({title: value})
+        elif item.endswith("/*"):
+            folder = item.removesuffix("/*")
+            pages = sorted((docs / folder).glob("*.md"), reverse=folder == "log")
+            paths = [path.relative_to(docs).as_posix() for path in pages]
+            expanded += [path for path in paths if path not in named]
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Copies files of the repository that a page links to, and links to the copies.
+
+    So `../results/navigation_plans.png` is right both in a checkout and in the site.
+    """
+    here = Path(page.file.abs_src_path).parent
+
+    def target(match: re.Match) -> str:
+        path = Path(os.path.normpath(here / match[0]))
+        if not path.is_relative_to(ROOT) or path.is_relative_to(config.docs_dir):
+            return match[0]
+        if not path.is_file():  # MkDocs says so
+            return match[0]
+        uri = f"{FILES}/{path.relative_to(ROOT).as_posix()}"
+        if files.get_file_from_path(uri) is None:
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+        return os.path.relpath(uri, Path(page.file.src_uri).parent)
+
+    return _LINK.sub(target, markdown)

@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that are listed by folder, and links to files outside docs/."""
+"""MkDocs hooks: pages listed by folder, pages from outside docs/, and links to files there."""
 
 import os
 import re
@@ -10,7 +10,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-FILES = "files"  # where files from outside docs/ lie in the site
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+FILES = "files"  # where other files from outside docs/ lie in the site
 _LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+|[^):#\s]+)(?=[)#\s])")
 
 
@@ -49,22 +50,39 @@ def _expanded(nav: list, docs: Path, named: set[str]) -> list:
     return expanded
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Copies files of the repository that a page links to, and links to the copies.
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that lie outside docs/."""
+    for source, uri in PAGES.items():
+        files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
+    return files
 
-    So `../results/navigation_plans.png` is right both in a checkout and in the site.
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Makes links to files of the repository links within the site.
+
+    So `../results/navigation_plans.png` is right both in a checkout and in the site, where
+    a copy of the file lies.
     """
     here = Path(page.file.abs_src_path).parent
 
     def target(match: re.Match) -> str:
         path = Path(os.path.normpath(here / match[0]))
-        if not path.is_relative_to(ROOT) or path.is_relative_to(config.docs_dir):
+        if not path.is_relative_to(ROOT) or not path.is_file():  # MkDocs says so
             return match[0]
-        if not path.is_file():  # MkDocs says so
-            return match[0]
-        uri = f"{FILES}/{path.relative_to(ROOT).as_posix()}"
-        if files.get_file_from_path(uri) is None:
-            files.append(File.generated(config, uri, abs_src_path=str(path)))
+        uri = _in_site(path, config, files)
         return os.path.relpath(uri, Path(page.file.src_uri).parent)
 
     return _LINK.sub(target, markdown)
+
+
+def _in_site(path: Path, config: MkDocsConfig, files: Files) -> str:
+    """Where a file of the repository lies in the site; it is copied if need be."""
+    if path.is_relative_to(config.docs_dir):
+        return path.relative_to(config.docs_dir).as_posix()
+    name = path.relative_to(ROOT).as_posix()
+    if name in PAGES:
+        return PAGES[name]
+    plain = name + ".txt" if path.suffix == ".md" else name  # no page of the site
+    if files.get_file_from_path(f"{FILES}/{plain}") is None:
+        files.append(File.generated(config, f"{FILES}/{plain}", abs_src_path=str(path)))
+    return f"{FILES}/{plain}"

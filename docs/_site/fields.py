@@ -1,6 +1,7 @@
 """Griffe extension: this package's style of comments and docstrings.
 
-The comment at a field is its documentation; an argument "low, high: …" is two.
+The comments at the fields of a class become the list of its attributes, with defaults; an
+argument "low, high: …" is two.
 """
 
 import importlib.util
@@ -31,16 +32,26 @@ class Fields(griffe.Extension):
     def __init__(self) -> None:
         self._of_fields = _comments().of_fields
 
-    def on_class_members(self, *, cls: griffe.Class, **kwargs) -> None:
+    def on_class_members(self, *, cls: griffe.Class, agent, **kwargs) -> None:
         """Called when a class and its members were read from the source."""
         try:
             found = self._of_fields(textwrap.dedent(cls.source))
         except SyntaxError:  # no whole class, as of one that was made by a call
             return
-        for name, meaning in found.items():
-            member = cls.members.get(name)
-            if meaning and member and member.docstring is None:
-                member.docstring = griffe.Docstring(meaning, parent=member)
+        fields = [
+            name for name in found if not name.startswith("_") and name in cls.members
+        ]
+        if not any(found[name] for name in fields):
+            return
+        lines = [f"    {name}: {_described(found[name], cls[name])}" for name in fields]
+        text = f"{cls.docstring.value}\n\n" if cls.docstring else "Settings.\n\n"
+        text += "\n".join(["Attributes:", *lines])
+        cls.docstring = griffe.Docstring(
+            text,
+            parent=cls,
+            parser=agent.docstring_parser,
+            parser_options=agent.docstring_options,
+        )
 
     def on_function_instance(self, *, func: griffe.Function, **kwargs) -> None:
         """Called when a function was read from the source."""
@@ -55,3 +66,16 @@ def _one_by_one(shared: re.Match) -> str:
     return f"{indent}{first}: {text}" + "".join(
         f"{indent}{name}: together with `{first}`.\n" for name in names
     )
+
+
+def _described(meaning: str, field: griffe.Attribute) -> str:
+    """The meaning of a field and its default, if it has one."""
+    if field.value is None:
+        return meaning
+    value = " ".join(str(field.value).split())
+    factory = re.fullmatch(r"(?:dataclasses\.)?field\(default_factory=(.*)\)", value)
+    if factory:
+        meaning = meaning or "a group of settings"
+        value = factory[1].removeprefix("lambda: ")
+        value += "()" * (value == factory[1])
+    return f"{meaning.rstrip('.')}; default `{value}`".removeprefix("; ")

@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages listed by folder, pages from outside docs/, and links to files there."""
+"""MkDocs hooks: pages listed by folder; pages and files from outside docs/."""
 
 import os
 import re
@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 FILES = "files"  # where other files from outside docs/ lie in the site
 _LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+|[^):#\s]+)(?=[)#\s])")
+_NOT_RUN = re.compile(r"^(```\w+) notest\b", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -60,8 +61,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Makes links to files of the repository links within the site.
 
-    So `../results/navigation_plans.png` is right both in a checkout and in the site, where
-    a copy of the file lies.
+    So `../results/env_cpu.json` is right both in a checkout and in the site, where
+    a copy of the file lies. And takes the mark of a block that the tests do not run away.
     """
     here = Path(page.file.abs_src_path).parent
 
@@ -72,7 +73,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         uri = _in_site(path, config, files)
         return os.path.relpath(uri, Path(page.file.src_uri).parent)
 
-    return _LINK.sub(target, markdown)
+    return _LINK.sub(target, _NOT_RUN.sub(r"\1", markdown))
 
 
 def _in_site(path: Path, config: MkDocsConfig, files: Files) -> str:

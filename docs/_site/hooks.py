@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 FILES = "files"  # where other files from outside docs/ lie in the site
 _LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+|[^):#\s]+)(?=[)#\s])")
-_NOT_RUN = re.compile(r"^(```\w+) notest\b", re.MULTILINE)
+_NOT_RUN = re.compile(r'^( *```\w+) notest(="[^"]*")?', re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Replaces "folder/*" in the nav by the pages of the folder that it does not name.
 
-    They come by name, those of a log newest first; what is missing is left out.
+    They come by name, the index first, those of a log newest first.
     """
     config.nav = _expanded(config.nav, Path(config.docs_dir), _named(config.nav))
     return config
@@ -44,6 +44,7 @@ def _expanded(nav: list, docs: Path, named: set[str]) -> list:
         elif item.endswith("/*"):
             folder = item.removesuffix("/*")
             pages = sorted((docs / folder).glob("*.md"), reverse=folder == "log")
+            pages.sort(key=lambda page: page.stem != "index")
             paths = [path.relative_to(docs).as_posix() for path in pages]
             expanded += [path for path in paths if path not in named]
         else:

@@ -16,7 +16,7 @@ SHARED_BY_AGENTS = "common"  # of agents/, what an agent may import
 # The parts of the package, floor by floor. A part may import those below, and a part of
 # `SHARED` also its neighbours. The bare package ("") is its `__version__` and `__file__`.
 FLOORS = (
-    ("base", "config", "precision"),
+    ("base", "comments", "config", "precision"),
     ("envs", "nets", "losses", "planners", "data"),
     ("models",),
     ("agents",),
@@ -31,7 +31,8 @@ SHARED = ("registry", "recipes", "experiment", "compose", "sweep", "runs", "laun
 # Narrower than the floors say.
 ONLY = {
     "base": set(),
-    "config": {"base"},
+    "comments": set(),
+    "config": {"", "base", "comments"},
     "precision": set(),
     "envs": {"base", "config"},
     "nets": {"base", "config"},

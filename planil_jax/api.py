@@ -1,11 +1,11 @@
 """What a user of the library calls; the commands are a skin over these functions.
 
-    demos = collect("navigation", episodes=4)
-    run = train("mpail", env="navigation", demos=demos, seeds=3, logdir="runs/nav")
-    print(run.evaluate(episodes=64))
-    run.report("nav.html")
-    action = run.policy()(observation)
-    run = load("runs/nav")
+demos = collect("navigation", episodes=4)
+run = train("mpail", env="navigation", demos=demos, seeds=3, logdir="runs/nav")
+print(run.evaluate(episodes=64))
+run.report("nav.html")
+action = run.policy()(observation)
+run = load("runs/nav")
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Prints what a demonstrations file holds: its card, its episodes, the range of each entry.
 
-    planil inspect demos/navigation.npz
+planil inspect demos/navigation.npz
 """
 
 from absl import flags

@@ -96,13 +96,13 @@ def test_the_lowest_panels_and_no_others_name_the_steps(count, layout):
 @pytest.mark.parametrize("height", [0.0, 5.0])
 def test_a_map_has_a_panel_for_every_seed_even_where_it_is_flat(scene, signed, height):
     axis = np.linspace(-4, 14, 9)
-    values = height * np.random.default_rng(0).normal(size=(2, 9, 9))
-    paths = np.zeros((2, 3, 5, 2))
+    values = height * np.random.default_rng(0).normal(size=(3, 9, 9))
+    paths = np.zeros((3, 3, 5, 2))
     for layout in LAYOUTS:
         drawn = figures.landscape(
-            scene, axis, axis, values, paths, "value", signed, ["a", "b"], layout
+            scene, axis, axis, values, paths, "value", signed, list("abc"), layout
         )
-        assert [axes.get_title("left") for axes in drawn.axes[:2]] == ["a", "b"]
+        assert [axes.get_title("left") for axes in drawn.axes[:3]] == list("abc")
         assert_on_the_sheet(drawn)
     page.figure(drawn, "caption", "alt")
 

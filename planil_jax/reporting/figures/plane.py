@@ -184,9 +184,9 @@ def _panels(
     columns = min(2 if count == 4 else count, layout.columns)
     rows = math.ceil(count / columns)
     width = layout.width if columns > 1 else min(layout.width, 6.4)
-    beside = 1.1 if layout.columns > 1 else 0.6  # the scales, inches
+    beside = 1.1 if layout.columns > 1 else 0.8  # the scales, inches
     height = rows * ((width - beside) / columns + 0.7)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="compressed")
     panels = []
     for i, title in enumerate(titles):
         axes = figure.add_subplot(rows, columns, i + 1)

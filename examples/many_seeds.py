@@ -17,7 +17,7 @@ def main() -> None:
         env="point_mass",
         demos=demos,
         seeds=32,
-        total_steps=100,  # raise it: this is the beginning of the curve
+        total_steps=100,  # in the environment, of each seed
         settings={
             "policy.network.hidden": (32, 32),
             "loop.num_envs": 1,

@@ -102,10 +102,11 @@ def _serve(listener: socket.socket) -> tuple[str, list[str]]:
                 with callers.pop(pid) as caller:
                     code = os.waitstatus_to_exitcode(status) % 256
                     caller.send(f"{code}\n".encode(), socket.MSG_NOSIGNAL)
-    finally:
+    except SystemExit:  # the server is told to end; a fork never gets here
         for pid in callers:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        raise
 
 
 def _become(

@@ -4,6 +4,7 @@ import ast
 import linecache
 import subprocess
 import sys
+import traceback
 import types
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tests.docs import blocks
 
 
 def play(path: Path) -> None:
-    """Runs the blocks of a page, up to the first that fails.
+    """Runs the blocks of a page, up to the first that fails, and exits with 1 there.
 
     Python is run in this process; a traceback shows the lines of the page. The last line
     that is printed names the block that failed.
@@ -27,12 +28,12 @@ def play(path: Path) -> None:
                 Path(block.file).parent.mkdir(parents=True, exist_ok=True)
                 Path(block.file).write_text(block.code)
             elif block.language == "bash":
-                subprocess.run(["bash", "-euo", "pipefail", "-c", block.code], check=True)
+                subprocess.run(["bash", "-ec", block.code], check=True)
             else:
                 _python(path, block, vars(main))
         except BaseException as error:
-            _blame(where, error)
-            raise
+            _blame(path, where, error)
+            sys.exit(1)
 
 
 def _python(path: Path, block: blocks.Block, namespace: dict[str, Any]) -> None:
@@ -54,9 +55,14 @@ def _python(path: Path, block: blocks.Block, namespace: dict[str, Any]) -> None:
         print(f"shown: {len(show())} characters of a {type(value).__name__}")
 
 
-def _blame(where: str, error: BaseException) -> None:
+def _blame(path: Path, where: str, error: BaseException) -> None:
+    """Prints the traceback from the page on, and the block that failed."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, subprocess.CalledProcessError):
         reason = f"bash ended with {error.returncode}"
-    sys.stdout.flush()
+    else:
+        frames = error.__traceback__
+        while frames and not frames.tb_frame.f_code.co_filename.startswith(str(path)):
+            frames = frames.tb_next
+        traceback.print_exception(error.with_traceback(frames), file=sys.stdout)
     print(f"failed: {where}: {reason}", flush=True)

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -99,6 +102,67 @@ def test_the_cells_of_a_notebook_are_blocks_numbered_among_all_cells():
     ]
     found = blocks.of_notebook(json.dumps({"cells": cells}))
     assert found == [blocks.Block(2, "python", "a = 1\na")]
+
+
+# --------------------------------------------------------------------------------- playing
+
+
+def play(page, text: str) -> subprocess.CompletedProcess:
+    """Plays a page of this text, beside which its files are written."""
+    page.write_text(text)
+    program = f"from pathlib import Path; from tests.docs import page; page.play({page!r})"
+    program = program.replace("PosixPath", "Path")
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=page.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_blocks_share_a_namespace_and_a_directory(tmp_path):
+    text = """
+```python title="part.py"
+VALUE = 3
+```
+
+```python
+from part import VALUE
+```
+
+```bash
+echo "from bash" > written.txt
+```
+
+```python notest="it fails"
+fail
+```
+
+```python
+print(VALUE, open("written.txt").read(), __name__)
+```
+"""
+    done = play(tmp_path / "page.md", text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 from bash\n __main__" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("python\nprint(0)\nmissing()", "NameError: name 'missing' is not defined"),
+        ("python\nprint(0", "SyntaxError: '(' was never closed"),
+        ("bash\nfalse | true\n(exit 3)\ntrue", "bash ended with 3"),
+    ],
+)
+def test_a_block_that_fails_shows_page_line_and_error(tmp_path, code, reason):
+    page = tmp_path / "page.md"
+    done = play(page, f"text\n\n```{code}\n```\n\n```python\nprint('not reached')\n```\n")
+    assert done.returncode == 1 and "not reached" not in done.stdout
+    assert f"failed: {page}:4: {reason}" in done.stdout
+    if "NameError" in reason:
+        assert f'File "{page}", line 5, in <module>' in done.stdout
 
 
 # ------------------------------------------------------------------------ what lies there

@@ -48,8 +48,8 @@ def main() -> None:
     expert = scripted.Config(planner=PLANNER, temperature=0.02)
     demos = pj.collect(make(), episodes=8, actions=True, expert=expert)
     print("demonstrated returns:", demos.returns.round(2))
-    small = {"loop.num_envs": 1, "loop.steps": 30, "run.evaluation_episodes": 0}
-    run = pj.train("bc", env=make(), demos=demos, total_steps=600, settings=small)
+    small = {"loop.num_envs": 1, "loop.steps": 10, "run.evaluation_episodes": 0}
+    run = pj.train("bc", env=make(), demos=demos, total_steps=200, settings=small)
     print(run.evaluate(episodes=8, expert=False))
     print(f"the run lies in {run.directory}")
 

@@ -29,7 +29,7 @@ name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 given = {{k: v for k, v in os.environ.items() if k.startswith({read_by_imports!r})}}
 first = arguments[0] if arguments else ""
 forks = name != "python" or first in ("-c", "-m") or first.endswith(".py")
-if not forks or given != {given!r}:
+if name != "page" and not (forks and given == {given!r}):
     module = ["-m", "planil_jax.cli.planil"] if name == "planil" else []
     os.execv({python!r}, [{python!r}, *module, *arguments])
 server = socket.socket(socket.AF_UNIX)

@@ -43,9 +43,9 @@ def shrink(settings: Any) -> Any:
 def install() -> None:
     """From now on this process trains and evaluates at small sizes."""
     from planil_jax import launch
-    from planil_jax.evaluation import evaluate
+    from planil_jax.evaluation import collect, evaluate
 
-    train, judge = launch.launch, evaluate.evaluate
+    train, judge, record = launch.launch, evaluate.evaluate, collect.record
 
     @functools.wraps(train)
     def launch_small(settings, *arguments, **options):
@@ -59,7 +59,14 @@ def install() -> None:
         )
         return judge(trained, episodes, fields, starts, expert)
 
+    @functools.wraps(record)
+    def record_anyone(
+        *arguments, **options
+    ):  # a run that learned nothing demonstrates, too
+        return record(*arguments, **options | {"unlearned": True})
+
     launch.launch = launch_small
+    collect.record = record_anyone
     evaluate.evaluate = evaluate_small
 
 

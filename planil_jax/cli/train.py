@@ -25,7 +25,9 @@ def define_flags() -> None:
     settings.define_flags()
     flags.adopt_module_key_flags(settings)
     flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
-    flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string(
+        "logdir", None, "Directory of the run, such as runs/nav.", required=True
+    )
     flags.DEFINE_integer("seed", None, "The first seed; 0 unless the config says which.")
     flags.DEFINE_integer("seeds", None, "Seeds, trained side by side; 1 likewise.")
     flags.DEFINE_multi_string(

@@ -146,9 +146,9 @@ def test_the_published_score_is_the_telescoped_one_plus_noise():
 def test_an_unknown_score_is_refused():
     assert iqmpc.published().published.score == "published"
     unknown = iqmpc.Published(score="x")  # type: ignore[arg-type]
-    message = "score is one of telescoped, published, not 'x'"
+    message = "^agent.published.score is one of 'telescoped', 'published', not 'x'"
     with pytest.raises(UsageError, match=message):
-        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, published=unknown))
+        configs.check(dataclasses.replace(CONFIG, published=unknown), "agent.")
     with pytest.raises(UsageError, match="'telescoped', 'published', not 'x'"):
         configs.from_config_dict({"published": {"score": "x"}}, CONFIG)
 
@@ -478,8 +478,8 @@ def test_in_seed_steps_exploring_actions_are_uniform_and_others_are_not():
 
 def test_an_unknown_objective_is_refused():
     config = dataclasses.replace(CONFIG, objective="v0")
-    with pytest.raises(UsageError, match="^agent.objective is one of start, value, not"):
-        iqmpc.make(Task.of(SPEC), config)
+    with pytest.raises(UsageError, match="^agent.objective is one of 'start', 'value', no"):
+        configs.check(config, "agent.")
     with pytest.raises(UsageError, match="objective is one of 'start', 'value', not 'v0'"):
         configs.from_config_dict({"objective": "v0"}, CONFIG)
 

@@ -29,7 +29,7 @@ CONFIG = mpail2.Config(
     horizon_decay=0.5,
 )
 COMPONENTS = mpail2.make_components(SPEC, CONFIG)
-SCALING = COMPONENTS.sampler.scaling
+SCALING = COMPONENTS.schedule.sampler.scaling
 KEY = jax.random.key(0)
 
 

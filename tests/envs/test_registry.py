@@ -124,6 +124,11 @@ def test_options_can_be_a_part_of_the_name():
         ("point_mass:episode_lenght=3", "Did you mean episode_length?"),
         ("point_mass:action_repeat=half", "action_repeat must be int, not 'half'"),
         ("point_mass:action_repeat=0", "action_repeat must be a whole number >= 1"),
+        (
+            "pendulum:action_delay=1,action_delay=2",
+            "option action_delay is given twice, as 1 and as 2: leave one out.",
+        ),
+        ("point_mass:episode_length=3,episode_length=3", "episode_length is given twice"),
         ("point_mass:observe=0+x", "as in observe=0+1, not '0+x'"),
         ("point_mass:observe=0+4", "observe must be different entries of 0 to 3"),
     ],

@@ -22,7 +22,7 @@ def main() -> None:
         episodes=16,
         logdir=LOGDIR,
         settings={
-            "bc": {"loop.num_envs": 2, "loop.steps": 50, "run.total_steps": 2_000},
+            "bc": {"loop.num_envs": 2, "loop.steps": 50, "run.total_steps": 1_000},
             "gaifo": {"loop.num_envs": 8, "loop.steps": 50, "run.total_steps": 8_000},
         },
     )

@@ -33,8 +33,9 @@ class Point:
 
 def trained() -> Path:
     demos = pj.collect("point_mass", episodes=16, actions=True)
-    size = {"loop.num_envs": 2, "loop.steps": 50, "run.total_steps": 2_000}
-    return pj.train("bc", "point_mass", demos=demos, seeds=2, settings=size).directory
+    size = {"policy.network.hidden": (32, 32), "loop.num_envs": 2, "loop.steps": 50}
+    run = pj.train("bc", "point_mass", demos=demos, total_steps=1_000, settings=size)
+    return run.directory
 
 
 def main() -> None:

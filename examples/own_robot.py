@@ -26,7 +26,7 @@ CART = """
   <actuator><motor joint="rail" ctrlrange="-2 2"/></actuator>
 </mujoco>
 """
-PLANNER = mppi.Config(samples=64, horizon=8, iterations=2)
+PLANNER = mppi.Config(samples=64, horizon=8)
 
 
 def make() -> pj.Environment:
@@ -48,8 +48,9 @@ def main() -> None:
     expert = scripted.Config(planner=PLANNER, temperature=0.02)
     demos = pj.collect(make(), episodes=8, actions=True, expert=expert)
     print("demonstrated returns:", demos.returns.round(2))
-    small = {"loop.num_envs": 1, "loop.steps": 10, "run.evaluation_episodes": 0}
-    run = pj.train("bc", env=make(), demos=demos, total_steps=200, settings=small)
+    size = {"policy.network.hidden": (32, 32), "loop.num_envs": 1, "loop.steps": 10}
+    size |= {"run.evaluation_episodes": 0}  # not while it trains, which compiles faster
+    run = pj.train("bc", env=make(), demos=demos, total_steps=200, settings=size)
     print(run.evaluate(episodes=8, expert=False))
     print(f"the run lies in {run.directory}")
 

@@ -18,8 +18,8 @@ def main() -> None:
         env="point_mass",
         demos=demos,
         seeds=2,
-        total_steps=2_000,  # steps in the environment, of each seed
-        settings={"loop.num_envs": 2, "loop.steps": 50},
+        total_steps=1_000,  # steps in the environment, of each seed
+        settings={"policy.network.hidden": (32, 32), "loop.num_envs": 2, "loop.steps": 50},
     )
     print(run.evaluate(episodes=16))
     print(f"the run lies in {run.directory}")

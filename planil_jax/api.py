@@ -177,10 +177,9 @@ class Page:
         self.path = path
 
     def _repr_html_(self) -> str:
-        import html
+        from planil_jax.reporting import page
 
-        source = html.escape(self.path.read_text(), quote=True)
-        return f'<iframe srcdoc="{source}" width="100%" height="800"></iframe>'
+        return page.inline(self.path.read_text(encoding="utf-8"))
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -14,11 +14,9 @@ import ast
 import dataclasses
 import functools
 import inspect
-import itertools
 import json
 import math
 import textwrap
-import tokenize
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -28,6 +26,7 @@ import jax
 import ml_collections
 from ml_collections import config_dict as ml_config_dict
 
+from planil_jax import comments
 from planil_jax.base import UsageError, did_you_mean
 
 VERSION = 2  # of the configurations that runs are saved with
@@ -490,64 +489,5 @@ def _meanings(kind: type) -> dict[str, str]:
                 source = textwrap.dedent(inspect.getsource(base))
             except (OSError, TypeError):
                 continue
-            meanings |= _comments_of_fields(source)
+            meanings |= comments.of_fields(source)
     return meanings
-
-
-def _comments_of_fields(source: str) -> dict[str, str]:
-    """The comments at the fields of a class, given its source.
-
-    A comment stands behind a field, within the lines of its value, in deeper lines below
-    it, or in the lines directly above it. Lines between two fields that both have a comment
-    behind them continue the first, where they begin in lower case.
-    """
-    comments = _comment_lines(source)
-    (class_,) = ast.parse(source).body
-    assert isinstance(class_, ast.ClassDef)
-    found: dict[str, list[str]] = {}
-    before: list[str] = []  # of the field before
-    end = class_.lineno  # of the field before
-    for node in class_.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        above = _block(comments, range(node.lineno - 1, end, -1))[::-1]
-        touching = len(above) == node.lineno - 1 - end
-        end = node.end_lineno or node.lineno
-        meaning = [comments[n].text for n in range(node.lineno, end + 1) if n in comments]
-        level = [line.text for line in above if line.column <= node.col_offset]
-        if touching:
-            before += [line.text for line in above if line.column > node.col_offset]
-        if touching and before and meaning and level and level[0][:1].islower():
-            before += level
-        else:
-            meaning = level + meaning
-        found[node.target.id] = before = meaning
-    below = _block(comments, range(end + 1, source.count("\n") + 2))
-    before += [line.text for line in below if line.column > class_.body[0].col_offset]
-    return {name: " ".join(lines) for name, lines in found.items()}
-
-
-class _Comment(NamedTuple):
-    text: str
-    column: int
-    alone: bool  # on its line
-
-
-def _comment_lines(source: str) -> dict[int, _Comment]:
-    lines = source.splitlines()
-    reader = iter(source.splitlines(keepends=True))
-    return {
-        token.start[0]: _Comment(
-            token.string.lstrip("#").strip(),
-            token.start[1],
-            not lines[token.start[0] - 1][: token.start[1]].strip(),
-        )
-        for token in tokenize.generate_tokens(lambda: next(reader, ""))
-        if token.type == tokenize.COMMENT and not token.string.startswith("# type:")
-    }
-
-
-def _block(comments: dict[int, _Comment], lines: range) -> list[_Comment]:
-    """The comments that fill the first of these lines, up to the first other line."""
-    alone = itertools.takewhile(lambda n: n in comments and comments[n].alone, lines)
-    return [comments[n] for n in alone]

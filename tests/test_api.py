@@ -281,7 +281,9 @@ def test_the_settings_of_a_method_stand_for_its_name(tmp_path, demos):
     assert trained.settings.method == "bc" and trained.settings.agent == config
 
 
-def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos):
+def test_an_environment_may_be_an_object_and_is_asked_for_again(
+    tmp_path, demos, monkeypatch
+):
     env = pj.make_env("point_mass", episode_length=7)
     trained = pj.train(
         "bc",
@@ -292,14 +294,9 @@ def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos)
         settings=TINY,
     )
     assert trained.env.spec.episode_length == 7
-    program = "import planil_jax as pj, sys; pj.load(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert "was an object, point_mass: give it again" in done.stderr
+    monkeypatch.delitem(env_registry._MAKERS, "object/point_mass")  # another process
+    with pytest.raises(pj.UsageError, match="was an object, point_mass: give it again"):
+        pj.load(tmp_path / "run")
     again = pj.load(tmp_path / "run", env=env)
     assert again.env.spec.episode_length == 7
 
@@ -456,20 +453,19 @@ def test_an_impossible_training_is_refused_in_one_sentence(tmp_path, arguments, 
 # ------------------------------------------------------------------- a stranger's method
 
 
-def strange(tmp_path, *program: str) -> subprocess.CompletedProcess:
-    """A fresh process which can import the stranger's module."""
-    path = os.pathsep.join([str(ROOT / "tests/stranger"), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-c", *program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+IN_A_FRESH_PROCESS = """
+import json, sys, planil_jax as pj
+try:
+    pj.load("run")
+except pj.UsageError as error:
+    message, imported = str(error), "tug" in sys.modules
+found = pj.load("run", trust_imports=True).evaluate(2, expert=False)
+print(json.dumps([message, imported, found["in_distribution"]["returns"]]))
+"""
 
 
 def test_a_stranger_s_method_is_read_in_a_fresh_process_only_where_it_is_trusted(
-    tmp_path, demos, monkeypatch
+    tmp_path, demos, monkeypatch, compile_cache
 ):
     monkeypatch.syspath_prepend(str(ROOT / "tests/stranger"))
     pj.register_agent("tug", "tug")
@@ -483,16 +479,17 @@ def test_a_stranger_s_method_is_read_in_a_fresh_process_only_where_it_is_trusted
         settings=TUG,
     )
     wanted = trained.evaluate(episodes=2, expert=False)["in_distribution"]["returns"]
-    refused = strange(tmp_path, "import planil_jax as pj; pj.load('run')")
-    assert "wants to import 'tug', which runs their code" in refused.stderr
-    program = (
-        "import json, planil_jax as pj;"
-        "found = pj.load('run', trust_imports=True).evaluate(2, expert=False);"
-        "print(json.dumps(found['in_distribution']['returns']))"
+    path = os.pathsep.join([str(ROOT / "tests/stranger"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | compile_cache | {"PYTHONPATH": path},
     )
-    done = strange(tmp_path, program)
     assert done.returncode == 0, done.stderr
-    again = json.loads(done.stdout.splitlines()[-1])
+    message, imported, again = json.loads(done.stdout.splitlines()[-1])
+    assert "wants to import 'tug', which runs their code" in message and not imported
     np.testing.assert_allclose(again, wanted, rtol=1e-5)
 
 

@@ -10,10 +10,15 @@
 same, and experiments/configs holds config files.
 """
 
+import importlib.util
+import shlex
+from pathlib import Path
+
 from absl import flags
 
 from planil_jax import experiment, launch, runs
 from planil_jax.cli import settings
+from planil_jax.training import report
 
 FLAGS = flags.FLAGS
 METHOD, ENV = "mpail", "navigation"  # the defaults
@@ -55,3 +60,7 @@ def main() -> None:
         sweep=None if FLAGS.sweep is None else tuple(FLAGS.sweep),
     )
     launch.launch(asked, demos_path=FLAGS.demos, logdir=FLAGS.logdir, resume=FLAGS.resume)
+    if (events := Path(FLAGS.logdir).expanduser() / report.EVENTS).exists():
+        missing = importlib.util.find_spec("tensorboard") is None
+        install = "  (pip install tensorboard)" if missing else ""
+        print(f"curves: tensorboard --logdir={shlex.quote(str(events))}{install}")

@@ -1,8 +1,8 @@
 """`make(name, **options)` and the table of makers, which other packages can extend.
 
 A name may carry options, so that one string specifies a task:
-"navigation:steering_gain=0.45,start=field". A name that ends in "/*" stands for a family:
-for "brax/hopper" the maker of "brax/*" is called with "hopper" as its first argument.
+"navigation:steering_gain=0.45,start=field". A name that ends in `/*` stands for a family:
+for "brax/hopper" the maker of `brax/*` is called with "hopper" as its first argument.
 
 Every environment also takes the options of WRAPPERS, in its name or as keywords:
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"  # the directory of the event files; made with the first of them
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
 _SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
@@ -184,7 +185,7 @@ class _TensorBoard:
     """Event files, written at once: the thread of tensorboardX hangs on a full disk."""
 
     def __init__(self, logdir: Path, labels: Sequence[str] | None):
-        self._path = logdir / "tensorboard"
+        self._path = logdir / EVENTS
         self._labels = labels
         self._start = 0
         self._flushed = 0.0

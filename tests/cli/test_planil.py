@@ -262,10 +262,11 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     settings = [f"--set={text}" for text in tiny]
     names = ["--method=bc", "--env=point_mass", "--demos=~/rest.npz", "--logdir=~/run"]
     rates = "--sweep=agent.learning_rate=1e-3,1e-2"
-    status, _, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    status, out, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
     assert status == 0, err
     ends = "training ends at step 4 of 3: whole epochs of 2 steps."
     assert err.count(ends) == 1 and err.index(ends) < err.index("compiling training")
+    assert f"tensorboard --logdir={tmp_path / 'run' / 'tensorboard'}" in out
     logdir = tmp_path / "run"
     assert list(json.loads((logdir / "config.json").read_text()))[0] == "version"
     assert {path.name for path in (logdir / "tensorboard").iterdir()} == {

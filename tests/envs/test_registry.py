@@ -23,16 +23,6 @@ def refusal(name: str, **options) -> str:
     return str(caught.value)
 
 
-def test_every_registered_name_makes_an_environment_of_that_name():
-    for name in envs.names():
-        if name.endswith("/*"):
-            continue
-        env = envs.make(name)
-        assert env.spec.name == name
-        state = jax.eval_shape(env.reset, jax.random.key(0))
-        assert state.obs.shape == (env.spec.observation_size,)
-
-
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
     message = refusal("navigaton")
     assert message.startswith("no environment 'navigaton'. Did you mean navigation")

@@ -348,7 +348,10 @@ def test_the_warm_start_is_the_configured_one(warm_start, expected):
     )
     planner = mppi.make(config, (-5.0,), (5.0,))
     plan = Plan(mean=jnp.array([[0.0], [1.0], [2.0]]), std=jnp.full((3, 1), 1e-6))
-    _, next_plan = planner.plan(
-        lambda actions: 0.0 * actions.sum(), plan, jax.random.key(0), 1.0, False
-    )
+
+    def flat(actions):
+        return 0.0 * actions.sum()
+
+    once = jax.jit(lambda plan, key: planner.plan(flat, plan, key, 1.0, False))
+    _, next_plan = once(plan, jax.random.key(0))
     np.testing.assert_allclose(next_plan.mean[:, 0], expected, atol=1e-4)

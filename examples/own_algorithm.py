@@ -55,6 +55,6 @@ def make(task: pj.Task, config: Config) -> pj.Agent:
 if __name__ == "__main__":
     pj.register_agent("ridge", "own_algorithm")  # this file, as a module
     shown = pj.collect("point_mass", episodes=4, actions=True)
-    run = pj.train("ridge", "point_mass", demos=shown, settings={"run.total_steps": 1})
+    run = pj.train("ridge", "point_mass", demos=shown, total_steps=3_200)
     print(run.evaluate(episodes=16))
     print(f"the run lies in {run.directory}")

@@ -11,6 +11,7 @@ a fork cannot do as a fresh process would, they leave to Python itself: options 
 -O, and variables that are read by imports. JAX must not have computed before a fork.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -99,9 +100,9 @@ def _serve(listener: socket.socket) -> tuple[str, list[str]]:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
-                with callers.pop(pid) as caller:
-                    code = os.waitstatus_to_exitcode(status) % 256
-                    caller.send(f"{code}\n".encode(), socket.MSG_NOSIGNAL)
+                code = os.waitstatus_to_exitcode(status) % 256
+                with callers.pop(pid) as caller, contextlib.suppress(BrokenPipeError):
+                    caller.sendall(f"{code}\n".encode())  # unless it lost its patience
     except SystemExit:  # the server is told to end; a fork never gets here
         for pid in callers:
             os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Gradients of MAIL's policy by horizon: through true physics, and through a model.
 
     python -m benchmarks.unroll --env=pendulum --horizons=1,2,5,10,25,50,100 \\
-        --out=results/unroll_pendulum.json
+        --out=results/benchmarks/unroll_pendulum.json
 
 The objective Σ_{t<H} γ^t cost is differentiated from single starts, for untrained policies
 and discriminators: through the environment's physics, and through a forward model fitted to
@@ -57,8 +57,13 @@ def main() -> None:
     env = envs.make(FLAGS.env)
     print(COLUMNS)
     rows = measure(env, horizons, FLAGS.starts, FLAGS.seeds, FLAGS.model_steps)
-    about = timing.about("unroll") | {"environment": FLAGS.env}
-    timing.write(FLAGS.out, {"about": about, "rows": rows})
+    configuration = {name: FLAGS[name].value for name in ("env", "model_steps")}
+    configuration |= {"starts": FLAGS.starts, "seeds": FLAGS.seeds}
+    measured = timing.Measured(
+        work="the gradient of MAIL's policy from one start, through physics or a model",
+        configuration=configuration,
+    )
+    timing.write(FLAGS.out, "unroll", rows, measured)
     if FLAGS.out:
         figure = pathlib.Path(FLAGS.out).with_suffix(".png")
         figures.gradient_norms(rows).savefig(figure, dpi=110)
@@ -89,6 +94,7 @@ def measure(
                 "high": float(np.percentile(finite, 95)),
                 "largest": float(finite.max()),
                 "finite": finite.size / norms.size,
+                "repeats": norms.size,
             }
             print(line(row), flush=True)
             rows.append(row)

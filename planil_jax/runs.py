@@ -166,7 +166,7 @@ def provenance(trained: Run) -> dict[str, Any]:
         "curves": _curves(metrics),
         "seconds": last["seconds"],
         "processor_seconds": last.get("processor_seconds"),
-        "demonstrations": _demonstrations(trained),
+        "demonstrations": demonstrations(trained),
         "config": json.loads((trained.directory / "config.json").read_text()),
         "versions": json.loads((trained.directory / "versions.json").read_text()),
     }
@@ -182,7 +182,7 @@ def _curves(metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]
     }
 
 
-def _demonstrations(trained: Run) -> dict[str, Any] | None:
+def demonstrations(trained: Run) -> dict[str, Any] | None:
     """What a run learned from; None: without demonstrations."""
     path = trained.directory / DEMONSTRATIONS
     if not path.exists():

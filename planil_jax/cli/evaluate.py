@@ -65,8 +65,13 @@ def _write(trained: runs.Run, found: dict, absent: dict[str, str]) -> str:
         for path in (FLAGS.demonstrator, FLAGS.bc)
     )
     print("evaluating the references …", file=sys.stderr)
-    environment = trained.experiment.environment
-    others = learning.references(environment, FLAGS.episodes, demonstrator, bc)
+    others = learning.references(
+        trained.experiment.environment,
+        FLAGS.episodes,
+        demonstrator,
+        bc,
+        scripted=learning.by_script(runs.demonstrations(trained)),
+    )
     command = shlex.join(["planil", "evaluate", *sys.argv[1:]])
     tuning = learning.Tuning(
         trials=FLAGS.tuning_trials, settings=FLAGS.tuned, on=FLAGS.tuned_on

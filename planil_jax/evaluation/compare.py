@@ -5,6 +5,7 @@ expert. An interrupted comparison continues where it was.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,17 +116,22 @@ def compare(
             observed=plan.observed,
         )
     results.absent(plan.absent)
+    references = functools.cache(functools.partial(_references, plan))
     found = {}
     for method, method_settings in settings.items():
         say(f"--- {task}: {method}")
         logdir = directory / method
         launch.launch(method_settings, demos_path=source, logdir=logdir, resume=True)
-        found[method] = _result(plan, runs.load(logdir, trust_imports=True), say)
+        trained = runs.load(logdir, trust_imports=True)
+        found[method] = _result(plan, trained, references, say)
     return found
 
 
 def _result(
-    plan: Comparison, trained: runs.Run, say: Callable[[str], object]
+    plan: Comparison,
+    trained: runs.Run,
+    references: Callable[[str, bool], dict[str, Any]],
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """The result of a run: evaluated once, and read from its file after that."""
     path = trained.directory / RESULT
@@ -144,8 +150,10 @@ def _result(
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,
         "evaluation": evaluation,
-        "references": _references(plan, deployed),
     } | runs.provenance(trained)
+    environment = deployed.experiment.environment
+    scripted = learning.by_script(result["demonstrations"])
+    result["references"] = references(environment, scripted)
     if experiment.needs(trained.experiment).interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(
@@ -159,15 +167,12 @@ def _result(
     return result
 
 
-def _references(plan: Comparison, trained: runs.Run) -> dict[str, Any]:
-    """Demonstrator and random actions, from the starts of the evaluation of a run."""
+def _references(plan: Comparison, environment: str, scripted: bool) -> dict[str, Any]:
+    """Demonstrator and random actions, from the starts of the evaluation."""
     demonstrator = None
     if plan.demonstrator is not None:
-        demonstrator = runs.load(plan.demonstrator, trust_imports=True)
-    environment = trained.experiment.environment
-    return learning.references(
-        environment, plan.episodes, demonstrator, scripted=plan.expert
-    )
+        demonstrator = runs.load(plan.demonstrator)
+    return learning.references(environment, plan.episodes, demonstrator, scripted=scripted)
 
 
 def interactions(steps: np.ndarray, returns: np.ndarray, expert: float) -> list[int | None]:

@@ -69,6 +69,11 @@ def references(
     return results.plain(found)
 
 
+def by_script(demonstrations: Mapping[str, Any] | None) -> bool:
+    """Whether the scripted expert demonstrated, or nobody did."""
+    return demonstrations is None or "scripted" in demonstrations["expert"]
+
+
 def entry(
     task: str,
     method: str,
@@ -94,8 +99,16 @@ def entry(
     bc = references["bc"]
     if settings["method"] == "bc":
         bc = {"policy": method, "returns": returns}
-    elif demonstrations is None:
-        absent = {"demonstrations": NO_DEMONSTRATIONS, "bc": NO_DEMONSTRATIONS} | absent
+    if demonstrations is None:
+        nothing = dict.fromkeys(("demonstrations", "bc"), NO_DEMONSTRATIONS)
+        absent = nothing | dict(absent)
+    others = {
+        "demonstrations": demonstrations,
+        "demonstrator": references["demonstrator"],
+        "random": references["random"],
+        "bc": bc,
+    }
+    missing = [name for name, value in others.items() if value is None]
     return {
         "task": task,
         "method": method,
@@ -103,7 +116,6 @@ def entry(
         "seconds": {"wall": result["seconds"], "processor": result["processor_seconds"]},
         "configuration": settings,
         "versions": result["versions"],
-        "demonstrations": demonstrations,
         "seeds": [settings["seed"] + n for n in range(settings["seeds"])],
         "tuning": said(tuning),
         "curves": result["curves"],
@@ -114,9 +126,8 @@ def entry(
             **inside,
             **evaluation,
         },
-        **references,
-        "bc": bc,
-        "why": dict(absent),
+        **others,
+        "why": {name: absent[name] for name in missing if name in absent},
     }
 
 

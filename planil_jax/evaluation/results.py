@@ -17,6 +17,7 @@ By kind:
                and from the same B starts
                  demonstrator, random  {policy, returns [B]}
                  bc                    {policy, returns [S', B]}
+               (with the commit of its training, if a run is the policy)
     benchmark  work, rivals, ratios (columns of rows), repetitions (one a row), rows, and
                maybe extra, what the rows were computed with
     campaign   cases (each with a name, and the commit of its training if there was one),
@@ -467,9 +468,10 @@ def _check_commits(content: Mapping[str, Any], path: str | Path) -> None:
     _require_commit(content["commit"], path, "commit")
     parts = "runs" if "runs" in content else "cases"
     trained = [part.get("commit") for part in content.get(parts, ())]
-    for n, commit in enumerate(trained):
-        if commit is not None:
-            _require_commit(commit, path, f"{parts}[{n}].commit")
+    for n, part in enumerate(content.get(parts, ())):
+        for where, inner in (("", part), *((f"{k}.", part.get(k)) for k in NULLABLE)):
+            if isinstance(inner, dict) and "commit" in inner:
+                _require_commit(inner["commit"], path, f"{parts}[{n}].{where}commit")
     if len(set(trained)) > 1:
         raise UsageError(
             f"{path}: {parts} are of {len(set(trained))} commits: train them all at one."

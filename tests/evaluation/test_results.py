@@ -165,6 +165,8 @@ def test_a_file_that_lacks_a_field_is_refused_by_its_name(content, field):
             "+",
             "cases[0].commit is + with changes not commit",
         ),
+        (LEARNING, "runs.0.bc.commit", "", "runs[0].bc.commit is empty"),
+        (LEARNING, "runs.0.demonstrator.commit", "a+", "runs[0].demonstrator.commit is a"),
         (LEARNING, "runs", [], "runs is empty"),
         (
             LEARNING,

@@ -174,7 +174,7 @@ def provenance(trained: Run) -> dict[str, Any]:
 
 def _curves(metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """Returns and rewards during training; losses, where there are neither."""
-    chosen = [name for name in ("eval/return", "train/reward") if name in metrics]
+    chosen = [name for name in metrics if name in ("eval/return", "train/reward")]
     chosen = chosen or [name for name in metrics if name.endswith("/loss")]
     return {
         name: {"steps": metrics[name][0].tolist(), "values": metrics[name][1].tolist()}

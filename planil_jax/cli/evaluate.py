@@ -7,14 +7,14 @@ Writes evaluation.json, which the report shows, into the run's directory. With -
 also evaluates random actions, the demonstrator and BC, and writes a file of results.
 """
 
-import shlex
 import sys
 
 from absl import flags
 
 from planil_jax import runs
 from planil_jax.base import UsageError
-from planil_jax.evaluation import evaluate, learning, results, rewards
+from planil_jax.cli import result_file
+from planil_jax.evaluation import evaluate, rewards
 
 FLAGS = flags.FLAGS
 
@@ -29,18 +29,13 @@ def define_flags() -> None:
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
     flags.DEFINE_bool("rewards", False, "Correlate the recovered reward with the task's.")
-    flags.DEFINE_string("out", "", "File of results to write, .json.")
-    flags.DEFINE_string("demonstrator", "", "Run that demonstrated; empty: the script.")
-    flags.DEFINE_string("bc", "", "Run of converged behavioural cloning, for --out.")
-    flags.DEFINE_integer("tuning_trials", None, "Trials; 0: none.", lower_bound=0)
-    flags.DEFINE_string("tuned", None, "What was tried in these trials.")
-    flags.DEFINE_string("tuned_on", None, "Their seeds, starts and demonstrations.")
-    flags.DEFINE_multi_string("absent", [], "Why a value is not there: bc:WHY.")
+    result_file.define_flags()
+    flags.adopt_module_key_flags(result_file)
 
 
 def main() -> None:
     fields, override = _sides(FLAGS.field), ",".join(FLAGS.set)
-    absent = results.absent(FLAGS.absent)
+    asked = result_file.read()
     trained = runs.load(FLAGS.run, FLAGS.which, override, trust_imports=FLAGS.trust_imports)
     trained = evaluate.in_env(trained, FLAGS.env) if FLAGS.env else trained
     print(f"evaluating {FLAGS.run} at step {trained.step} …", file=sys.stderr)
@@ -54,30 +49,8 @@ def main() -> None:
         print(rewards.table(found["rewards"]))
         print(f"wrote {pictures.rewards(trained.directory, pairs)}")
     if FLAGS.out:
-        print(_write(trained, found, absent))
-
-
-def _write(trained: runs.Run, found: dict, absent: dict[str, str]) -> str:
-    """Writes the file of results, and says so."""
-    trust = FLAGS.trust_imports
-    demonstrator, bc = (
-        runs.load(path, trust_imports=trust) if path else None
-        for path in (FLAGS.demonstrator, FLAGS.bc)
-    )
-    print("evaluating the references …", file=sys.stderr)
-    others = learning.references(
-        trained.experiment.environment,
-        FLAGS.episodes,
-        demonstrator,
-        bc,
-        scripted=learning.by_script(runs.demonstrations(trained)),
-    )
-    command = shlex.join(["planil", "evaluate", *sys.argv[1:]])
-    tuning = learning.Tuning(
-        trials=FLAGS.tuning_trials, settings=FLAGS.tuned, on=FLAGS.tuned_on
-    )
-    content = learning.of_run(trained, found, command, others, tuning, absent)
-    return results.write(FLAGS.out, content)
+        print("evaluating the references …", file=sys.stderr)
+        print(result_file.write(trained, found, asked))
 
 
 def _sides(texts: list[str]) -> list[float]:

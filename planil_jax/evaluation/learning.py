@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from planil_jax import config, envs, runs
+from planil_jax.base import UsageError
 from planil_jax.evaluation import evaluate, expert_policies, member_episodes, results
 from planil_jax.evaluation.expert_policies import ExpertPolicy
 from planil_jax.training import run
@@ -43,22 +44,25 @@ def references(
     Args:
       demonstrator: a run whose first seed demonstrated; None: the scripted expert.
       bc: a run of behavioural cloning.
-      scripted: whether the scripted expert is evaluated.
+      scripted: whether the scripted expert is evaluated, where no run demonstrated.
 
     Returns:
       `{policy, returns}` by name; None where there is no such policy.
 
     Raises:
-      UsageError: a run cannot act in the environment.
+      UsageError: a run cannot act in the environment, or `bc` is of another method.
     """
-    env = envs.make(environment)
+    if bc is not None and bc.experiment.method != "bc":
+        raise UsageError(
+            f"{bc.directory} (--bc) is a run of {bc.experiment.method}: name one of bc."
+        )
     random = {"policy": "uniform actions", "returns": _of_random(environment, episodes)}
     found: dict[str, Any] = {"demonstrator": None, "random": random, "bc": None}
     if demonstrator is not None:
         expert = expert_policies.from_run(demonstrator, environment)
         acted = _returns(expert, episodes)
         found["demonstrator"] = _of_run(demonstrator, expert.name, acted)
-    elif scripted and (env.expert_cost is not None or env.demonstrator is not None):
+    elif scripted:
         acted = evaluate.returns_of_expert(environment, episodes)
         found["demonstrator"] = {"policy": "scripted expert", "returns": acted}
     if bc is not None:
@@ -70,8 +74,8 @@ def references(
 
 
 def by_script(demonstrations: Mapping[str, Any] | None) -> bool:
-    """Whether the scripted expert demonstrated, or nobody did."""
-    return demonstrations is None or "scripted" in demonstrations["expert"]
+    """Whether the scripted expert demonstrated, by the card of the demonstrations."""
+    return demonstrations is not None and "scripted" in demonstrations["expert"]
 
 
 def entry(
@@ -100,7 +104,8 @@ def entry(
     if settings["method"] == "bc":
         bc = {"policy": method, "returns": returns}
     if demonstrations is None:
-        nothing = dict.fromkeys(("demonstrations", "bc"), NO_DEMONSTRATIONS)
+        of_demonstrations = ("demonstrations", "demonstrator", "bc")
+        nothing = dict.fromkeys(of_demonstrations, NO_DEMONSTRATIONS)
         absent = nothing | dict(absent)
     others = {
         "demonstrations": demonstrations,

@@ -53,10 +53,10 @@ _AGAIN = "write it again with its command"
 _CLEAN = "run the command again in a clone at one commit, with nothing changed"
 _TRIALS = "say how many trials, 0 for none (--tuning_trials; tuned.trials of a comparison)"
 _ABSENT = "or say why there is none (--absent=NAME:WHY)"
-_KINDS = {"text": str, "number": (int, float), "object": dict, "list": list}
+_KINDS: dict[str, Any] = {"text": str, "number": (int, float), "object": dict, "list": list}
 
 # Field -> what it is, and what to do where it is missing.
-Fields = Mapping[str, tuple[str, str]]
+Fields = dict[str, tuple[str, str]]
 COMMON: Fields = {
     "command": ("text", _AGAIN),
     "commit": ("text", _CLEAN),
@@ -349,7 +349,7 @@ def _check_fields(content: Mapping[str, Any], path: str | Path) -> None:
         known: Fields = FIRST
         optional = {"version", "note"}
     else:
-        kind = content.get("kind")
+        kind = content.get("kind", "")
         if kind not in OF_KIND:
             raise UsageError(
                 f"{path}: kind is {kind!r}, and results are {', '.join(OF_KIND)}: {_AGAIN}."
@@ -371,10 +371,13 @@ def _require(
     values: Mapping[str, Any], fields: Fields, path: str | Path, where: str = ""
 ) -> None:
     """Refuses values that lack one of the fields, or have it of another kind."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{path}: {where.rstrip('.')} is no object: {_AGAIN}.")
+    reasons = values.get("why")
     for name, (kind, mend) in fields.items():
         value = values.get(name)
         if value is None:
-            why = values.get("why", {}).get(name)
+            why = reasons.get(name) if isinstance(reasons, Mapping) else None
             if name in NULLABLE and isinstance(why, str) and why.strip():
                 continue
             raise UsageError(f"{path}: {where}{name} is missing: {mend}.")
@@ -441,7 +444,7 @@ def _benchmark(content: Mapping[str, Any], path: str | Path) -> None:
             f"{_AGAIN}."
         )
     for ratio in content["ratios"]:
-        if not all(ratio in row for row in rows):
+        if not all(isinstance(row, dict) and ratio in row for row in rows):
             raise UsageError(f"{path}: rows lack the ratio {ratio}: {_AGAIN}.")
 
 

@@ -131,7 +131,7 @@ def _run_row(run: Content) -> dict[str, str]:
         "random": _number(np.mean(run["random"]["returns"])),
         "BC, each seed": _list(np.mean(bc["returns"], axis=1)) if bc else "–",
         "share": _number(share),
-        "95% reached": "–" if share is None else _yes(share >= compare.ENOUGH),
+        "95% reached": "–" if share is None else _yes(bool(share >= compare.ENOUGH)),
         "p against BC": _number(p),
         "more": _more(evaluation),
         "episodes a seed": _number(returns.shape[1]),
@@ -161,8 +161,8 @@ def _old_rows(content: Content) -> Iterator[dict[str, str]]:
         inside = {"returns": run["returns"][-1], "coverage": run["visited"]["all"]}
         evaluation = {"in_distribution": inside, "step": run["steps"][-1]}
         found.append((run["visited"]["environment"], run["visited"]["method"], evaluation))
-    for task, method, evaluation in found:
-        inside = evaluation["in_distribution"]
+    for task, method, evaluated in found:
+        inside = evaluated["in_distribution"]
         returns = np.array(inside["returns"])
         yield {
             "task": _text(task),
@@ -170,8 +170,8 @@ def _old_rows(content: Content) -> Iterator[dict[str, str]]:
             "return of each seed": _list(returns),
             "mean or IQM [95%]": _summary(returns),
             "expert": _number(inside.get("expert_return")),
-            "more": _more(evaluation | inside),
-            "environment steps": _number(evaluation["step"]),
+            "more": _more({**evaluated, **inside}),
+            "environment steps": _number(evaluated["step"]),
         }
 
 

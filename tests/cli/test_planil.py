@@ -96,7 +96,7 @@ def config_file(tmp_path) -> Path:
 def test_bare_it_lists_every_command_of_the_package_with_its_first_line(run):
     status, out, err = run()
     assert (status, err) == (0, "")
-    shared = {"__init__", "app", "planil", "settings"}
+    shared = {"__init__", "app", "planil", "result_file", "settings"}
     there = {path.stem for path in Path(planil.__file__).parent.glob("*.py")} - shared
     assert there <= set(planil.COMMANDS)
     for command in there:
@@ -339,6 +339,8 @@ def test_evaluate_writes_results_beside_their_references(run, recorded, tmp_path
 def test_a_reason_without_a_name_is_refused(refused, tmp_path):
     message = refused("evaluate", f"--run={tmp_path}", "--absent=slow")
     assert "--absent=slow: write NAME:WHY" in message
+    message = refused("evaluate", f"--run={tmp_path}", f"--bc={tmp_path}")
+    assert "--demonstrator and --bc are for a file of results" in message
 
 
 # ------------------------------------------------------------------------------- precision

@@ -1,6 +1,7 @@
 """What a training came to, beside references from the same starts."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -53,6 +54,9 @@ def test_references_act_from_the_starts_of_the_evaluation(trained, others):
     assert bare == others | {"demonstrator": None, "bc": None}
     with pytest.raises(UsageError, match="its observation_names are"):
         learning.references("pendulum", 1, bc=trained)
+    settings = dataclasses.replace(trained.experiment, method="gaifo")
+    with pytest.raises(UsageError, match=r"bc \(--bc\) is a run of gaifo: name one of bc"):
+        learning.references("point_mass", 1, bc=trained._replace(experiment=settings))
 
 
 def test_the_results_of_a_run_pass_the_check_at_a_clean_commit(trained, others):
@@ -102,15 +106,18 @@ def row(absent=(), result=RESULT, others=OTHERS) -> dict:
 
 def test_the_script_is_the_demonstrator_where_it_demonstrated(trained):
     assert learning.by_script(runs.demonstrations(trained))
-    assert learning.by_script(None) and not learning.by_script({"expert": "me"})
+    assert not learning.by_script(None) and not learning.by_script({"expert": "me"})
 
 
 def test_a_reason_is_given_for_what_is_absent_alone():
     reasons = {"bc": "no actions", "demonstrator": "nobody"}
     assert row(reasons)["why"] == {"bc": "no actions"}
-    alone = row({"bc": "slow"}, RESULT | {"demonstrations": None})
-    assert alone["why"] == {
-        "demonstrations": learning.NO_DEMONSTRATIONS,
+    alone = RESULT | {"demonstrations": None}
+    found = row({"bc": "slow"}, alone, OTHERS | {"demonstrator": None})
+    nothing = learning.NO_DEMONSTRATIONS
+    assert found["why"] == {
+        "demonstrations": nothing,
+        "demonstrator": nothing,
         "bc": "slow",
     }
     unknown = row({"mean_return": "no rewards"})["demonstrations"]

@@ -168,6 +168,9 @@ def test_a_file_that_lacks_a_field_is_refused_by_its_name(content, field):
         (LEARNING, "runs.0.bc.commit", "", "runs[0].bc.commit is empty"),
         (LEARNING, "runs.0.demonstrator.commit", "a+", "runs[0].demonstrator.commit is a"),
         (LEARNING, "runs", [], "runs is empty"),
+        (LEARNING, "runs", [7], "runs[0] is no object"),
+        (LEARNING, "runs", [RUN | {"bc": None, "why": []}], "runs[0].bc is missing"),
+        (BENCHMARK, "rows", [7], "rows lack the ratio ratio_to_reference"),
         (
             LEARNING,
             "runs",

@@ -1,10 +1,10 @@
-# make setup | demo | docs | test | test-fast | test-docs | test-package | test-slow | golden | lint | clean
+# make setup | demo | docs | test | test-fast | test-docs | test-package | test-slow | golden | results-docs | lint | clean
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo docs test test-fast test-docs test-package test-slow golden lint clean
+.PHONY: setup demo docs test test-fast test-docs test-package test-slow golden results-docs lint clean
 
 setup: $(READY)
 
@@ -40,6 +40,9 @@ test-slow: setup
 
 golden: setup
 	$(PY) -m tests.golden.golden --of=HEAD~1
+
+results-docs: setup
+	$(PY) -c 'from planil_jax.reporting import results_pages as pages; pages.write("results", "docs/results")'
 
 lint: setup
 	$(VENV)/bin/ruff check .

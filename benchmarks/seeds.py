@@ -1,7 +1,7 @@
 """Measures the cost of further seeds when they are trained side by side.
 
     python -m benchmarks.seeds --method=gaifo --env=pendulum --seeds=1,2,4,8,16,32 \\
-        --out=results/seeds_cpu.json
+        --out=results/benchmarks/seeds_cpu.json
 
 One row a number of seeds and a way of training them:
 
@@ -86,13 +86,15 @@ def main() -> None:
     print(COLUMNS)
     for row in rows:
         print(line(row))
-    about = timing.about("seeds")
-    results = {
-        "about": about,
-        "experiment": json.loads(config.to_json(settings)),
-        "rows": rows,
-    }
-    timing.write(FLAGS.out, results)
+    measured = timing.Measured(
+        work="an epoch of training of so many seeds",
+        ratios={"ratio_to_so_many_of_one": "as many epochs of one seed"},
+        configuration={
+            "experiment": json.loads(config.to_json(settings)),
+            "seconds": FLAGS.seconds,
+        },
+    )
+    timing.write(FLAGS.out, "seeds", rows, measured)
 
 
 def measure(

@@ -388,7 +388,9 @@ class Comparison(dict):
     """Evaluations by method; printed, it is a table."""
 
     def __str__(self) -> str:
-        rows = [("method", "return, IQM [95%]", "share of the expert, IQM [95%]")]
+        seeds = next((found["seeds"] for found in self.values()), 1)
+        title = statistics.title(seeds)
+        rows = [("method", f"return, {title}", f"share of the expert, {title}")]
         for method, found in self.items():
             inside = found["in_distribution"]
             cells = [inside.get(name) for name in ("return", "share_of_expert")]

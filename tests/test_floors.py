@@ -75,7 +75,12 @@ KEPT_IN = {
     "absl": ("cli.",),
     "matplotlib": ("reporting.",),
     "imageio": ("reporting.",),
-    "time": ("training.report", "training.checkpoint", "reporting."),
+    "time": (
+        "training.report",
+        "training.checkpoint",
+        "evaluation.results",
+        "reporting.",
+    ),
     "datetime": ("training.report", "training.checkpoint", "reporting."),
     "random": (),
     "os": (

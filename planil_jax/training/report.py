@@ -1,10 +1,12 @@
 """The reports of a run: lines on the console, `metrics.jsonl`, and TensorBoard.
 
-    logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
-    logdir/tensorboard/seed 3/ the same, a directory for each member, named by its label
+    logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "processor_seconds": 2.1,
+                                "metrics": {"value/loss": [S]}}
+    logdir/tensorboard/seed 3/ the metrics, a directory for each member, named by its label
 
-There is one line of JSON an epoch. A number that is not finite is written as null and read
-as nan.
+There is one line of JSON an epoch. Seconds are those of training, without compiling, and
+go on where a run is resumed. A number that is not finite is written as null and read as
+nan.
 """
 
 import contextlib
@@ -32,6 +34,7 @@ _PERIOD = 10.0  # seconds between lines where there is no terminal, and between 
 _SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
 _Metrics = dict[str, np.ndarray]
+_Seconds = tuple[float, float]  # wall clock, processor
 
 
 class Report:
@@ -55,7 +58,7 @@ class Report:
         self._files: list[_Lines | _TensorBoard] = []
         if logdir is not None:
             self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), labels)]
-        self._began = 0.0
+        self._began = 0.0, 0.0  # when training began, of both clocks
 
     def say(self, sentence: str) -> None:
         """Writes one sentence."""
@@ -103,8 +106,9 @@ class Report:
         Raises:
           UserError: the disk is full, or not writable.
         """
-        seconds = [file.start(step) for file in self._files]
-        self._began = time.monotonic() - max(seconds, default=0.0)
+        spent = [file.start(step) for file in self._files]
+        seconds, processor = max(spent, default=(0.0, 0.0))
+        self._began = time.monotonic() - seconds, time.process_time() - processor
         if self._console:
             self._console.start(step, total)
 
@@ -114,8 +118,10 @@ class Report:
         Raises:
           UserError: the disk is full, or not writable.
         """
+        wall, processor = self._began
+        seconds = time.monotonic() - wall, time.process_time() - processor
         for file in self._files:
-            file.epoch(step, time.monotonic() - self._began, metrics)
+            file.epoch(step, seconds, metrics)
         if self._console:
             self._console.epoch(step, metrics)
 
@@ -157,7 +163,7 @@ class _Lines:
     def __init__(self, logdir: Path):
         self._path = logdir / METRICS_FILE
 
-    def start(self, step: int) -> float:
+    def start(self, step: int) -> _Seconds:
         """Drops later lines, and one that was cut; returns the seconds so far."""
         kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
         with _disk(self._path):
@@ -166,14 +172,17 @@ class _Lines:
             with open(beside, "w") as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
             os.replace(beside, self._path)
-        return kept[-1]["seconds"] if kept else 0.0
+        last = kept[-1] if kept else {}
+        return last.get("seconds", 0.0), last.get("processor_seconds", 0.0)
 
-    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+    def epoch(self, step: int, seconds: _Seconds, metrics: _Metrics) -> None:
         plain = {
             name: [value if math.isfinite(value) else None for value in _floats(values)]
             for name, values in metrics.items()
         }
-        line = {"step": step, "seconds": round(seconds, 3), "metrics": plain}
+        wall, processor = (round(value, 3) for value in seconds)
+        spent = {"seconds": wall, "processor_seconds": processor}
+        line = {"step": step, **spent, "metrics": plain}
         with _disk(self._path), open(self._path, "a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -191,11 +200,11 @@ class _TensorBoard:
         self._flushed = 0.0
         self._writers: list[EventsWriter] = []
 
-    def start(self, step: int) -> float:
+    def start(self, step: int) -> _Seconds:
         self._start = step
-        return 0.0
+        return 0.0, 0.0
 
-    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+    def epoch(self, step: int, seconds: _Seconds, metrics: _Metrics) -> None:
         del seconds
         with _disk(self._path):
             if not self._writers:

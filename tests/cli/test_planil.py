@@ -96,7 +96,7 @@ def config_file(tmp_path) -> Path:
 def test_bare_it_lists_every_command_of_the_package_with_its_first_line(run):
     status, out, err = run()
     assert (status, err) == (0, "")
-    shared = {"__init__", "app", "planil", "settings"}
+    shared = {"__init__", "app", "planil", "result_file", "settings"}
     there = {path.stem for path in Path(planil.__file__).parent.glob("*.py")} - shared
     assert there <= set(planil.COMMANDS)
     for command in there:
@@ -328,6 +328,43 @@ def test_inspect_takes_its_file_with_a_flag_or_without(run, recorded, form):
 def test_inspect_refuses_no_file_and_two(refused, recorded):
     assert refused("inspect").startswith("error: --demos is required: ")
     assert "unexpected argument 'more.npz'" in refused("inspect", recorded, "more.npz")
+
+
+def test_inspect_shows_a_file_of_results(run, refused, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"version": 2, "kind": "benchmark", "command": "a command"}')
+    status, out, err = run("inspect", path)
+    assert (status, err) == (0, "") and "a command" in out
+    assert f"refused: {path}: commit is missing" in out
+    path.write_text("[]")
+    assert "is not a file of results" in refused("inspect", path)
+
+
+# --------------------------------------------------------------------------------- results
+
+
+def test_evaluate_writes_results_beside_their_references(run, recorded, tmp_path):
+    """Cloning of somebody who stood still; nobody can be asked to stand there again."""
+    logdir, out = tmp_path / "bc", tmp_path / "area" / "x.json"
+    sizes = ("gradient_steps=2", "batch=4", "policy.network.hidden=(4,)")
+    settings = [f"--set=agent.{size}" for size in sizes]
+    where = ("--method=bc", "--env=point_mass", f"--demos={recorded}", f"--logdir={logdir}")
+    assert run("train", *where, *settings, "--total_steps=1")[0] == 0
+    args = ("evaluate", f"--run={logdir}", "--episodes=2", f"--out={out}")
+    said = ("--tuning_trials=0", "--absent=demonstrator:it stood still once")
+    status, printed, _ = run(*args, *said)
+    assert status == 0 and f"wrote {out}" in printed
+    (row,) = json.loads(out.read_text())["runs"]
+    assert row["why"] == {"demonstrator": "it stood still once"}
+    assert np.shape(row["bc"]["returns"]) == np.shape(row["evaluation"]["returns"])
+    assert len(row["random"]["returns"]) == 2
+
+
+def test_a_reason_without_a_name_is_refused(refused, tmp_path):
+    message = refused("evaluate", f"--run={tmp_path}", "--absent=slow")
+    assert "--absent=slow: write NAME:WHY" in message
+    message = refused("evaluate", f"--run={tmp_path}", f"--bc={tmp_path}")
+    assert "--demonstrator and --bc are for a file of results" in message
 
 
 # ------------------------------------------------------------------------------- precision

@@ -247,7 +247,8 @@ def test_a_config_that_was_made_in_python_is_checked_alike(path, value, message)
 
 def test_the_bounds_of_a_range_are_taken():
     for path, value in [("discount", 0), ("discount", 1), ("batch", 1), ("penalty", 0)]:
-        config.set_path(Whole(), f"agent.{path}", value)
+        agent = config.set_path(Whole(), f"agent.{path}", value).agent
+        assert agent == dataclasses.replace(Learner(), **{path: value})
 
 
 def test_a_field_may_be_of_several_types():

@@ -26,7 +26,7 @@ from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
-from planil_jax.evaluation import statistics
+from planil_jax.evaluation import saved_experts, statistics
 from planil_jax.precision import require_float32
 from planil_jax.training import report as training_report
 
@@ -142,6 +142,18 @@ class Run:
         if not isinstance(seed, int):
             raise UsageError(f"seed is the index of a member or 'best', not {seed!r}.")
         return Policy(self._trained, seed, sampling_seed)
+
+    def save_expert(self, path: str | Path, *, seed: int = 0) -> None:
+        """Writes a small file of a member alone, for `collect(expert=path)`.
+
+        Args:
+          path: the file, .npz.
+          seed: index of the member.
+
+        Raises:
+          UsageError: the run's method imitates, or there is no such member.
+        """
+        saved_experts.save(self._trained, Path(path).expanduser(), seed)
 
     def _best(self) -> int:
         _, returns = self.metrics().get("eval/return", (None, np.zeros((0, 0))))
@@ -284,14 +296,14 @@ def load(
 
 
 def collect(
-    env: str | Environment = "navigation",
+    env: str | Environment | None = None,
     episodes: int = 4,
     *,
     seed: int = 1,
     actions: bool = False,
     out: str | Path | None = None,
     run: Run | None = None,
-    expert: scripted.Config | None = None,
+    expert: scripted.Config | str | Path | None = None,
 ) -> Demos:
     """Demonstrations of an environment's scripted expert, or of a trained run.
 
@@ -299,13 +311,15 @@ def collect(
     else on its reward.
 
     Args:
-      env: a name, maybe with options, or an Environment.
+      env: a name, maybe with options, or an Environment; None: where `run` or the file
+        `expert` was trained, or else navigation.
       episodes: how many.
       seed: of the starts and of the expert's sampling.
       actions: whether they hold actions; else observations only.
       out: a file that they are written to as well, .npz.
       run: whose first seed demonstrates; None: the scripted expert.
-      expert: settings of the scripted planner; None: those chosen for the environment.
+      expert: settings of the scripted planner, or a file of a trained expert, which
+        `Run.save_expert` wrote; None: the settings chosen for the environment.
 
     Raises:
       UserError: the expert is no better than random actions.
@@ -315,14 +329,20 @@ def collect(
         raise UsageError(f"episodes must be a whole number, at least 1, not {episodes!r}.")
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise UsageError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}.")
-    name = env if isinstance(env, str) else envs.hold(env)
+    name = env if isinstance(env, str | None) else envs.hold(env)
+    trained = run._trained if run else None
+    if isinstance(expert, str | Path):
+        if run is not None:
+            raise UsageError("run and expert each name who demonstrates: pass one of them.")
+        trained, expert = saved_experts.load(Path(expert).expanduser()), None
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = str(Path(out or folder / "demos.npz").expanduser())
-        if run is None:
-            collecting.collect(name, path, episodes, seed, actions, settings=expert)
+        args = path, episodes, seed, actions
+        if trained is None:
+            collecting.collect(name or "navigation", *args, settings=expert)
         else:
-            collecting.from_run(run._trained, path, episodes, seed, actions, name)
+            collecting.from_run(trained, *args, name)
         return Demos.load(path)
 
 

@@ -201,10 +201,10 @@ def update(
 ) -> tuple[State, Metrics]:
     """Gradient steps on the demonstrations that are not held out."""
     del rollout
-    task, moments = components.task, state.params.moments
+    task, config, moments = components.task, components.config, state.params.moments
     held_out = None
-    if state.holdout is not None:
-        demos, held_out = split(demos, components.config.holdout, state.holdout.key)
+    if config.holdout is not None and state.holdout is not None:
+        demos, held_out = split(demos, config.holdout, state.holdout.key)
     if not task.spec.image:
         moments = demo_moments(demos, task.observed)
     loss_fn = functools.partial(loss, components)
@@ -213,17 +213,15 @@ def update(
         batch = sample(components, moments, demos, key)
         return learning.gradient_step(components.optimizer, policy, loss_fn, batch)
 
-    keys = jax.random.split(key, components.config.gradient_steps)
+    keys = jax.random.split(key, config.gradient_steps)
     policy, metrics = learning.scan_mean(one_step, state.policy, keys)
-    acting, holdout = policy.params, None
-    if state.holdout is not None:
+    acting, holdout = policy.params, state.holdout
+    if holdout is not None and held_out is not None:
         found = holdout_loss(components, policy.params, moments, held_out)
-        better = found < state.holdout.loss
-        acting = _where(better, policy.params, state.params.policy)
-        reached = (round_ + 1) * components.config.gradient_steps
-        holdout = state.holdout.replace(
-            loss=_where(better, found, state.holdout.loss),
-            gradient_steps=_where(better, reached, state.holdout.gradient_steps),
+        gradient_steps = (round_ + 1) * config.gradient_steps
+        newest = Holdout(holdout.key, found, gradient_steps), policy.params
+        holdout, acting = _where(
+            found < holdout.loss, newest, (holdout, state.params.policy)
         )
         metrics |= {
             "policy/holdout_loss": found,

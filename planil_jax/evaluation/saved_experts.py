@@ -141,7 +141,7 @@ def _require_same_task(card: expert_file.Card, env: Environment) -> None:
 def _fitted(weights: Mapping[str, np.ndarray], template: Params) -> Params:
     """The parameters of the agent that the settings make."""
     wanted = _named(template)
-    for name in wanted | weights:
+    for name in {**wanted, **weights}:
         there, here = (
             expert_file.form(leaves[name]) if name in leaves else "absent"
             for leaves in (weights, wanted)

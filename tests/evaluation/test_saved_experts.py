@@ -156,12 +156,25 @@ def test_another_seed_s_card_names_it(trained, tmp_path):
     assert not (tmp_path / "none.npz").exists()
 
 
-def test_the_library_collects_from_a_file(path, monkeypatch):
+def test_the_library_writes_a_file_and_collects_from_it(
+    trained, path, tmp_path, monkeypatch
+):
     monkeypatch.setattr(collect, "_refuse_unlearned", lambda *args: None)
     here = pj.collect(expert=path, episodes=2)
     assert here.card.environment == "pendulum" and len(here.episodes[0].obs) == 11
     there = pj.collect("pendulum:episode_length=4", expert=str(path), episodes=1)
     assert len(there.episodes[0].obs) == 5
+    run = pj.load(trained.directory)
+    run.save_expert(tmp_path / "again.npz")
+    digests = [
+        expert_file.read(tmp_path / name).card.digest
+        for name in ("expert.npz", "again.npz")
+    ]
+    assert digests[0] == digests[1]
+    run.save_expert(tmp_path / "again.npz", seed=1)
+    assert expert_file.read(tmp_path / "again.npz").card.digest != digests[0]
+    with pytest.raises(UsageError, match="^run and expert each name who demonstrates"):
+        pj.collect(run=run, expert=path)
     with pytest.raises(UsageError, match="other observation names than 'pendulum'"):
         pj.collect("pendulum:observe=0+1", expert=path)
 

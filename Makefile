@@ -1,10 +1,10 @@
-# make setup | demo | test | test-fast | test-package | test-slow | golden | lint | clean
+# make setup | demo | docs | test | test-fast | test-docs | test-package | test-slow | golden | lint | clean
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast test-package test-slow golden lint clean
+.PHONY: setup demo docs test test-fast test-docs test-package test-slow golden lint clean
 
 setup: $(READY)
 
@@ -19,11 +19,18 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	$(PY) -m experiments.demo --logdir=runs/demo
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo "wrote site/index.html; open it in a browser"
+
 test: setup
 	$(PY) -m pytest -n 2 --dist loadfile
 
 test-fast: setup
 	$(PY) -m pytest -n 2 --dist loadfile -m fast $$(grep -rl --include="test_*.py" mark.fast tests)
+
+test-docs: setup
+	$(PY) -m pytest tests/docs/test_pages.py -s
 
 test-package: setup
 	bash tests/package/check.sh $(abspath $(PY))
@@ -40,4 +47,4 @@ lint: setup
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -191,10 +191,15 @@ def small(
 ) -> experiment.Experiment:
     """A method's experiment, with some sizes of its agent set.
 
+    Several methods share the flags of sizes. A note names those that this one lacks.
+
     Raises:
       UsageError: there is no such method.
     """
     settings = experiment.for_method(method, environment=environment, loop=shape)
+    fields = {field.path.rpartition(".")[2] for field in config.describe(settings.agent)}
+    if absent := [name for name in sizes if name not in fields]:
+        timing.say(f"note: {method} has no {' and no '.join(absent)}.")
     return dataclasses.replace(settings, agent=resized(settings.agent, sizes))
 
 

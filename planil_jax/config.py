@@ -14,11 +14,9 @@ import ast
 import dataclasses
 import functools
 import inspect
-import itertools
 import json
 import math
 import textwrap
-import tokenize
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -28,6 +26,7 @@ import jax
 import ml_collections
 from ml_collections import config_dict as ml_config_dict
 
+from planil_jax import comments
 from planil_jax.base import UsageError, did_you_mean
 
 VERSION = 2  # of the configurations that runs are saved with
@@ -41,18 +40,19 @@ class Range(NamedTuple):
     low: float
     high: float = math.inf
     above: bool = False  # whether `low` itself is excluded
+    below: bool = False  # whether `high` itself is excluded
 
-    def __contains__(self, value: object) -> bool:
-        low_enough = self.low < value if self.above else self.low <= value  # type: ignore
-        return low_enough and value <= self.high  # type: ignore[operator]
+    def __contains__(self, value: Any) -> bool:
+        low_enough = self.low < value if self.above else self.low <= value
+        return low_enough and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        if self.above:
-            top = "" if math.isinf(self.high) else f" and at most {_number(self.high)}"
-            return f"above {_number(self.low)}{top}"
-        if math.isinf(self.high):
-            return f"at least {_number(self.low)}"
-        return f"from {_number(self.low)} to {_number(self.high)}"
+        low, high = _number(self.low), _number(self.high)
+        if not (self.above or self.below or math.isinf(self.high)):
+            return f"from {low} to {high}"
+        bottom = f"{'above' if self.above else 'at least'} {low}"
+        top = f" and {'below' if self.below else 'at most'} {high}"
+        return bottom + top * math.isfinite(self.high)
 
 
 Count: TypeAlias = Annotated[int, Range(1)]  # at least 1
@@ -60,6 +60,8 @@ Natural: TypeAlias = Annotated[int, Range(0)]  # 0 or more
 Positive: TypeAlias = Annotated[float, Range(0.0, above=True)]
 NonNegative: TypeAlias = Annotated[float, Range(0.0)]
 Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]  # of 0 to 1: shares, γ, λ, τ
+# A share that leaves something: dropout, momentum.
+ShareBelow1: TypeAlias = Annotated[float, Range(0.0, 1.0, below=True)]
 Seed: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]  # each gives another key
 
 
@@ -107,10 +109,10 @@ def check(config: Any, prefix: str = "") -> None:
         or none of its choices, or the dataclass's `check` refuses it.
     """
     for name, hint, value in _fields(config):
+        if not isinstance(value, jax.Array):
+            _leaf(value, hint, prefix + name)
         for path, item in _configs(value, prefix + name):
             check(item, path + ".")
-        if not dataclasses.is_dataclass(value) and not isinstance(value, jax.Array):
-            _leaf(value, hint, prefix + name)
     if hasattr(config, "check") and not _has_arrays(config):
         try:
             config.check()
@@ -133,6 +135,23 @@ def describe(config: Any, prefix: str = "") -> list[Field]:
             meaning = _meanings(type(config)).get(name, "")  # type: ignore[arg-type]
             described.append(Field(prefix + name, meaning, _kind(hint), value))
     return described
+
+
+def document(kind: type) -> None:
+    """Writes what `describe` says of a config into its docstring, once, for `help`."""
+    written = kind.__doc__ or ""
+    if "\nFields:\n" in written or not dataclasses.is_dataclass(kind):
+        return
+    missing = dataclasses.MISSING
+    if any(f.default is f.default_factory is missing for f in dataclasses.fields(kind)):
+        return
+    if written.startswith(f"{kind.__name__}("):  # the signature, where a class has none
+        written = "Settings."
+    lines = [
+        f"  {field.path} = {field.default!r}: {field.meaning} ({field.kind})"
+        for field in describe(kind())  # type: ignore[operator]
+    ]
+    kind.__doc__ = "\n".join([inspect.cleandoc(written), "", "Fields:", *lines])
 
 
 def to_json(config: Any) -> str:
@@ -185,6 +204,19 @@ def require_version(plain: Mapping[str, Any], where: str) -> None:
             f"{where} was written by {age} version of planil_jax and cannot be read "
             f"(configuration {version}, not {VERSION}); {mend}."
         )
+
+
+def checked(value: Any, hint: Any, name: str) -> Any:
+    """The value of an argument, as a field of this type takes it.
+
+    Args:
+      hint: such as `Count`.
+      name: of the argument, for the sentence.
+
+    Raises:
+      UsageError: it is of another type or outside its range.
+    """
+    return _leaf(value, hint, name)
 
 
 def set_path(config: Config, path: str, value: Any) -> Config:
@@ -311,7 +343,7 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
         elif isinstance(value, _NESTED):
             rebuilt[name] = _rebuild(value, default, path + ".")
         else:
-            raise UsageError(f"{path} must be a group of fields, not {value!r}.")
+            raise UsageError(f"{path} must be a group of fields, not {_written(value)}.")
     return dataclasses.replace(template, **rebuilt)  # type: ignore[type-var]
 
 
@@ -346,7 +378,7 @@ def _leaf(value: Any, hint: Any, path: str) -> Any:
     elif isinstance(hint, type) and isinstance(value, hint):
         if hint is bool or not isinstance(value, bool):
             return value
-    raise UsageError(f"{path} must be {_type_name(hint)}, not {value!r}.")
+    raise UsageError(f"{path} must be {_type_name(hint)}, not {_written(value)}.")
 
 
 def _one_of(value: Any, hint: Any, path: str) -> Any:
@@ -362,7 +394,9 @@ def _one_of(value: Any, hint: Any, path: str) -> Any:
             refusals.append(str(error))
     if len(refusals) == 1:
         raise UsageError(refusals[0].replace(", not ", ", or None, not ", 1))
-    raise UsageError(f"{path} must be {_kind(hint)}, not {value!r}.")
+    groups = dict.fromkeys(map(_type_name, filter(dataclasses.is_dataclass, wanted)))
+    kind = " or ".join(groups) if len(groups) == len(wanted) else _kind(hint)
+    raise UsageError(f"{path} must be {kind}, not {_written(value)}.")
 
 
 def _within(value: Any, notes: list[Any], path: str) -> Any:
@@ -408,7 +442,15 @@ def _listed(hint: Any) -> str:
 
 
 def _type_name(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):  # most are called Config: "mppi.Config"
+        return f"{hint.__module__.rpartition('.')[2]}.{hint.__qualname__}"  # type: ignore
     return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _written(value: Any) -> str:
+    """A value in a message: a config by its class, which is short."""
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return _type_name(type(value)) if is_config else repr(value)
 
 
 def _number(value: float) -> str:
@@ -447,64 +489,5 @@ def _meanings(kind: type) -> dict[str, str]:
                 source = textwrap.dedent(inspect.getsource(base))
             except (OSError, TypeError):
                 continue
-            meanings |= _comments_of_fields(source)
+            meanings |= comments.of_fields(source)
     return meanings
-
-
-def _comments_of_fields(source: str) -> dict[str, str]:
-    """The comments at the fields of a class, given its source.
-
-    A comment stands behind a field, within the lines of its value, in deeper lines below
-    it, or in the lines directly above it. Lines between two fields that both have a comment
-    behind them continue the first, where they begin in lower case.
-    """
-    comments = _comment_lines(source)
-    (class_,) = ast.parse(source).body
-    assert isinstance(class_, ast.ClassDef)
-    found: dict[str, list[str]] = {}
-    before: list[str] = []  # of the field before
-    end = class_.lineno  # of the field before
-    for node in class_.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        above = _block(comments, range(node.lineno - 1, end, -1))[::-1]
-        touching = len(above) == node.lineno - 1 - end
-        end = node.end_lineno or node.lineno
-        meaning = [comments[n].text for n in range(node.lineno, end + 1) if n in comments]
-        level = [line.text for line in above if line.column <= node.col_offset]
-        if touching:
-            before += [line.text for line in above if line.column > node.col_offset]
-        if touching and before and meaning and level and level[0][:1].islower():
-            before += level
-        else:
-            meaning = level + meaning
-        found[node.target.id] = before = meaning
-    below = _block(comments, range(end + 1, source.count("\n") + 2))
-    before += [line.text for line in below if line.column > class_.body[0].col_offset]
-    return {name: " ".join(lines) for name, lines in found.items()}
-
-
-class _Comment(NamedTuple):
-    text: str
-    column: int
-    alone: bool  # on its line
-
-
-def _comment_lines(source: str) -> dict[int, _Comment]:
-    lines = source.splitlines()
-    reader = iter(source.splitlines(keepends=True))
-    return {
-        token.start[0]: _Comment(
-            token.string.lstrip("#").strip(),
-            token.start[1],
-            not lines[token.start[0] - 1][: token.start[1]].strip(),
-        )
-        for token in tokenize.generate_tokens(lambda: next(reader, ""))
-        if token.type == tokenize.COMMENT and not token.string.startswith("# type:")
-    }
-
-
-def _block(comments: dict[int, _Comment], lines: range) -> list[_Comment]:
-    """The comments that fill the first of these lines, up to the first other line."""
-    alone = itertools.takewhile(lambda n: n in comments and comments[n].alone, lines)
-    return [comments[n] for n in alone]

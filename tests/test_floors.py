@@ -1,6 +1,7 @@
 """Who may import whom, read from the source; only one subprocess imports anything."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ SHARED_BY_AGENTS = "common"  # of agents/, what an agent may import
 # The parts of the package, floor by floor. A part may import those below, and a part of
 # `SHARED` also its neighbours. The bare package ("") is its `__version__` and `__file__`.
 FLOORS = (
-    ("base", "config", "precision"),
+    ("base", "comments", "config", "precision"),
     ("envs", "nets", "losses", "planners", "data"),
     ("models",),
     ("agents",),
@@ -31,7 +32,8 @@ SHARED = ("registry", "recipes", "experiment", "compose", "sweep", "runs", "laun
 # Narrower than the floors say.
 ONLY = {
     "base": set(),
-    "config": {"base"},
+    "comments": set(),
+    "config": {"", "base", "comments"},
     "precision": set(),
     "envs": {"base", "config"},
     "nets": {"base", "config"},
@@ -115,6 +117,7 @@ def sources(*folders: str) -> dict[str, ast.Module]:
     return trees
 
 
+@functools.cache
 def imports(tree: ast.Module, module: str, is_package: bool = False) -> set[str]:
     """Dotted names that a module imports; `from a import b` is "a.b", also if relative."""
     found = set()
@@ -131,6 +134,7 @@ def imports(tree: ast.Module, module: str, is_package: bool = False) -> set[str]
     return found
 
 
+@functools.cache
 def attributes(tree: ast.Module) -> set[str]:
     """All that a module reads by dots, as it is written: "jax.numpy.zeros"."""
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -28,7 +28,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
     config_flags.DEFINE_config_file("config")
-    flags.DEFINE_string("logdir", None, "Directory of all the runs.", required=True)
+    flags.DEFINE_string(
+        "logdir", None, "Directory of all the runs, such as runs/compare.", required=True
+    )
     flags.DEFINE_string("demos", None, "Demonstrations, .npz, of the one task.")
     flags.DEFINE_string("out", None, "Also write comparison.json here.")
 

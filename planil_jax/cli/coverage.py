@@ -22,7 +22,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_list("runs", None, "Run directories: a,b.", required=True)
+    flags.DEFINE_list(
+        "runs", None, "Run directories, such as runs/a,runs/b.", required=True
+    )
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_multi_string(
         "limits", [], "Of an observation entry: NAME=LOW:HIGH; either may be empty."

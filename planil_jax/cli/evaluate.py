@@ -21,7 +21,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+    flags.DEFINE_string(
+        "run", None, "The --logdir of a training, such as runs/nav.", required=True
+    )
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
     flags.DEFINE_multi_string("set", [], "Another setting: agent.planning.enabled=False.")

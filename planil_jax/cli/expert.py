@@ -18,6 +18,7 @@ from planil_jax.base import UsageError
 from planil_jax.cli import settings
 from planil_jax.data import expert_file
 from planil_jax.evaluation import collect, saved_experts
+from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
 METHOD, ENV = "ppo", "pendulum"  # the defaults
@@ -27,8 +28,10 @@ FLAG_OF = {"demonstrations": "out"}
 def define_flags() -> None:
     settings.define_flags()
     flags.adopt_module_key_flags(settings)
-    flags.DEFINE_string("logdir", None, "Directory of the training.", required=True)
-    flags.DEFINE_string("out", None, "Demonstrations to write, .npz.")
+    flags.DEFINE_string(
+        "logdir", None, "Directory of the training, such as runs/expert.", required=True
+    )
+    flags.DEFINE_string("out", None, "Demonstrations to write, such as demos.npz.")
     flags.DEFINE_string("weights", None, "File of the expert itself to write, .npz.")
     flags.DEFINE_string(
         "which", "last", "Checkpoint that demonstrates: last, best, or a step."
@@ -63,5 +66,5 @@ def main() -> None:
         print(f"wrote {expert_file.summary(FLAGS.weights)}")
     if FLAGS.out:
         args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
-        collect.from_run(trained, *args, unlearned=FLAGS.unlearned)
+        collect.from_run(trained, *args, unlearned=FLAGS.unlearned, report=Report())
         print(f"wrote {collect.summary(FLAGS.out)}")

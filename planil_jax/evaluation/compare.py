@@ -30,12 +30,13 @@ class Comparison:
     # Methods; each may be a variant, "mpail2/small", and change settings:
     # "bc:agent.batch=64".
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
-    seed: config.Natural = 0  # the first seed
+    seed: config.Seed = 0  # the first seed
     seeds: config.Count = 5  # seeds of every method, trained side by side
     demonstrations: config.Count = 4  # episodes of the scripted expert, without --demos
-    demonstrations_seed: int = 1  # seed of the scripted expert
+    demonstrations_seed: config.Seed = 1  # seed of the scripted expert
     demonstrate: str | None = None  # environment of the demonstrations; None: the task's
-    observed: tuple[int, ...] = ()  # observation entries in demonstrations; empty: all
+    # observation entries in demonstrations; empty: all
+    observed: tuple[config.Natural, ...] = ()
     actions: bool = True  # whether demonstrations hold actions
     deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"  # the directory of the event files; made with the first of them
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
 _SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
@@ -62,29 +63,46 @@ class Report:
             self._console.say(sentence)
 
     @contextlib.contextmanager
-    def compiling(self, what: str) -> Iterator[None]:
-        """Shows how long the block, a compilation, has been going on."""
+    def timed(self, doing: str, done: str) -> Iterator[None]:
+        """Shows how long the block has been going on.
+
+        Args:
+          doing: what happens in it, "compiling training".
+          done: the same when it has happened, "compiled training".
+        """
         if not self._console:
             yield
             return
-        with self._console.compiling(what):
+        with self._console.timed(doing, done):
             yield
 
-    def start(self, step: int, total: int, epoch: int = 1) -> None:
-        """Training starts after `step`; lines of later steps are dropped.
+    def compiling(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Shows how long the block, a compilation, has been going on."""
+        return self.timed(f"compiling {what}", f"compiled {what}")
+
+    def last_step(self, step: int, total: int, epoch: int) -> None:
+        """Says where training ends, if that is after the total, for lack of a whole epoch.
 
         Args:
-          total: steps that training was asked for.
+          step: where it starts.
+          total: steps that it was asked for.
           epoch: steps of an epoch; training ends with the epoch that reaches the total.
-
-        Raises:
-          UserError: the disk is full, or not writable.
         """
         last = -(-total // epoch) * epoch
         if step < total < last:
             self.say(
                 f"training ends at step {last} of {total}: whole epochs of {epoch} steps."
             )
+
+    def start(self, step: int, total: int) -> None:
+        """Training starts after `step`; lines of later steps are dropped.
+
+        Args:
+          total: steps that training was asked for.
+
+        Raises:
+          UserError: the disk is full, or not writable.
+        """
         seconds = [file.start(step) for file in self._files]
         self._began = time.monotonic() - max(seconds, default=0.0)
         if self._console:
@@ -167,7 +185,7 @@ class _TensorBoard:
     """Event files, written at once: the thread of tensorboardX hangs on a full disk."""
 
     def __init__(self, logdir: Path, labels: Sequence[str] | None):
-        self._path = logdir / "tensorboard"
+        self._path = logdir / EVENTS
         self._labels = labels
         self._start = 0
         self._flushed = 0.0
@@ -261,21 +279,21 @@ class _Console:
         tqdm.write(sentence, file=sys.stderr)
 
     @contextlib.contextmanager
-    def compiling(self, what: str) -> Iterator[None]:
+    def timed(self, doing: str, done: str) -> Iterator[None]:
         began = time.monotonic()
         finished = threading.Event()
 
         def tick() -> None:
             while not finished.wait(1.0):
                 seconds = time.monotonic() - began
-                print(f"\rcompiling {what}… {seconds:.0f} s", end="", file=sys.stderr)
+                print(f"\r{doing}… {seconds:.0f} s", end="", file=sys.stderr)
 
         ticking = threading.Thread(target=tick, daemon=True)
         if self._terminal:
-            print(f"compiling {what}…", end="", file=sys.stderr, flush=True)
+            print(f"{doing}…", end="", file=sys.stderr, flush=True)
             ticking.start()
         else:
-            self.say(f"compiling {what}…")
+            self.say(f"{doing}…")
         try:
             yield
         finally:
@@ -283,7 +301,7 @@ class _Console:
             if self._terminal:
                 ticking.join()
                 print("\r", end="", file=sys.stderr)
-        self.say(f"compiled {what} in {time.monotonic() - began:.1f} s")
+        self.say(f"{done} in {time.monotonic() - began:.1f} s")
 
     def start(self, step: int, total: int) -> None:
         self._total = total

@@ -221,6 +221,9 @@ def test_a_config_file_replaces_the_recipe_and_set_overrides_it(
         ([f"--seed={2**63}"], f"seed must be from 0 to 2147483647, not {2**63}."),
         (["--method=bcc"], "no method 'bcc'."),
         (["--env=pointmass"], "no environment 'pointmass'."),
+        (["--config.seeds=3"], "--config.seeds has a flag of its own: --seeds."),
+        (["--config.demonstrations=a"], "--config.demonstrations has a flag of its own: "),
+        (["--config.agent.batch=3"], "needs a config file: add --config=FILE before it."),
         (["--config={config}", "--method=gail"], "the config file is of bc"),
         (["--config={config}", "--config.seeds=2"], "--config.seeds has a flag of its own"),
         (["--config={config}", "--config.seed=2"], "a flag of its own: --seed."),
@@ -259,9 +262,11 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     settings = [f"--set={text}" for text in tiny]
     names = ["--method=bc", "--env=point_mass", "--demos=~/rest.npz", "--logdir=~/run"]
     rates = "--sweep=agent.learning_rate=1e-3,1e-2"
-    status, _, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    status, out, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
     assert status == 0, err
-    assert "step 4 of 3: whole epochs of 2 steps." in err
+    ends = "training ends at step 4 of 3: whole epochs of 2 steps."
+    assert err.count(ends) == 1 and err.index(ends) < err.index("compiling training")
+    assert f"tensorboard --logdir={tmp_path / 'run' / 'tensorboard'}" in out
     logdir = tmp_path / "run"
     assert list(json.loads((logdir / "config.json").read_text()))[0] == "version"
     assert {path.name for path in (logdir / "tensorboard").iterdir()} == {
@@ -285,6 +290,25 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     (logdir / "config.json").write_text(json.dumps(saved))
     message = refused("train", "--logdir=~/run", "--resume")
     assert "was written by an older version of planil_jax and cannot be read" in message
+
+
+def test_a_missing_logdir_is_asked_for_with_an_example(refused):
+    assert refused("train") == (
+        "error: --logdir is required: Directory of the run, such as runs/nav."
+    )
+
+
+def test_recording_says_what_it_does_and_how_long_it_takes(run, tmp_path):
+    out = tmp_path / "demos.npz"
+    status, printed, err = run("collect", "--env=point_mass", f"--out={out}")
+    assert status == 0 and printed.startswith(f"wrote {out}: 4 episodes")
+    *_, compiling, compiled, recording, recorded = err.splitlines()
+    assert (compiling, recording) == (
+        "compiling the expert…",
+        "recording 4 episodes in point_mass…",
+    )
+    assert re.fullmatch(r"compiled the expert in \d+\.\d s", compiled)
+    assert re.fullmatch(r"recorded 4 episodes in point_mass in \d+\.\d s", recorded)
 
 
 def test_resuming_a_directory_without_a_run_is_refused(refused, tmp_path):

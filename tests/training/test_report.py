@@ -219,11 +219,10 @@ def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_exceeds_its_total_says_so_once_at_its_start(capsys):
-    with report.Report() as writer:
-        writer.start(0, 50_000, epoch=6_400)
+def test_a_run_that_exceeds_its_total_says_so(capsys):
+    writer = report.Report()
+    writer.last_step(0, 50_000, epoch=6_400)
     assert "step 51200 of 50000: whole epochs of 6400 steps." in capsys.readouterr().err
-    with report.Report() as writer:
-        writer.start(0, 51_200, epoch=6_400)
-        writer.start(51_200, 50_000, epoch=6_400)  # a run that has reached its total
+    writer.last_step(0, 51_200, epoch=6_400)
+    writer.last_step(51_200, 50_000, epoch=6_400)  # a run that has reached its total
     assert "whole epochs" not in capsys.readouterr().err

@@ -26,7 +26,7 @@ from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
-from planil_jax.evaluation import statistics
+from planil_jax.evaluation import saved_experts, statistics
 from planil_jax.precision import require_float32
 from planil_jax.training import report as training_report
 
@@ -143,6 +143,18 @@ class Run:
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             raise UsageError(f"seed is the index of a member or 'best', not {seed!r}.")
         return Policy(self._trained, int(seed), sampling_seed)
+
+    def save_expert(self, path: str | Path, *, seed: int = 0) -> None:
+        """Writes a small file of a member alone, for `collect(expert=path)`.
+
+        Args:
+          path: the file, .npz.
+          seed: index of the member.
+
+        Raises:
+          UsageError: the run's method imitates, or there is no such member.
+        """
+        saved_experts.save(self._trained, Path(path).expanduser(), seed)
 
     def _best(self) -> int:
         _, returns = self.metrics().get("eval/return", (None, np.zeros((0, 0))))
@@ -280,14 +292,14 @@ def load(
 
 
 def collect(
-    env: str | Environment = "navigation",
+    env: str | Environment | None = None,
     episodes: int = 4,
     *,
     seed: int = 1,
     actions: bool = False,
     out: str | Path | None = None,
     run: Run | None = None,
-    expert: scripted.Config | None = None,
+    expert: scripted.Config | str | Path | None = None,
 ) -> Demos:
     """Demonstrations of an environment's scripted expert, or of a trained run.
 
@@ -295,13 +307,15 @@ def collect(
     else on its reward.
 
     Args:
-      env: a name, maybe with options, or an Environment.
+      env: a name, maybe with options, or an Environment; None: where `run` or the file
+        `expert` was trained, or else navigation.
       episodes: how many.
       seed: of the starts and of the expert's sampling.
       actions: whether they hold actions; else observations only.
       out: a file that they are written to as well, .npz.
       run: whose first seed demonstrates; None: the scripted expert.
-      expert: settings of the scripted planner; None: those chosen for the environment.
+      expert: settings of the scripted planner, or a file of a trained expert, which
+        `Run.save_expert` wrote; None: the settings chosen for the environment.
 
     Raises:
       UsageError: an argument is wrong; one sentence that names it.
@@ -311,19 +325,25 @@ def collect(
     config.checked(episodes, config.Count, "episodes")
     config.checked(seed, config.Seed, "seed")
     config.checked(run, Run | None, "run")
+    trained = run._trained if run else None
+    if isinstance(expert, str | Path):
+        if run is not None:
+            raise UsageError("run and expert each name who demonstrates: pass one of them.")
+        trained, expert = saved_experts.load(Path(expert).expanduser()), None
     if expert is not None:
         config.checked(expert, scripted.Config, "expert")
         config.check(expert, "expert.")
     if out is not None:
         out = _path(out, "out", "demos.npz")
-    name = env if isinstance(env, str) else envs.hold(env)
+    name = env if isinstance(env, str | None) else envs.hold(env)
     with tempfile.TemporaryDirectory() as folder:
         args = str(out or Path(folder) / "demos.npz"), episodes, seed, actions
         report = training_report.Report()
-        if run is None:
+        if trained is None:
+            name = name or "navigation"
             collecting.collect(name, *args, settings=expert, report=report)
         else:
-            collecting.from_run(run._trained, *args, name, report=report)
+            collecting.from_run(trained, *args, name, report=report)
         return Demos.load(args[0])
 
 

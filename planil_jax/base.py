@@ -368,6 +368,7 @@ class Needs(NamedTuple):
     actions: bool = False  # demonstrations must hold actions
     full_observations: bool = False  # demonstrations must hold every observation entry
     sequence: int = 1  # steps of the sequences that it samples from demonstrations
+    episodes: int = 1  # the fewest that demonstrations must hold
     interacts: bool = True  # it learns from its own steps in the environment
     pixels: bool = False  # it can learn from images
     discrete: bool = False  # it can act where actions are choices

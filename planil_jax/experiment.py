@@ -190,6 +190,11 @@ def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> N
     if not need.demonstrations:
         return
     require_length(demos, need.sequence, method)
+    if len(demos.length) < need.episodes:
+        raise UsageError(
+            f"{method} with these settings needs at least {need.episodes} episodes, but "
+            f"the demonstrations hold {len(demos.length)}: record more."
+        )
     if need.actions:
         require_actions(demos, method)
     if need.full_observations and len(demos.observed) < env.spec.observation_size:

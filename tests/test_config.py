@@ -275,7 +275,8 @@ def test_the_bounds_of_a_range_are_taken():
         ("batch", 1),
         ("penalty", 0),
     ]:
-        config.set_path(Whole(), f"agent.{path}", value)
+        agent = config.set_path(Whole(), f"agent.{path}", value).agent
+        assert agent == dataclasses.replace(Learner(), **{path: value})
 
 
 def test_a_field_may_be_of_several_types():

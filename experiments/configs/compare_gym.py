@@ -19,7 +19,7 @@ COUNTS = (4, 11, 18, 25)
 
 def methods(task: str, counts: tuple[int, ...] = COUNTS) -> tuple[str, ...]:
     steps = compose("mail", f"gym/{task}")[0].run.total_steps
-    more = {"mail": "", "gail": f",run.total_steps={steps}", "bc": ""}
+    more = {"mail": "", "gail": f",run.total_steps={steps}", "bc": "", "bc/holdout": ""}
     return tuple(
         f"{method}:episodes={count}{settings}"
         for count in counts

@@ -8,7 +8,7 @@ def get_config():
     return config.to_config_dict(
         compare.Comparison(
             tasks=("navigation",),
-            methods=("mpail", "irl_mpc", "gaifo", "gail", "airl", "bc"),
+            methods=("mpail", "irl_mpc", "gaifo", "gail", "airl", "bc", "bc/holdout"),
             field=40.0,
             tuned=learning.Tuning(
                 trials=9,

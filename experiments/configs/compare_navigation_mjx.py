@@ -8,7 +8,7 @@ def get_config():
     return config.to_config_dict(
         compare.Comparison(
             tasks=("navigation_mjx",),
-            methods=("mpail", "gaifo", "gail", "bc"),
+            methods=("mpail", "gaifo", "gail", "bc", "bc/holdout"),
             seeds=3,
             field=40.0,
             tuned=learning.Tuning(

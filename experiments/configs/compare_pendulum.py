@@ -26,15 +26,16 @@ METHODS: dict[str, tuple[str, ...]] = {
         "mpail2/policy",
         "mpail2/penalty=0",
         "bc",
+        "bc/holdout",
     ),
     "few": tuple(
         f"{method}:episodes={count}"
-        for method in ("iqmpc", "bc")
+        for method in ("iqmpc", "bc", "bc/holdout")
         for count in (100, 50, 10, 5)
     ),
     "tremble": tuple(
         f"{method}:environment=pendulum:tremble={share}"
-        for method in ("iqmpc", "mpail2", "bc")
+        for method in ("iqmpc", "mpail2", "bc", "bc/holdout")
         for share in (0.01, 0.02)
     ),
 }

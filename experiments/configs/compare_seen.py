@@ -11,16 +11,17 @@ read by the same tiles.
 from planil_jax import config
 from planil_jax.evaluation import compare
 
-CLONING = (
-    "bc:environment=pendulum:pixels=64,agent.encoder_conv.patch_size=8,"
+CLONING = tuple(
+    f"{method}:environment=pendulum:pixels=64,agent.encoder_conv.patch_size=8,"
     "agent.encoder_conv.filters=32,run.seeds_by=map"
+    for method in ("bc", "bc/holdout")
 )
 
 
 def get_config():
     plan = compare.Comparison(
         tasks=("pendulum:pixels=64,frames=1",),
-        methods=("cmil", "vmail", CLONING),
+        methods=("cmil", "vmail", *CLONING),
         seeds=3,
         expert=False,
         episodes=20,

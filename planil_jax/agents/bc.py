@@ -10,8 +10,13 @@ Observations are normalised by the demonstrations' mean and deviation. Pictures 
 convolutions, and those that are learned from are shifted at random by a few pixels. It acts
 by the mode, or by a sample where it explores. What the loop collects is ignored.
 
+With `holdout`, a share of the episodes is held out, others for every seed. After each round
+the loss of all their steps is taken, and the parameters that act are those of the round
+where it was lowest so far. Learning goes on to the end.
+
 Source: Pomerleau 1991, Efficient Training of Artificial Neural Networks for Autonomous
-Navigation; as the baseline of Ho & Ermon 2016, arXiv 1606.03476, section 6.
+Navigation; as the baseline of Ho & Ermon 2016, arXiv 1606.03476, section 6. Holding out:
+Prechelt 1998, Early Stopping - But When?, section 2.1, without its stop.
 Departures: `weight_decay`; `policy.std_low`, a floor of the deviation of actions, which
 noiseless experts would otherwise drive to zero.
 """
@@ -39,7 +44,7 @@ from planil_jax.base import (
     Task,
     UsageError,
 )
-from planil_jax.config import Count, NonNegative, Positive
+from planil_jax.config import Count, NonNegative, Positive, Share
 from planil_jax.data import demos as demonstrations
 from planil_jax.losses import policy as losses
 from planil_jax.nets import conv, fit, heads, mlp, normalise
@@ -57,9 +62,25 @@ class Config:
     batch: Count = 128  # steps of the demonstrations in a gradient step
     learning_rate: Positive = 1e-3  # learning rate of AdamW
     weight_decay: NonNegative = 1e-4  # weight decay of AdamW, before the learning rate
+    # Share of the episodes that is held out, above 0 and below 1, at least one and not all;
+    # what acts is what erred least on them after a round. None: all episodes train.
+    holdout: Share | None = None
+
+    def check(self) -> None:
+        if self.holdout in (0, 1):
+            raise UsageError(
+                f"holdout must be above 0 and below 1, or None, not {self.holdout}."
+            )
 
 
-NEEDS = Needs(actions=True, interacts=False, pixels=True, discrete=True)
+def NEEDS(config: Config) -> Needs:  # noqa: N802
+    return Needs(
+        actions=True,
+        interacts=False,
+        pixels=True,
+        discrete=True,
+        episodes=1 if config.holdout is None else 2,
+    )
 
 
 @struct.dataclass
@@ -71,9 +92,19 @@ class InferenceParams:
 
 
 @struct.dataclass
+class Holdout:
+    """Which episodes are held out, and the lowest loss on them so far."""
+
+    key: jax.Array  # chooses the episodes
+    loss: jax.Array  # [] the lowest
+    gradient_steps: jax.Array  # [] int32, after which it was the lowest
+
+
+@struct.dataclass
 class State:
     params: InferenceParams
     policy: Fit
+    holdout: Holdout | None  # None: all episodes train
 
 
 @struct.dataclass
@@ -128,7 +159,11 @@ def build(task: Task, config: Config) -> Components:
 def init(components: Components, key: jax.Array) -> State:
     policy = components.optimizer.init(components.policy.init(key))
     moments = normalise.init(len(components.task.observed))
-    return State(InferenceParams(policy.params, moments), policy)
+    holdout = None
+    if components.config.holdout is not None:
+        worst = jnp.full((), jnp.inf, jnp.float32)
+        holdout = Holdout(jax.random.fold_in(key, 1), worst, jnp.zeros((), jnp.int32))
+    return State(InferenceParams(policy.params, moments), policy, holdout)
 
 
 def read(components: Components, moments: normalise.Moments, obs: jax.Array) -> jax.Array:
@@ -164,9 +199,12 @@ def update(
     key: jax.Array,
     round_: jax.Array,
 ) -> tuple[State, Metrics]:
-    """Gradient steps on the demonstrations."""
-    del rollout, round_
-    task, moments = components.task, state.params.moments
+    """Gradient steps on the demonstrations that are not held out."""
+    del rollout
+    task, config, moments = components.task, components.config, state.params.moments
+    held_out = None
+    if config.holdout is not None and state.holdout is not None:
+        demos, held_out = split(demos, config.holdout, state.holdout.key)
     if not task.spec.image:
         moments = demo_moments(demos, task.observed)
     loss_fn = functools.partial(loss, components)
@@ -175,9 +213,67 @@ def update(
         batch = sample(components, moments, demos, key)
         return learning.gradient_step(components.optimizer, policy, loss_fn, batch)
 
-    keys = jax.random.split(key, components.config.gradient_steps)
+    keys = jax.random.split(key, config.gradient_steps)
     policy, metrics = learning.scan_mean(one_step, state.policy, keys)
-    return State(InferenceParams(policy.params, moments), policy), metrics
+    acting, holdout = policy.params, state.holdout
+    if holdout is not None and held_out is not None:
+        found = holdout_loss(components, policy.params, moments, held_out)
+        gradient_steps = (round_ + 1) * config.gradient_steps
+        newest = Holdout(holdout.key, found, gradient_steps), policy.params
+        holdout, acting = _where(
+            found < holdout.loss, newest, (holdout, state.params.policy)
+        )
+        metrics |= {
+            "policy/holdout_loss": found,
+            "policy/best_gradient_step": holdout.gradient_steps.astype(jnp.float32),
+        }
+    return State(InferenceParams(acting, moments), policy, holdout), metrics
+
+
+def split(
+    demos: Demonstrations, share: float, key: jax.Array
+) -> tuple[Demonstrations, Demonstrations]:
+    """The episodes that train, and those that are held out: this share, drawn at random.
+
+    At least one is on each side.
+    """
+    count = demos.length.shape[0]
+    assert count > 1  # NEEDS says so
+    held = min(max(round(share * count), 1), count - 1)
+    order = jax.random.permutation(key, count)
+
+    def chosen(episodes: jax.Array) -> Demonstrations:
+        return jax.tree.map(lambda leaf: leaf[episodes], demos)
+
+    return chosen(order[held:]), chosen(order[:held])
+
+
+def holdout_loss(
+    components: Components,
+    params: Params,
+    moments: normalise.Moments,
+    demos: Demonstrations,
+) -> jax.Array:
+    """The mean loss `[]` of all steps of these episodes; pictures are not shifted.
+
+    One episode after another, so that the pictures of all are never in memory at once.
+    """
+    frames = max(components.task.spec.frames, 1)
+    actions = demos.actions
+    assert actions is not None  # NEEDS says so
+    steps = jnp.arange(actions.shape[1])  # [L]
+
+    def of_step(episode: jax.Array, step: jax.Array) -> jax.Array:
+        obs = demonstrations.observations_at(demos, episode, step, frames)
+        batch = Batch(read(components, moments, obs)[None], actions[episode, step][None])
+        return loss(components, params, batch)[0]
+
+    def of_episode(episode: jax.Array) -> jax.Array:
+        losses = jax.vmap(of_step, (None, 0))(episode, steps)  # [L]
+        return jnp.sum(jnp.where(steps < demos.length[episode], losses, 0.0))
+
+    sums = jax.lax.map(of_episode, jnp.arange(demos.length.shape[0]))
+    return jnp.sum(sums) / jnp.sum(demos.length)
 
 
 def demo_moments(demos: Demonstrations, observed: tuple[int, ...]) -> normalise.Moments:
@@ -223,3 +319,8 @@ def error_scale(spec: EnvSpec) -> jax.Array:
     if spec.discrete:
         return jnp.asarray(math.sqrt(2.0), jnp.float32)
     return (jnp.asarray(spec.action_high) - jnp.asarray(spec.action_low)) / 2
+
+
+def _where(condition: jax.Array, yes, no):
+    """The leaves of `yes` where the condition `[]` holds, else those of `no`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

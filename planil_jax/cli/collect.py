@@ -7,15 +7,20 @@ With --run, the first seed of a training acts, in --env or where it was trained:
     planil collect --run=runs/expert --env=pendulum:pixels=64 --actions \\
         --out=demos/pendulum_pixels.npz
 
-It may then read the state behind the pictures. With --renderer=mujoco MuJoCo's own renderer
-draws them, with meshes and shadows. An expert no better than random actions is refused.
+It may then read the state behind the pictures. With --expert, the expert of a file acts,
+which `planil expert --weights` wrote:
+
+    planil collect --expert=experiments/experts/pendulum.npz --out=demos/pendulum.npz
+
+With --renderer=mujoco MuJoCo's own renderer draws pictures, with meshes and shadows. An
+expert no better than random actions is refused.
 """
 
 from absl import flags
 
 from planil_jax import runs
 from planil_jax.base import UsageError
-from planil_jax.evaluation import collect
+from planil_jax.evaluation import collect, saved_experts
 from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
@@ -23,8 +28,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_string("env", None, "Environment to demonstrate; or that of --run.")
+    flags.DEFINE_string("env", None, "Environment; or that of --run or --expert.")
     flags.DEFINE_string("run", None, "The --logdir of a training whose first seed acts.")
+    flags.DEFINE_string("expert", None, "File of a trained expert, .npz, which acts.")
     flags.DEFINE_string("which", "last", "Checkpoint of --run: last, best, or a step.")
     flags.DEFINE_string("out", None, "File to write, such as demos.npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "Episodes to record.", lower_bound=1)
@@ -38,8 +44,12 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    if FLAGS.env is None and FLAGS.run is None:
-        raise UsageError("give --env, for a scripted expert, or --run, for a trained one.")
+    if FLAGS.run and FLAGS.expert:
+        raise UsageError("--run and --expert each name who acts: give one of them.")
+    if not (FLAGS.env or FLAGS.run or FLAGS.expert):
+        raise UsageError(
+            "give --env, for a scripted expert, or --run or --expert, for a trained one."
+        )
     if FLAGS.run is None and FLAGS.which != "last":
         raise UsageError(f"--which={FLAGS.which} is of a --run, and there is none.")
     if not all(entry.isdigit() for entry in FLAGS.observed):
@@ -48,7 +58,10 @@ def main() -> None:
     args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
     options = {"unlearned": FLAGS.unlearned, "renderer": FLAGS.renderer}
     options |= {"observed": tuple(map(int, FLAGS.observed)), "report": Report()}
-    if FLAGS.run:
+    if FLAGS.expert:
+        trained = saved_experts.load(FLAGS.expert)
+        collect.from_run(trained, *args, FLAGS.env, **options)
+    elif FLAGS.run:
         trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
         collect.from_run(trained, *args, FLAGS.env, **options)
     else:

@@ -3,15 +3,21 @@
     planil expert --method=ppo --env=pendulum --logdir=runs/pendulum_expert \\
         --out=demos/pendulum.npz --episodes=4
 
-An interrupted training continues from its last checkpoint.
+With --weights it writes a small file of the expert itself, of which `planil collect
+--expert=FILE` records demonstrations at any time. An interrupted training continues from
+its last checkpoint.
 """
+
+import shlex
+import sys
 
 from absl import flags
 
 from planil_jax import experiment, launch, runs
 from planil_jax.base import UsageError
 from planil_jax.cli import settings
-from planil_jax.evaluation import collect
+from planil_jax.data import expert_file
+from planil_jax.evaluation import collect, saved_experts
 from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
@@ -25,9 +31,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "logdir", None, "Directory of the training, such as runs/expert.", required=True
     )
-    flags.DEFINE_string(
-        "out", None, "Demonstrations to write, such as demos.npz.", required=True
-    )
+    flags.DEFINE_string("out", None, "Demonstrations to write, such as demos.npz.")
+    flags.DEFINE_string("weights", None, "File of the expert itself to write, .npz.")
     flags.DEFINE_string(
         "which", "last", "Checkpoint that demonstrates: last, best, or a step."
     )
@@ -43,6 +48,10 @@ def help_settings(given, load) -> experiment.Experiment:
 
 
 def main() -> None:
+    if not (FLAGS.out or FLAGS.weights):
+        raise UsageError(
+            "give --out, a file of demonstrations to write, or --weights, of the expert."
+        )
     asked = settings.read(METHOD, ENV, FLAG_OF)
     if experiment.needs(asked).demonstrations:
         raise UsageError(
@@ -50,13 +59,12 @@ def main() -> None:
             f"{experiment.engines()}."
         )
     launch.launch(asked, logdir=FLAGS.logdir, resume=True)
-    collect.from_run(
-        runs.load(FLAGS.logdir, FLAGS.which, trust_imports=True),
-        FLAGS.out,
-        FLAGS.episodes,
-        FLAGS.seed,
-        FLAGS.actions,
-        unlearned=FLAGS.unlearned,
-        report=Report(),
-    )
-    print(f"wrote {collect.summary(FLAGS.out)}")
+    trained = runs.load(FLAGS.logdir, FLAGS.which, trust_imports=True)
+    if FLAGS.weights:
+        command = shlex.join(["planil", "expert", *sys.argv[1:]])
+        saved_experts.save(trained, FLAGS.weights, command=command)
+        print(f"wrote {expert_file.summary(FLAGS.weights)}")
+    if FLAGS.out:
+        args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
+        collect.from_run(trained, *args, unlearned=FLAGS.unlearned, report=Report())
+        print(f"wrote {collect.summary(FLAGS.out)}")

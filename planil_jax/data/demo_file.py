@@ -105,7 +105,7 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
         parts = [getattr(episode, name) for episode in episodes]
         if parts[0] is not None:
             arrays[name] = np.concatenate(parts, dtype=np.float32)
-    _write(path, arrays)
+    write(path, arrays)
 
 
 def read(path: str | Path) -> tuple[list[Episode], Card]:
@@ -158,8 +158,8 @@ def refuse_numbers(
 # -------------------------------------------------------------------------------- writing
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a temporary file, then renames it, so that the file is always whole."""
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays to a temporary file, then renames it: it is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

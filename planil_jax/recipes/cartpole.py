@@ -14,6 +14,10 @@ from planil_jax.training import loop, run
 _RUN = run.Config(total_steps=5_000, evaluation_episodes=10)
 _LATENT = {"loop": loop.Config(num_envs=1, steps=25, rounds=8, resets=8), "run": _RUN}
 _WORLD = {"loop": loop.Config(num_envs=1, steps=50, rounds=20, resets=8), "run": _RUN}
+_CLONING = {
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30),
+    "run": run.Config(total_steps=30, evaluation_episodes=20),
+}
 _CMIL = sizes.world(entropy_coef=0.1)
 _IQMPC = iqmpc.Config(
     **sizes.wider_latent() | {"ema_rate": 0.2},
@@ -40,9 +44,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "loop": loop.Config(num_envs=1, steps=100, rounds=10, resets=8),
             "run": _RUN,
         },
-        "bc": {
-            "loop": loop.Config(num_envs=1, steps=1, rounds=30),
-            "run": run.Config(total_steps=30, evaluation_episodes=20),
-        },
+        "bc": _CLONING,
+        "bc/holdout": sizes.held_out(_CLONING),
     }
 }

@@ -19,6 +19,11 @@ _PLANNER = mppi.Config(samples=256, horizon=12, noise=(0.05, 0.15))
 _LOOP = loop.Config(num_envs=2, steps=100, rounds=1)
 _RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 _POLICY = {"loop": _LOOP, "run": _RUN}
+_CLONING: dict[str, Any] = {
+    "agent": bc.Config(gradient_steps=25, weight_decay=0.1),
+    "loop": loop.Config(num_envs=1, steps=1, rounds=20),
+    "run": run.Config(total_steps=20, evaluate_every=1),
+}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "course": {
@@ -60,10 +65,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "loop": loop.Config(num_envs=2, steps=50, rounds=5),
             "run": run.Config(total_steps=15_000, evaluate_every=2),
         },
-        "bc": {
-            "agent": bc.Config(gradient_steps=25, weight_decay=0.1),
-            "loop": loop.Config(num_envs=1, steps=1, rounds=20),
-            "run": run.Config(total_steps=20, evaluate_every=1),
-        },
+        "bc": _CLONING,
+        "bc/holdout": sizes.held_out(_CLONING),
     }
 }

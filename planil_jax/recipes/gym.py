@@ -20,6 +20,7 @@ from planil_jax.agents.common import latent_planning, ppo, sequences
 from planil_jax.nets import latent as networks
 from planil_jax.nets import mlp
 from planil_jax.planners import mppi
+from planil_jax.recipes import sizes
 from planil_jax.training import loop, run
 
 
@@ -97,6 +98,10 @@ _IN_SMALL = {
     "loop": loop.Config(num_envs=8, steps=25, rounds=10, resets=16),
     "run": run.Config(total_steps=125_000, evaluation_episodes=4),
 }
+_CLONING = {
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30),
+    "run": run.Config(total_steps=30, evaluation_episodes=8),
+}
 _POLICIES: dict[str, dict[str, Any]] = {
     "gail": {
         "agent": adversarial.Config(
@@ -112,10 +117,8 @@ _POLICIES: dict[str, dict[str, Any]] = {
         "loop": loop.Config(num_envs=16, steps=50, rounds=5, resets=16),
         "run": run.Config(total_steps=100_000, evaluation_episodes=8),
     },
-    "bc": {
-        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
-        "run": run.Config(total_steps=30, evaluation_episodes=8),
-    },
+    "bc": _CLONING,
+    "bc/holdout": sizes.held_out(_CLONING),
 }
 _MPAIL = {
     "agent": mpail.Config(

@@ -40,18 +40,22 @@ _IN_SMALL = {
     "loop": loop.Config(num_envs=4, steps=65, rounds=1, resets=4),
     "run": run.Config(total_steps=7_800, evaluate_every=10, evaluation_episodes=8),
 }
-_CLONING = {
+_LARGE_CLONING: dict[str, Any] = {
+    "agent": bc.Config(),
     "loop": loop.Config(num_envs=1, steps=1, rounds=30, resets=1),
     "run": run.Config(total_steps=30, evaluation_episodes=8),
 }
+_SMALL_CLONING = _LARGE_CLONING | {"agent": bc.Config(encoder_conv=sizes.tiles(), batch=64)}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "kitchen:pixels=64,frames=1": {
         "cmil": _IN_LARGE | {"agent": _LARGE},
         "vmail": _IN_LARGE | {"agent": cmil.vmail(_LARGE)},
-        "bc": _CLONING | {"agent": bc.Config()},
+        "bc": _LARGE_CLONING,
+        "bc/holdout": sizes.held_out(_LARGE_CLONING, 3_000),
         "cmil/small": _IN_SMALL | {"agent": _SMALL},
         "vmail/small": _IN_SMALL | {"agent": cmil.vmail(_SMALL)},
-        "bc/small": _CLONING | {"agent": bc.Config(encoder_conv=sizes.tiles(), batch=64)},
+        "bc/small": _SMALL_CLONING,
+        "bc/small_holdout": sizes.held_out(_SMALL_CLONING, 3_000),
     }
 }

@@ -21,6 +21,12 @@ _RUN = run.Config(total_steps=24_000, evaluate_every=1, checkpoint_every=20)
 _POLICY = {"loop": _LOOP, "run": _RUN}
 _HALF = {"run": dataclasses.replace(_RUN, total_steps=12_000, evaluate_every=2)}
 
+_CLONING: dict[str, Any] = {
+    "agent": bc.Config(gradient_steps=25, weight_decay=0.1),
+    "loop": loop.Config(num_envs=1, steps=1, rounds=20),
+    "run": run.Config(total_steps=20, evaluate_every=1),
+}
+
 _METHODS: dict[str, dict[str, Any]] = {
     "mpail": {
         "agent": mpail.Config(
@@ -51,17 +57,15 @@ _METHODS: dict[str, dict[str, Any]] = {
         "loop": loop.Config(num_envs=2, steps=50, rounds=5),
         "run": run.Config(total_steps=15_000, evaluate_every=2),
     },
-    "bc": {
-        "agent": bc.Config(gradient_steps=25, weight_decay=0.1),
-        "loop": loop.Config(num_envs=1, steps=1, rounds=20),
-        "run": run.Config(total_steps=20, evaluate_every=1),
-    },
+    "bc": _CLONING,
+    "bc/holdout": sizes.held_out(_CLONING),
 }
+_UNSHORTENED = ("mpail", "bc", "bc/holdout")
 
 RECIPES = {
     "navigation": _METHODS,
     "navigation_mjx": {
-        method: fields if method in ("mpail", "bc") else fields | _HALF
+        method: fields if method in _UNSHORTENED else fields | _HALF
         for method, fields in _METHODS.items()
     },
 }

@@ -23,6 +23,10 @@ _WORLD = {
     "loop": loop.Config(num_envs=1, steps=50, rounds=20),
     "run": run.Config(total_steps=10_000, evaluation_episodes=20),
 }
+_CLONING = {
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30),
+    "run": run.Config(total_steps=30, evaluation_episodes=20),
+}
 # This much entropy keeps the policy from staying at the bounds of the action.
 _CMIL = sizes.world(entropy_coef=0.1)
 _NUMBERS: dict[str, dict[str, Any]] = {
@@ -36,10 +40,8 @@ _NUMBERS: dict[str, dict[str, Any]] = {
         "loop": loop.Config(num_envs=1, steps=100, rounds=10),
         "run": run.Config(total_steps=10_000, evaluation_episodes=20, seeds_by="map"),
     },
-    "bc": {
-        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
-        "run": run.Config(total_steps=30, evaluation_episodes=20),
-    },
+    "bc": _CLONING,
+    "bc/holdout": sizes.held_out(_CLONING),
 }
 
 # --------------------------------------------------------------------------- from pictures
@@ -81,17 +83,19 @@ _WORLD_OF_PICTURES = {
     "loop": loop.Config(num_envs=1, steps=50, rounds=20, resets=2),
     "run": run.Config(total_steps=15_000, evaluation_episodes=20, seeds_by="map"),
 }
+_CLONING_OF_PICTURES = {
+    "agent": bc.Config(encoder_conv=_CONVOLUTIONS, batch=32),
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30, resets=4),
+    "run": run.Config(total_steps=30, evaluation_episodes=20),
+}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "pendulum": _NUMBERS,
     "pendulum:pixels=48": {
         "iqmpc": _LATENT_OF_PICTURES | {"agent": _of_pictures(sizes.small_iqmpc())},
         "mpail2": _LATENT_OF_PICTURES | {"agent": _of_pictures(sizes.small_mpail2())},
-        "bc": {
-            "agent": bc.Config(encoder_conv=_CONVOLUTIONS, batch=32),
-            "loop": loop.Config(num_envs=1, steps=1, rounds=30, resets=4),
-            "run": run.Config(total_steps=30, evaluation_episodes=20),
-        },
+        "bc": _CLONING_OF_PICTURES,
+        "bc/holdout": sizes.held_out(_CLONING_OF_PICTURES, 3_000),
     },
     "pendulum:pixels=64,frames=1": {
         "cmil": _WORLD_OF_PICTURES | {"agent": _world_of_pictures()},

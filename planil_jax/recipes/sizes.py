@@ -1,11 +1,12 @@
 """Sizes that recipes share: small latent models, a small world model, tiles.
 
-And one method for cars. Each is small enough for two cores.
+And one method for cars. Each is small enough for two cores. And cloning that holds out.
 """
 
+import dataclasses
 from typing import Any, Literal
 
-from planil_jax.agents import adversarial, cmil, iqmpc, mpail2
+from planil_jax.agents import adversarial, bc, cmil, iqmpc, mpail2
 from planil_jax.agents.common import latent_planning, ppo, sequences
 from planil_jax.models import rssm
 from planil_jax.nets import conv, heads, mlp
@@ -118,3 +119,20 @@ def car_policy(
         gradient_steps=gradient_steps,
         **fields,
     )
+
+
+def held_out(cloning: dict[str, Any], gradient_steps: int = 10_000) -> dict[str, Any]:
+    """Cloning that learns long, and acts by what erred least on a tenth of the episodes.
+
+    Args:
+      cloning: fields of the recipe that holds out none.
+      gradient_steps: in all; an epoch is one round.
+    """
+    agent = dataclasses.replace(cloning.get("agent", bc.Config()), holdout=0.1)
+    rounds = gradient_steps // agent.gradient_steps
+    length = {"total_steps": rounds, "evaluate_every": None, "checkpoint_every": None}
+    return {
+        "agent": agent,
+        "loop": dataclasses.replace(cloning["loop"], rounds=1),
+        "run": dataclasses.replace(cloning["run"], **length),
+    }

@@ -27,6 +27,11 @@ def _large(size: int) -> dict[str, Any]:
     }
 
 
+_CLONING = {
+    "agent": bc.Config(),
+    "loop": loop.Config(num_envs=1, steps=1, rounds=30),
+    "run": run.Config(total_steps=30),
+}
 _METHODS: dict[str, dict[str, Any]] = {
     "iqmpc": {
         "agent": iqmpc.Config(
@@ -44,11 +49,8 @@ _METHODS: dict[str, dict[str, Any]] = {
         "loop": loop.Config(num_envs=4, steps=25, rounds=5, resets=8),
         "run": run.Config(total_steps=24_000, evaluate_every=8, evaluation_episodes=4),
     },
-    "bc": {
-        "agent": bc.Config(),
-        "loop": loop.Config(num_envs=1, steps=1, rounds=30),
-        "run": run.Config(total_steps=30),
-    },
+    "bc": _CLONING,
+    "bc/holdout": sizes.held_out(_CLONING),
 }
 
 RECIPES = {

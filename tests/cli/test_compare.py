@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from experiments.configs import compare_pendulum
+from experiments.configs.ablations import pendulum as ablations
 from planil_jax import config, experiment, registry
 from planil_jax.base import UsageError
 from planil_jax.cli import compare as command
@@ -49,11 +50,16 @@ def test_settings_may_follow_the_name_of_a_method():
 def test_every_method_of_the_ablations_is_known(which):
     plan = config.from_config_dict(compare_pendulum.get_config(which), compare.Comparison())
     (task,) = plan.tasks
-    for method, settings in compare.settings(plan, task, command.settings_of).items():
-        assert settings.environment.partition(":")[0] == "pendulum"
-        value = method.partition("=")[2]
-        assert which != "few" or settings.episodes == int(value)
-        assert which != "tremble" or settings.environment == value
+    found = compare.settings(plan, task, command.settings_of)
+    assert tuple(found) == plan.methods
+    for written, settings in found.items():
+        method, _, change = written.partition(":")
+        field, _, value = change.partition("=")
+        assert field == {"parts": "", "few": "episodes", "tremble": "environment"}[which]
+        changed = {"episodes": int(value)} if which == "few" else {}
+        changed |= {"environment": value} if which == "tremble" else {}
+        plain = experiment.from_config_dict(ablations.get_config(method))
+        assert settings == dataclasses.replace(plain, seeds=3, **changed)
 
 
 def test_settings_that_follow_a_name_are_checked():

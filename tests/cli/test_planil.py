@@ -367,6 +367,52 @@ def test_a_reason_without_a_name_is_refused(refused, tmp_path):
     assert "--demonstrator and --bc are for a file of results" in message
 
 
+# ---------------------------------------------------------------------------------- experts
+
+
+def test_an_expert_is_written_inspected_and_demonstrates_again(run, refused, tmp_path):
+    weights, out = tmp_path / "expert.npz", tmp_path / "again.npz"
+    small = {
+        "loop.num_envs": 2,
+        "loop.steps": 5,
+        "loop.rounds": 1,
+        "run.evaluation_episodes": 0,
+        "agent.gradient_steps": 1,
+        "agent.policy.network.hidden": (8,),
+        "agent.critic.hidden": (8,),
+    }
+    status, said, err = run(
+        "expert",
+        "--method=sac",
+        "--env=pendulum:episode_length=5",
+        f"--logdir={tmp_path / 'run'}",
+        f"--weights={weights}",
+        "--total_steps=10",
+        *(f"--set={path}={value}" for path, value in small.items()),
+    )
+    assert status == 0, err
+    assert said.startswith(f"wrote {weights}: sac in pendulum:episode_length=5 after 10 st")
+    status, page, err = run("inspect", weights)
+    assert (status, err) == (0, "")
+    assert "command         planil expert --method=sac" in page
+    assert "weights.params" in page and "float32 [3, 8]" in page
+    again = ["collect", f"--expert={weights}", f"--out={out}", "--episodes=2"]
+    status, said, err = run(*again, "--unlearned")
+    assert status == 0, err
+    assert said.startswith(f"wrote {out}: 2 episodes of pendulum, observations only")
+    assert "observation names than" in refused(*again, "--env=pendulum:observe=0+1")
+    assert "each name who acts" in refused(*again, "--run=runs/expert")
+    assert "no expert's file nowhere.npz" in refused(
+        "collect", "--expert=nowhere.npz", f"--out={out}"
+    )
+
+
+def test_an_expert_that_nothing_is_written_of_is_refused(refused, tmp_path):
+    message = refused("expert", f"--logdir={tmp_path / 'run'}")
+    assert message.startswith("error: give --out, a file of demonstrations to write, or --")
+    assert not (tmp_path / "run").exists()
+
+
 # ------------------------------------------------------------------------------- precision
 
 

@@ -288,7 +288,11 @@ def test_entries_that_a_file_lacks_are_zero_and_absent_from_observed(tmp_path):
 
 
 def test_demonstrations_with_actions_satisfy_a_method_that_needs_them(path):
-    demos.require_actions(demos.load(path, SPEC), "bc")
+    loaded = demos.load(path, SPEC)
+    demos.require_actions(loaded, "bc")
+    np.testing.assert_array_equal(loaded.actions[..., 0], [[0.5, 0, 0], [-1, 0, 1]])
+    with pytest.raises(UsageError, match="^bc imitates actions"):
+        demos.require_actions(loaded.replace(actions=None), "bc")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from planil_jax import envs, experiment, runs
 from planil_jax.agents import mpail
-from planil_jax.base import Agent, Task, UsageError
+from planil_jax.base import Agent, Shows, Task, UsageError
 from planil_jax.data import demos
+from planil_jax.envs import navigation
 from planil_jax.evaluation import rewards
 from planil_jax.models import simulator
 from planil_jax.reporting import pictures
@@ -39,13 +40,35 @@ def test_rewards_are_compared_for_every_seed_and_kind_of_steps(tmp_path):
     trained = runs.Run(tmp_path, settings, env, lambda *_: fixed, none, params, {}, 0)
     found, pairs = rewards.compare(trained, 3)
     assert all(len(found[sort]) == 2 for sort in rewards.SORTS)
-    assert all(
-        -1.0 <= value <= 1.0
-        for value in found["policy_and_random"] + found["graded_episodes"]
-    )
     assert [title for title in pairs] == [rewards.SORTS[sort] for sort in rewards.PICTURED]
+    for sort in rewards.PICTURED:
+        recovered, task = (np.float64(side) for side in pairs[rewards.SORTS[sort]])
+        recovered, task = recovered - recovered.mean(), task - task.mean()
+        pearson = (recovered @ task) / np.sqrt((recovered @ recovered) * (task @ task))
+        np.testing.assert_allclose(found[sort][0], pearson, atol=1e-4)
+        assert len(recovered) == {"policy": 15, "graded": 75, "graded_episodes": 15}[sort]
     assert pictures.rewards(tmp_path, pairs).stat().st_size > 1000
     assert "both" in rewards.table(found)
+
+
+def test_the_task_s_reward_agrees_with_itself_and_its_negative_disagrees(
+    tmp_path, monkeypatch
+):
+    """Members recover it, its negative, and a constant, of which nothing can be said."""
+    trained = fixed_run(
+        "navigation:episode_length=5", [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]], tmp_path
+    )
+
+    def reward(params, obs, action, next_obs):
+        return 3.0 - 2.0 * params[0] * navigation.distance_to_goal(next_obs)
+
+    monkeypatch.setattr(runs, "shows", lambda trained: Shows(reward=reward))
+    found, _ = rewards.compare(trained, 3)
+    for sort in rewards.SORTS:
+        *both, constant = found[sort]
+        np.testing.assert_allclose(both, [1.0, -1.0], atol=1e-4)
+        assert constant is None
+    assert "none" in rewards.table(found)
 
 
 def test_a_policy_of_graded_quality_is_random_at_its_share_of_steps():

@@ -59,6 +59,11 @@ def machine() -> dict[str, str | bool]:
     }
 
 
+def holds_numbers(written: dict) -> bool:
+    """Whether numbers are held here: the machine that a file names is this one."""
+    return written["machine"] == machine()
+
+
 def run(name: str) -> dict:
     """The shapes of a method's params, and its metrics after each epoch."""
     after = list(itertools.islice(tiny.epochs(name), 1, EPOCHS + 1))

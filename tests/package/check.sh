@@ -18,7 +18,8 @@ cd "$work/source"
 build() { "$work/build/bin/python" -c "import setuptools.build_meta as b; b.build_$1('$work/dist')"; }
 build sdist >"$work/build.log" 2>&1 && build wheel >>"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 tar -tzf "$work"/dist/planil_jax-*.tar.gz >"$work/sdist.txt"
-for file in tests/test_api.py Makefile requirements.lock planil_jax/py.typed; do
+for file in tests/test_api.py Makefile requirements.lock planil_jax/py.typed \
+  experiments/experts/pendulum.npz; do
   grep -q "/$file\$" "$work/sdist.txt" || { echo "the sdist lacks $file"; exit 1; }
 done
 

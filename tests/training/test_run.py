@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toy
 
-from planil_jax.base import UsageError, UserError
+from planil_jax.base import TrainState, UsageError, UserError
 from planil_jax.training import checkpoint, loop, memory, report, run, seeds
 
 
@@ -262,10 +262,24 @@ def test_the_seed_that_became_not_finite_is_named():
 def test_more_state_than_memory_is_refused_with_what_to_lower(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda device: 100)
     traces: list[int] = []
-    with pytest.raises(UserError, match="100 B are free; lower seeds") as error:
-        next(toy.train(traces=traces))
-    assert "agent.history" in str(error.value) or "env" in str(error.value)
+    with pytest.raises(UserError) as error:
+        next(toy.train(count=2, traces=traces))
+    assert str(error.value).endswith(
+        "(env 72 B), but 100 B are free; lower seeds, loop.num_envs."
+    )
     assert len(traces) == 0
+
+
+def test_a_replay_that_fills_the_memory_is_refused_with_its_capacity(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 100)
+    agent = {"params": jnp.zeros(2), "replay": jnp.zeros(30)}
+    state = TrainState(agent, jnp.zeros(5), (), jax.random.key(0))
+    with pytest.raises(UserError) as error:
+        memory.require(state, 0, jax.devices()[:1])
+    assert str(error.value).endswith(
+        "(agent.replay 120 B), but 100 B are free; lower seeds, "
+        "agent.replay.capacity (or agent.capacity), loop.num_envs."
+    )
 
 
 def test_memory_parts_are_counted_by_hand():

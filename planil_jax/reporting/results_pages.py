@@ -90,7 +90,9 @@ def _section(path: str, content: Content) -> str:
     origin = _origin(path, content, "##")
     match content["kind"]:
         case "learning":
-            return _joined(origin, _table([_run_row(run) for run in content["runs"]]))
+            reached = [_reached(run) for run in content["runs"]]
+            made = [_made(run) for run in content["runs"]]
+            return _joined(origin, _table(reached), _table(made))
         case "benchmark":
             rivals = zip(content["ratios"], content["rivals"], strict=True)
             against = [f"- {_title(ratio)}: against {rival}" for ratio, rival in rivals]
@@ -107,8 +109,8 @@ def _section(path: str, content: Content) -> str:
 # ------------------------------------------------------------------------------------ rows
 
 
-def _run_row(run: Content) -> dict[str, str]:
-    """What a method reached, what it was to reach, and what was tried."""
+def _reached(run: Content) -> dict[str, str]:
+    """What a method reached, what it was to reach, and what was tried before."""
     evaluation, bc, tuning = run["evaluation"], run["bc"], run["tuning"]
     returns = np.array(evaluation["returns"])  # [S, B]
     wanted = run["demonstrator"] and np.mean(run["demonstrator"]["returns"])
@@ -116,9 +118,6 @@ def _run_row(run: Content) -> dict[str, str]:
     p = None
     if bc is not None and run["configuration"]["method"] != "bc":
         p = statistics.p_better(returns.mean(1), np.mean(bc["returns"], axis=1))
-    shown = "–"
-    if run["demonstrations"] is not None:
-        shown = "{episodes}, by {expert}".format(**run["demonstrations"])
     tried = "nothing"
     if tuning["trials"]:
         tried = f"{tuning['trials']} trials: {tuning['settings']}; on {tuning['on']}"
@@ -133,14 +132,25 @@ def _run_row(run: Content) -> dict[str, str]:
         "share": _number(share),
         "95% reached": "–" if share is None else _yes(bool(share >= compare.ENOUGH)),
         "p against BC": _number(p),
-        "more": _more(evaluation),
-        "episodes a seed": _number(returns.shape[1]),
-        "environment steps": _number(evaluation["step"]),
-        "demonstrations": _text(shown),
         "tried before": _text(tried),
-        "seconds (processor)": (
-            f"{_number(run['seconds']['wall'])} ({_number(run['seconds']['processor'])})"
-        ),
+        "more": _more(evaluation),
+    }
+
+
+def _made(run: Content) -> dict[str, str]:
+    """How a result was made."""
+    shown = "–"
+    if run["demonstrations"] is not None:
+        shown = "{episodes}, by {expert}".format(**run["demonstrations"])
+    return {
+        "task": _text(run["task"]),
+        "method": _text(run["method"]),
+        "seeds": ", ".join(map(str, run["seeds"])),
+        "episodes of each": _number(len(run["evaluation"]["returns"][0])),
+        "environment steps": _number(run["evaluation"]["step"]),
+        "demonstrations": _text(shown),
+        "seconds of training": _number(run["seconds"]["wall"]),
+        "of processors": _number(run["seconds"]["processor"]),
         "trained at": f"`{run['commit'][:10]}`",
         "not there": _text("; ".join(run.get("why", {}).values())) or "–",
     }

@@ -14,11 +14,17 @@ def page(content, name: str = "nav/x.json") -> str:
     return made["nav.md"]
 
 
-def row(text: str, number: int = 0) -> dict[str, str]:
-    """A row of the page's only table, by column."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return dict(zip(cells[0], cells[2 + number], strict=True))
+def row(text: str) -> dict[str, str]:
+    """The first rows of the page's tables, by column."""
+    found = {}
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            names, _, values, *_ = (
+                [cell.strip() for cell in line.strip("|").split(" | ")]
+                for line in block.splitlines()
+            )
+            found |= dict(zip(names, values, strict=True))
+    return found
 
 
 def test_a_learning_result_stands_beside_its_references():
@@ -35,7 +41,8 @@ def test_a_learning_result_stands_beside_its_references():
     assert found["p against BC"] == "0.167"  # 1 of the 6 orders of two against two
     assert found["tried before"] == "9 trials: learning rates; on seeds from 100 on"
     assert found["demonstrations"] == "4, by scripted MPPI, seed 1"
-    assert found["seconds (processor)"] == "100 (150)"
+    assert (found["seconds of training"], found["of processors"]) == ("100", "150")
+    assert (found["seeds"], found["episodes of each"]) == ("0, 1", "3")
 
 
 def test_from_four_seeds_on_the_interquartile_mean_is_shown():

@@ -1,10 +1,10 @@
-# make setup | demo | docs | test | test-fast | test-package | test-slow | golden | lint | clean
+# make setup | demo | docs | test | test-fast | test-docs | test-package | test-slow | golden | results-docs | lint | clean
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo docs test test-fast test-package test-slow golden lint clean
+.PHONY: setup demo docs test test-fast test-docs test-package test-slow golden results-docs lint clean
 
 setup: $(READY)
 
@@ -29,6 +29,9 @@ test: setup
 test-fast: setup
 	$(PY) -m pytest -n 2 --dist loadfile -m fast $$(grep -rl --include="test_*.py" mark.fast tests)
 
+test-docs: setup
+	$(PY) -m pytest tests/docs/test_pages.py -s
+
 test-package: setup
 	bash tests/package/check.sh $(abspath $(PY))
 
@@ -37,6 +40,9 @@ test-slow: setup
 
 golden: setup
 	$(PY) -m tests.golden.golden --of=HEAD~1
+
+results-docs: setup
+	$(PY) -c 'from planil_jax.reporting import results_pages as pages; pages.write("results", "docs/results")'
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 """Measures environments: steps a second, compile time, and what a reset costs.
 
-    python -m benchmarks.env --batch=1,64,512 --out=results/env_cpu.json \\
+    python -m benchmarks.env --batch=1,64,512 --out=results/benchmarks/env_cpu.json \\
         --envs=navigation,pendulum,navigation_mjx,brax/inverted_pendulum
 
 One row an environment and batch:
@@ -35,6 +35,7 @@ from benchmarks import timing
 from planil_jax import envs
 from planil_jax.base import Environment, EnvState
 from planil_jax.cli import app
+from planil_jax.evaluation import results
 from planil_jax.training import memory
 
 FLAGS = flags.FLAGS
@@ -89,8 +90,19 @@ def main() -> None:
             row = measure(name, env, setting)
             print(line(row), flush=True)
             rows.append(row)
-    about = timing.about("env", PACKAGES)
-    timing.write(FLAGS.out, {"about": about, "byte_seconds": byte, "rows": rows})
+    measured = timing.Measured(
+        work=f"{FLAGS.steps} control steps of a batch under random actions",
+        ratios={"ratio_to_mujoco": "mujoco.rollout, all cores"},
+        configuration={
+            "envs": list(made),
+            "batch": list(batches),
+            "steps": FLAGS.steps,
+            "seconds": FLAGS.seconds,
+        },
+        packages=PACKAGES,
+        extra={"byte_seconds": byte},
+    )
+    timing.write(FLAGS.out, "env", rows, measured)
 
 
 def names(items: list[str]) -> list[str]:
@@ -144,7 +156,7 @@ def measure(name: str, env: Environment, setting: Setting) -> dict[str, Any]:
         native_seconds = durations["mujoco"] / setting.steps
         row |= {
             "substeps": substeps(model, env),
-            "mujoco_threads": min(timing.cores(), setting.batch),
+            "mujoco_threads": min(results.cores(), setting.batch),
             "mujoco_steps_per_second": setting.batch / float(np.median(native_seconds)),
             "ratio_to_mujoco": float(np.median(native_seconds / step_seconds)),
         }
@@ -240,7 +252,7 @@ def native_call(
         np.ascontiguousarray(controls[:, first : first + turn])
         for first in range(0, controls.shape[1], turn)
     ]
-    threads = min(timing.cores(), batch)
+    threads = min(results.cores(), batch)
     pool = rollout.Rollout(nthread=threads)
     data = [mujoco.MjData(model) for _ in range(threads)]
 

@@ -1,6 +1,6 @@
 """One gradient step of each part of agents with learned models, beside the machine's peak.
 
-    python -m benchmarks.update --gradient --out=results/gradient_cpu.json
+    python -m benchmarks.update --gradient --out=results/benchmarks/gradient_cpu.json
 
 At the papers' sizes (latent 512), sequences of 7 steps, batches of 256; MAIL through 25
 steps of its model. One row a method:

@@ -1,7 +1,7 @@
 """Measures pictures: frames a second of each environment's scene; or draws the scenes.
 
-    python -m benchmarks.pixels --out=results/pixels_cpu.json
-    python -m benchmarks.pixels --picture=results/pixels.png
+    python -m benchmarks.pixels --out=results/benchmarks/pixels_cpu.json
+    python -m benchmarks.pixels --picture=docs/images/pixels.png
 
 One row an environment, size and batch:
 
@@ -100,7 +100,17 @@ def main() -> None:
                 )
                 rows.append(measure(name, sims, setting))
                 print(line(rows[-1]), flush=True)
-    timing.write(FLAGS.out, {"about": timing.about("pixels", PACKAGES), "rows": rows})
+    measured = timing.Measured(
+        work="the pictures of a batch",
+        configuration={
+            "envs": chosen,
+            "sizes": list(sizes),
+            "batch": list(batches),
+            "seconds": FLAGS.seconds,
+        },
+        packages=PACKAGES,
+    )
+    timing.write(FLAGS.out, "pixels", rows, measured)
 
 
 def starts(name: str, batch: int) -> Any:
@@ -139,6 +149,7 @@ def measure(name: str, sims: Any, setting: Setting) -> dict[str, Any]:
         "environment": name,
         "size": setting.size,
         "batch": setting.batch,
+        "repeats": len(spent),
         "compile_seconds": compile_seconds,
         "frames_per_second": setting.batch / seconds,
         "processor_seconds_per_frame": float(np.median(spent)) / setting.batch,

@@ -1,8 +1,8 @@
 """Measures planners: plans a second, latency, compile time, share of a floor.
 
-    python -m benchmarks.planner --out=results/planner_cpu.json
+    python -m benchmarks.planner --out=results/benchmarks/planner_cpu.json
     python -m benchmarks.planner --model=latent --num_envs=1,16 --seconds=60 \\
-        --out=results/planner_latent_cpu.json
+        --out=results/benchmarks/planner_latent_cpu.json
 
 With --model=latent: IQ-MPC and TD-MPC2 at the papers' sizes, on fresh networks; see
 benchmarks/latent.py. Else the car's.
@@ -64,7 +64,12 @@ def main() -> None:
     if FLAGS.model == "latent":
         print(latent.COLUMNS)
         rows = latent.measure(FLAGS.seconds, sizes[-1])
-        timing.write(FLAGS.out, {"about": timing.about("planner"), "rows": rows})
+        measured = timing.Measured(
+            work="one plan in every environment, of the papers' sizes",
+            ratios={"share_of_peak": "products of 1024 x 1024 matrices"},
+            configuration={"num_envs": list(sizes[-1]), "seconds": FLAGS.seconds},
+        )
+        timing.write(FLAGS.out, "planner", rows, measured)
         return
     timing.say("measuring single operations …")
     units = timing.measure_units(FLAGS.unit_seconds)
@@ -74,8 +79,14 @@ def main() -> None:
         for row in measure(samples, horizon, num_envs, units):
             print(line(row), flush=True)
             rows.append(row)
-    results = {"units_seconds": asdict(units), "rows": rows}
-    timing.write(FLAGS.out, {"about": timing.about("planner")} | results)
+    measured = timing.Measured(
+        work="one plan in every environment",
+        ratios={"ratio_to_reference": "plain MPPI in one jit, on the same cost"},
+        configuration=dict(zip(grid, map(list, sizes), strict=True))
+        | {"iterations": FLAGS.iterations, "seconds": FLAGS.seconds},
+        extra={"units_seconds": asdict(units)},
+    )
+    timing.write(FLAGS.out, "planner", rows, measured)
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Measures the cost of further seeds when they are trained side by side.
 
     python -m benchmarks.seeds --method=gaifo --env=pendulum --seeds=1,2,4,8,16,32 \\
-        --out=results/seeds_cpu.json
+        --out=results/benchmarks/seeds_cpu.json
 
 One row a number of seeds and a way of training them:
 
@@ -86,13 +86,15 @@ def main() -> None:
     print(COLUMNS)
     for row in rows:
         print(line(row))
-    about = timing.about("seeds")
-    results = {
-        "about": about,
-        "experiment": json.loads(config.to_json(settings)),
-        "rows": rows,
-    }
-    timing.write(FLAGS.out, results)
+    measured = timing.Measured(
+        work="an epoch of training of so many seeds",
+        ratios={"ratio_to_so_many_of_one": "as many epochs of one seed"},
+        configuration={
+            "experiment": json.loads(config.to_json(settings)),
+            "seconds": FLAGS.seconds,
+        },
+    )
+    timing.write(FLAGS.out, "seeds", rows, measured)
 
 
 def measure(
@@ -191,10 +193,15 @@ def small(
 ) -> experiment.Experiment:
     """A method's experiment, with some sizes of its agent set.
 
+    Several methods share the flags of sizes. A note names those that this one lacks.
+
     Raises:
       UsageError: there is no such method.
     """
     settings = experiment.for_method(method, environment=environment, loop=shape)
+    fields = {field.path.rpartition(".")[2] for field in config.describe(settings.agent)}
+    if absent := [name for name in sizes if name not in fields]:
+        timing.say(f"note: {method} has no {' and no '.join(absent)}.")
     return dataclasses.replace(settings, agent=resized(settings.agent, sizes))
 
 

@@ -1,18 +1,15 @@
 """Timing for the benchmarks: compiling, calls taken in turn, and single operations.
 
-Also the provenance and the files of their results.
+Also the files of their results.
 """
 
 import itertools
-import json
-import os
 import pathlib
-import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -21,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from planil_jax.base import UsageError
-from planil_jax.training import rundir
+from planil_jax.evaluation import results
 
 Name = TypeVar("Name")
 Call = Callable[[], Any]  # runs a compiled program once, and waits for it
+Rows = list[dict[str, Any]]
 
 
 def compiled(fn: Callable, *args) -> tuple[Call, float]:
@@ -163,41 +161,16 @@ def measure_byte(seconds: float = 0.5) -> float:
 # ---------------------------------------------------------------------------------- words
 
 
-def about(benchmark: str, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """The provenance of the numbers.
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the rows of a benchmark are figures of."""
 
-    Args:
-      benchmark: the name of its module in this package.
-      packages: further packages whose versions matter.
-    """
-    return (
-        rundir.versions()
-        | {name: metadata.version(name) for name in packages}
-        | {
-            "platform": jax.default_backend(),
-            "processor": processor(),
-            "cores": cores(),
-            "load_average": os.getloadavg()[0],
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
-        }
-    )
-
-
-def processor() -> str:
-    """The name of the processor, as the system reports it."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((text.split(": ")[1] for text in lines if "model name" in text), "unknown")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    work: str  # of one repetition
+    # column of the rows -> the rival that it is a ratio to
+    ratios: dict[str, str] = field(default_factory=dict)
+    configuration: dict[str, Any]
+    packages: Sequence[str] = ()  # further ones whose versions matter
+    extra: dict[str, Any] = field(default_factory=dict)  # that the rows were computed with
 
 
 def writable(out: str | None) -> None:
@@ -214,19 +187,32 @@ def writable(out: str | None) -> None:
         raise UsageError(f"--out={out} cannot be written: {error.strerror}.") from error
 
 
-def write(out: str | None, results: dict[str, Any]) -> None:
-    """Writes results as JSON, where a file is named.
+def write(out: str | None, benchmark: str, rows: Rows, measured: Measured) -> None:
+    """Writes a file of results, where one is named.
+
+    Args:
+      benchmark: the name of its module in this package.
+      rows: a line of figures each, with "repeats" or "calls", how often it was measured.
 
     Raises:
       UsageError: there can be no such file.
     """
     if out is None:
         return
-    try:
-        pathlib.Path(out).write_text(json.dumps(results, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}.") from error
-    print(f"wrote {out}")
+    content = results.new(
+        "benchmark",
+        shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        measured.configuration,
+        work=measured.work,
+        rivals=list(measured.ratios.values()),
+        ratios=list(measured.ratios),
+        repetitions=[row.get("repeats", row.get("calls")) for row in rows],
+        rows=rows,
+        extra=measured.extra,
+    )
+    versions = {name: metadata.version(name) for name in measured.packages}
+    content["versions"] |= versions | {"platform": jax.default_backend()}
+    print(results.write(out, content))
 
 
 def positive_integers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Gradients of MAIL's policy by horizon: through true physics, and through a model.
 
     python -m benchmarks.unroll --env=pendulum --horizons=1,2,5,10,25,50,100 \\
-        --out=results/unroll_pendulum.json
+        --out=results/benchmarks/unroll_pendulum.json --picture=unroll.png
 
 The objective Σ_{t<H} γ^t cost is differentiated from single starts, for untrained policies
 and discriminators: through the environment's physics, and through a forward model fitted to
@@ -10,12 +10,11 @@ random steps. There is a row for each of the two and each horizon:
     median, 95%, largest    norms of the gradient over starts and seeds
     finite                  share of the norms that are finite
 
-A figure of the same name is written beside the file of results.
+--picture draws them.
 """
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any, Literal
 
 import jax
@@ -49,20 +48,26 @@ def define_flags() -> None:
     flags.DEFINE_integer("seeds", 4, "Policies and discriminators.", lower_bound=1)
     flags.DEFINE_integer("model_steps", 2000, "Gradient steps of the model.", lower_bound=1)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
+    flags.DEFINE_string("picture", None, "Picture of the results to draw, .png.")
 
 
 def main() -> None:
     horizons = timing.positive_integers("horizons", FLAGS.horizons)
     timing.writable(FLAGS.out)
+    timing.writable(FLAGS.picture)
     env = envs.make(FLAGS.env)
     print(COLUMNS)
     rows = measure(env, horizons, FLAGS.starts, FLAGS.seeds, FLAGS.model_steps)
-    about = timing.about("unroll") | {"environment": FLAGS.env}
-    timing.write(FLAGS.out, {"about": about, "rows": rows})
-    if FLAGS.out:
-        figure = pathlib.Path(FLAGS.out).with_suffix(".png")
-        figures.gradient_norms(rows).savefig(figure, dpi=110)
-        print(f"wrote {figure}")
+    configuration = {name: FLAGS[name].value for name in ("env", "model_steps")}
+    configuration |= {"starts": FLAGS.starts, "seeds": FLAGS.seeds}
+    measured = timing.Measured(
+        work="the gradient of MAIL's policy from one start, through physics or a model",
+        configuration=configuration,
+    )
+    timing.write(FLAGS.out, "unroll", rows, measured)
+    if FLAGS.picture:
+        figures.gradient_norms(rows).savefig(FLAGS.picture, dpi=110)
+        print(f"wrote {FLAGS.picture}")
 
 
 def measure(
@@ -89,6 +94,7 @@ def measure(
                 "high": float(np.percentile(finite, 95)),
                 "largest": float(finite.max()),
                 "finite": finite.size / norms.size,
+                "repeats": norms.size,
             }
             print(line(row), flush=True)
             rows.append(row)

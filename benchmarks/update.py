@@ -1,8 +1,8 @@
 """Measures the cost of learning: one update of an agent, beside collecting its rollout.
 
     python -m benchmarks.update --methods=mpail,gaifo,gail,bc,ppo,sac --env=navigation \\
-        --out=results/update_cpu.json
-    python -m benchmarks.update --gradient --out=results/gradient_cpu.json
+        --out=results/benchmarks/update_cpu.json
+    python -m benchmarks.update --gradient --out=results/benchmarks/gradient_cpu.json
 
 With --gradient, one gradient step of agents with learned models instead; see
 `benchmarks/gradient.py`. Else one row a method:
@@ -74,7 +74,17 @@ def main() -> None:
         row = measure(settings, FLAGS.seconds)
         print(line(row), flush=True)
         rows.append(row | {"experiment": json.loads(config.to_json(settings))})
-    timing.write(FLAGS.out, {"about": timing.about("update"), "rows": rows})
+    measured = timing.Measured(
+        work="one update of an agent, and one collection of the rollout it learns from",
+        ratios={"update_to_collect": "the collection of the rollout"},
+        configuration=read_flags("env", "num_envs", "steps", "seconds"),
+    )
+    timing.write(FLAGS.out, "update", rows, measured)
+
+
+def read_flags(*names: str) -> dict[str, Any]:
+    """Flags by name."""
+    return {name: FLAGS[name].value for name in names}
 
 
 def one_gradient_step() -> None:
@@ -83,7 +93,12 @@ def one_gradient_step() -> None:
     print(gradient.COLUMNS)
     methods = FLAGS.methods or list(gradient.agents())
     rows = gradient.measure(methods, FLAGS.seconds, FLAGS.batch or gradient.BATCH)
-    timing.write(FLAGS.out, {"about": timing.about("update"), "rows": rows})
+    measured = timing.Measured(
+        work="one gradient step of all parts of an agent",
+        ratios={"ratio_to_eager": "processor time of the same losses, op by op"},
+        configuration={"batch": FLAGS.batch or gradient.BATCH, "seconds": FLAGS.seconds},
+    )
+    timing.write(FLAGS.out, "update", rows, measured)
 
 
 def measure(settings: experiment.Experiment, seconds: float) -> dict[str, Any]:

@@ -112,7 +112,10 @@ __all__ = ["__version__", *sorted(_ATTRIBUTES), *sorted(_MODULES)]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"planil_jax.{_MODULES[name]}")
+        module = importlib.import_module(f"planil_jax.{_MODULES[name]}")
+        if hasattr(module, "Config"):
+            importlib.import_module("planil_jax.config").document(module.Config)
+        return module
     if name in _ATTRIBUTES:
         return getattr(importlib.import_module(f"planil_jax.{_ATTRIBUTES[name]}"), name)
     raise AttributeError(f"module 'planil_jax' has no attribute {name!r}")

@@ -1,11 +1,11 @@
 """What a user of the library calls; the commands are a skin over these functions.
 
-    demos = collect("navigation", episodes=4)
-    run = train("mpail", env="navigation", demos=demos, seeds=3, logdir="runs/nav")
-    print(run.evaluate(episodes=64))
-    run.report("nav.html")
-    action = run.policy()(observation)
-    run = load("runs/nav")
+demos = collect("navigation", episodes=4)
+run = train("mpail", env="navigation", demos=demos, seeds=3, logdir="runs/nav")
+print(run.evaluate(episodes=64))
+run.report("nav.html")
+action = run.policy()(observation)
+run = load("runs/nav")
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import envs, experiment, launch, registry, runs
+from planil_jax import config, envs, experiment, launch, registry, runs
 from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
@@ -101,9 +101,9 @@ class Run:
           starts: episodes on each field.
           expert: whether the scripted expert drives from the same starts too.
         """
-        for name, count in {"episodes": episodes, "starts": starts}.items():
-            if not isinstance(count, int):
-                raise UsageError(f"{name} must be a whole number, not {count!r}.")
+        config.checked(episodes, config.Count, "episodes")
+        config.checked(starts, config.Count, "starts")
+        fields = config.checked(fields, tuple[float, ...], "fields")
         found = evaluating.evaluate(
             self._trained, episodes, list(fields), starts, expert=expert
         )
@@ -118,10 +118,11 @@ class Run:
         """
         from planil_jax.reporting import report  # it needs matplotlib
 
+        if path is not None:
+            path = _path(path, "path", "nav.html")
         written = report.write(self._trained, seed_index)
         if path is None:
             return Page(written)
-        path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(written.read_bytes())
         return Page(path)
@@ -139,9 +140,9 @@ class Run:
         """
         if seed == "best":
             seed = self._best()
-        if not isinstance(seed, int):
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             raise UsageError(f"seed is the index of a member or 'best', not {seed!r}.")
-        return Policy(self._trained, seed, sampling_seed)
+        return Policy(self._trained, int(seed), sampling_seed)
 
     def _best(self) -> int:
         _, returns = self.metrics().get("eval/return", (None, np.zeros((0, 0))))
@@ -176,10 +177,9 @@ class Page:
         self.path = path
 
     def _repr_html_(self) -> str:
-        import html
+        from planil_jax.reporting import page
 
-        source = html.escape(self.path.read_text(), quote=True)
-        return f'<iframe srcdoc="{source}" width="100%" height="800"></iframe>'
+        return page.inline(self.path.read_text(encoding="utf-8"))
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -230,21 +230,17 @@ def train(
             "environments() lists the names."
         )
     name = env if isinstance(env, str) else envs.hold(env)
+    if logdir is not None:
+        logdir = _path(logdir, "logdir", "runs/nav")
     chosen, notes = compose(method, name, recipe)
-    if isinstance(sweep, str):
-        sweep = (sweep,)
-    arguments = {"seed": seed, "seeds": seeds, "sweep": tuple(sweep)}
-    if total_steps is not None:
-        arguments["run.total_steps"] = total_steps
-    for field, value in (settings or {}).items():
-        if field in _ARGUMENT_OF:
-            argument = _ARGUMENT_OF[field]
-            raise UsageError(
-                f"settings names {field!r}: pass {argument}= to train instead."
-            )
-        chosen = experiment.with_value(chosen, field, value)
+    chosen = _with_settings(chosen, settings)
+    sweep = (sweep,) if isinstance(sweep, str) else sweep
+    arguments = {"seed": seed, "seeds": seeds, "sweep": sweep}
     for field, value in arguments.items():
         chosen = experiment.with_value(chosen, field, value)
+    if total_steps is not None:
+        config.checked(total_steps, config.Count, "total_steps")
+        chosen = experiment.with_value(chosen, "run.total_steps", total_steps)
     directory = _directory(logdir, chosen)
     environment = registry.make_env(chosen.environment)
     with _file_of(demos, environment) as path, _report(directory, chosen) as report:
@@ -279,7 +275,7 @@ def load(
       UsageError: there is no run, or it needs an environment or trust.
     """
     require_float32()
-    path = Path(directory).expanduser()
+    path = _path(directory, "directory", "runs/nav")
     return Run(runs.load(path, which, env=env, trust_imports=trust_imports))
 
 
@@ -308,22 +304,27 @@ def collect(
       expert: settings of the scripted planner; None: those chosen for the environment.
 
     Raises:
+      UsageError: an argument is wrong; one sentence that names it.
       UserError: the expert is no better than random actions.
     """
     require_float32()
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UsageError(f"episodes must be a whole number, at least 1, not {episodes!r}.")
-    if not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise UsageError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}.")
+    config.checked(episodes, config.Count, "episodes")
+    config.checked(seed, config.Seed, "seed")
+    config.checked(run, Run | None, "run")
+    if expert is not None:
+        config.checked(expert, scripted.Config, "expert")
+        config.check(expert, "expert.")
+    if out is not None:
+        out = _path(out, "out", "demos.npz")
     name = env if isinstance(env, str) else envs.hold(env)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        path = str(Path(out or folder / "demos.npz").expanduser())
+    with tempfile.TemporaryDirectory() as folder:
+        args = str(out or Path(folder) / "demos.npz"), episodes, seed, actions
+        report = training_report.Report()
         if run is None:
-            collecting.collect(name, path, episodes, seed, actions, settings=expert)
+            collecting.collect(name, *args, settings=expert, report=report)
         else:
-            collecting.from_run(run._trained, path, episodes, seed, actions, name)
-        return Demos.load(path)
+            collecting.from_run(run._trained, *args, name, report=report)
+        return Demos.load(args[0])
 
 
 def evaluate(run: Run | str | Path, episodes: int = 64, **options: Any) -> Evaluation:
@@ -360,13 +361,15 @@ def compare(
     Raises:
       UsageError: as for `train`, or `settings` names a method that is not compared.
     """
-    settings = settings or {}
+    config.checked(methods, tuple[str, ...], "methods")
+    settings = _mapping(settings, '{"mpail": {"batch": 64}}')
     unknown = [name for name in settings if name not in methods]
     if unknown:
         raise UsageError(f"settings names {unknown[0]!r}, which is not among the methods.")
+    logdir = _path(logdir, "logdir", "runs/compare")
     found = Comparison()
     for method in methods:
-        directory = Path(logdir).expanduser() / method.replace("/", "_")
+        directory = logdir / method.replace("/", "_")
         run = train(
             method,
             env,
@@ -385,7 +388,9 @@ class Comparison(dict):
     """Evaluations by method; printed, it is a table."""
 
     def __str__(self) -> str:
-        rows = [("method", "return, IQM [95%]", "share of the expert, IQM [95%]")]
+        seeds = next((found["seeds"] for found in self.values()), 1)
+        title = statistics.title(seeds)
+        rows = [("method", f"return, {title}", f"share of the expert, {title}")]
         for method, found in self.items():
             inside = found["in_distribution"]
             cells = [inside.get(name) for name in ("return", "share_of_expert")]
@@ -400,10 +405,41 @@ class Comparison(dict):
 # -------------------------------------------------------------------------------- helpers
 
 
-def _directory(logdir: str | Path | None, chosen: experiment.Experiment) -> Path:
+def _with_settings(
+    chosen: experiment.Experiment, settings: Mapping[str, Any] | None
+) -> experiment.Experiment:
+    """The experiment with `settings` of `train`."""
+    for field, value in _mapping(settings, '{"planner.horizon": 12}').items():
+        if not isinstance(field, str):
+            raise UsageError(
+                f"settings names {field!r}: a field is named by its path, such as "
+                '"planner.horizon".'
+            )
+        if field in _ARGUMENT_OF:
+            argument = _ARGUMENT_OF[field]
+            raise UsageError(
+                f"settings names {field!r}: pass {argument}= to train instead."
+            )
+        chosen = experiment.with_value(chosen, field, value)
+    return chosen
+
+
+def _mapping(settings: Any, example: str) -> Mapping[str, Any]:
+    if not isinstance(settings, Mapping | None):
+        raise UsageError(f"settings must be a mapping such as {example}, not {settings!r}.")
+    return settings or {}
+
+
+def _path(path: Any, name: str, example: str) -> Path:
+    if not isinstance(path, str | Path):
+        raise UsageError(f"{name} must be a path, such as {example!r}, not {path!r}.")
+    return Path(path).expanduser()
+
+
+def _directory(logdir: Path | None, chosen: experiment.Experiment) -> Path:
     """The run's directory: `logdir`, or runs/<method>_<environment> with a number."""
     if logdir is not None:
-        return Path(logdir).expanduser()
+        return logdir
     stem = f"{chosen.method}_{chosen.environment.partition(':')[0].replace('/', '_')}"
     folder, number = Path("runs") / stem, 2
     while folder.exists():

@@ -40,18 +40,19 @@ class Range(NamedTuple):
     low: float
     high: float = math.inf
     above: bool = False  # whether `low` itself is excluded
+    below: bool = False  # whether `high` itself is excluded
 
-    def __contains__(self, value: object) -> bool:
-        low_enough = self.low < value if self.above else self.low <= value  # type: ignore
-        return low_enough and value <= self.high  # type: ignore[operator]
+    def __contains__(self, value: Any) -> bool:
+        low_enough = self.low < value if self.above else self.low <= value
+        return low_enough and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        if self.above:
-            top = "" if math.isinf(self.high) else f" and at most {_number(self.high)}"
-            return f"above {_number(self.low)}{top}"
-        if math.isinf(self.high):
-            return f"at least {_number(self.low)}"
-        return f"from {_number(self.low)} to {_number(self.high)}"
+        low, high = _number(self.low), _number(self.high)
+        if not (self.above or self.below or math.isinf(self.high)):
+            return f"from {low} to {high}"
+        bottom = f"{'above' if self.above else 'at least'} {low}"
+        top = f" and {'below' if self.below else 'at most'} {high}"
+        return bottom + top * math.isfinite(self.high)
 
 
 Count: TypeAlias = Annotated[int, Range(1)]  # at least 1
@@ -59,6 +60,8 @@ Natural: TypeAlias = Annotated[int, Range(0)]  # 0 or more
 Positive: TypeAlias = Annotated[float, Range(0.0, above=True)]
 NonNegative: TypeAlias = Annotated[float, Range(0.0)]
 Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]  # of 0 to 1: shares, γ, λ, τ
+# A share that leaves something: dropout, momentum.
+ShareBelow1: TypeAlias = Annotated[float, Range(0.0, 1.0, below=True)]
 Seed: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]  # each gives another key
 
 
@@ -106,10 +109,10 @@ def check(config: Any, prefix: str = "") -> None:
         or none of its choices, or the dataclass's `check` refuses it.
     """
     for name, hint, value in _fields(config):
+        if not isinstance(value, jax.Array):
+            _leaf(value, hint, prefix + name)
         for path, item in _configs(value, prefix + name):
             check(item, path + ".")
-        if not dataclasses.is_dataclass(value) and not isinstance(value, jax.Array):
-            _leaf(value, hint, prefix + name)
     if hasattr(config, "check") and not _has_arrays(config):
         try:
             config.check()
@@ -132,6 +135,23 @@ def describe(config: Any, prefix: str = "") -> list[Field]:
             meaning = _meanings(type(config)).get(name, "")  # type: ignore[arg-type]
             described.append(Field(prefix + name, meaning, _kind(hint), value))
     return described
+
+
+def document(kind: type) -> None:
+    """Writes what `describe` says of a config into its docstring, once, for `help`."""
+    written = kind.__doc__ or ""
+    if "\nFields:\n" in written or not dataclasses.is_dataclass(kind):
+        return
+    missing = dataclasses.MISSING
+    if any(f.default is f.default_factory is missing for f in dataclasses.fields(kind)):
+        return
+    if written.startswith(f"{kind.__name__}("):  # the signature, where a class has none
+        written = "Settings."
+    lines = [
+        f"  {field.path} = {field.default!r}: {field.meaning} ({field.kind})"
+        for field in describe(kind())  # type: ignore[operator]
+    ]
+    kind.__doc__ = "\n".join([inspect.cleandoc(written), "", "Fields:", *lines])
 
 
 def to_json(config: Any) -> str:
@@ -184,6 +204,19 @@ def require_version(plain: Mapping[str, Any], where: str) -> None:
             f"{where} was written by {age} version of planil_jax and cannot be read "
             f"(configuration {version}, not {VERSION}); {mend}."
         )
+
+
+def checked(value: Any, hint: Any, name: str) -> Any:
+    """The value of an argument, as a field of this type takes it.
+
+    Args:
+      hint: such as `Count`.
+      name: of the argument, for the sentence.
+
+    Raises:
+      UsageError: it is of another type or outside its range.
+    """
+    return _leaf(value, hint, name)
 
 
 def set_path(config: Config, path: str, value: Any) -> Config:
@@ -310,7 +343,7 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
         elif isinstance(value, _NESTED):
             rebuilt[name] = _rebuild(value, default, path + ".")
         else:
-            raise UsageError(f"{path} must be a group of fields, not {value!r}.")
+            raise UsageError(f"{path} must be a group of fields, not {_written(value)}.")
     return dataclasses.replace(template, **rebuilt)  # type: ignore[type-var]
 
 
@@ -345,7 +378,7 @@ def _leaf(value: Any, hint: Any, path: str) -> Any:
     elif isinstance(hint, type) and isinstance(value, hint):
         if hint is bool or not isinstance(value, bool):
             return value
-    raise UsageError(f"{path} must be {_type_name(hint)}, not {value!r}.")
+    raise UsageError(f"{path} must be {_type_name(hint)}, not {_written(value)}.")
 
 
 def _one_of(value: Any, hint: Any, path: str) -> Any:
@@ -361,7 +394,9 @@ def _one_of(value: Any, hint: Any, path: str) -> Any:
             refusals.append(str(error))
     if len(refusals) == 1:
         raise UsageError(refusals[0].replace(", not ", ", or None, not ", 1))
-    raise UsageError(f"{path} must be {_kind(hint)}, not {value!r}.")
+    groups = dict.fromkeys(map(_type_name, filter(dataclasses.is_dataclass, wanted)))
+    kind = " or ".join(groups) if len(groups) == len(wanted) else _kind(hint)
+    raise UsageError(f"{path} must be {kind}, not {_written(value)}.")
 
 
 def _within(value: Any, notes: list[Any], path: str) -> Any:
@@ -407,7 +442,15 @@ def _listed(hint: Any) -> str:
 
 
 def _type_name(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):  # most are called Config: "mppi.Config"
+        return f"{hint.__module__.rpartition('.')[2]}.{hint.__qualname__}"  # type: ignore
     return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _written(value: Any) -> str:
+    """A value in a message: a config by its class, which is short."""
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return _type_name(type(value)) if is_config else repr(value)
 
 
 def _number(value: float) -> str:

@@ -37,7 +37,8 @@ class Experiment:
     # scored on all of them. Empty: the environment's prior, or else its physics.
     model: tuple[str, ...] = ()
     demonstrations: str = ""  # fingerprint of the file of demonstrations, filled in
-    episodes: config.Natural = 0  # how many of the demonstrated episodes to use; 0: all
+    # how many of the demonstrated episodes to use; None: all
+    episodes: config.Count | None = None
     seed: config.Seed = 0  # the first seed
     seeds: config.Count = 1  # number of seeds, trained side by side
     sweep: tuple[str, ...] = ()  # settings tried side by side, "agent.FIELD=NUMBER,NUMBER"

@@ -60,6 +60,7 @@ def launch(
             settings, env, demos_path, demonstrations, logdir
         )
         if source is not None:
+            notices += demos.origin_warnings(source, env.spec)
             digest = runs.digest(source)
             settings = dataclasses.replace(settings, demonstrations=digest)
     else:

@@ -13,16 +13,17 @@ Environments come by `envs.register`, or by the group "planil_jax.envs", whose v
 "package.module:function".
 """
 
+import dataclasses
 import functools
 import importlib
 import sys
-from importlib import metadata
+from importlib import machinery, metadata, util
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from planil_jax import envs
 from planil_jax.base import Agent, Environment, Needs, Shows, Task, UsageError, did_you_mean
-from planil_jax.config import differences
+from planil_jax.config import differences, document
 
 AGENTS = "planil_jax.agents"  # groups of entry points
 ENVS = "planil_jax.envs"
@@ -60,7 +61,13 @@ class Method(NamedTuple):
     def shows(self, task: Task, config: Any) -> Shows:
         """The parts of a trained agent that a report can show."""
         shows = getattr(self.module, "shows", None)
-        return shows(task, config) if shows else Shows()
+        found = Shows() if shows is None else shows(task, config)
+        if not isinstance(found, Shows):
+            raise UsageError(
+                f"method {self.name!r}: shows(task, config) of {self.module.__name__} must "
+                f"return a Shows, not {found!r}."
+            )
+        return found
 
 
 class _Row(NamedTuple):
@@ -85,20 +92,40 @@ def register_agent(
         `Config()`.
 
     Raises:
+      UsageError: there is no such module, or it is loaded and lacks a part.
       ValueError: the name is taken by another method, or cannot be a name.
     """
     if not (isinstance(name, str) and name.isprintable() and name and "/" not in name):
         raise ValueError(f"{name!r} cannot name a method: a word without '/'")
-    row = _Row(module, config)
-    there = _ROWS.setdefault(name, row)
-    if _module_name(there.module) != _module_name(module):
+    there = _ROWS.get(name)
+    if there and _module_name(there.module) != _module_name(module):
         raise ValueError(f"a method named {name!r} is registered already")
-    _ROWS[name] = row
+    _check_agent(name, module)
+    _ROWS[name] = _Row(module, config)
     method.cache_clear()
 
 
 def register_env(name: str, make_fn: Any, about: str = "") -> None:
-    """Adds an environment under a name of your choice; see `envs.register`."""
+    """Adds an environment under a name of your choice; see `envs.register`.
+
+    Raises:
+      UsageError: it is neither a function nor the text "package.module:function", or there
+        is no such module.
+      ValueError: as for `envs.register`.
+    """
+    if isinstance(make_fn, str):
+        module, _, function = make_fn.partition(":")
+        if not (module and function.isidentifier()):
+            raise UsageError(
+                f"environment {name!r} is registered as {make_fn!r}: write "
+                '"package.module:function".'
+            )
+        _require_module(f"environment {name!r}", module)
+    elif not callable(make_fn):
+        raise UsageError(
+            f"environment {name!r} is registered as {make_fn!r}: give a function that "
+            'returns an Environment, or its name, "package.module:function".'
+        )
     envs.register(name, make_fn, about)
 
 
@@ -148,12 +175,7 @@ def method(name: str) -> Method:
                 f"method {name!r} is the module {row.module!r}, which cannot be imported: "
                 f"{error}."
             ) from error
-    missing = [part for part in _REQUIRED if not hasattr(module, part)]
-    if missing:
-        raise UsageError(
-            f"method {name!r}: the module {module.__name__} lacks {' and '.join(missing)}; "
-            "an agent is a module with Config, NEEDS and make(task, config)."
-        )
+    _check_parts(name, module)
     config = row.config
     try:
         if config is None:
@@ -165,6 +187,7 @@ def method(name: str) -> Method:
             f"method {name!r}: its default settings cannot be made ({error}); Config of "
             f"{module.__name__} must be a dataclass with a default in every field."
         ) from error
+    document(module.Config)
     return Method(name, module, config)
 
 
@@ -182,6 +205,11 @@ def method_of(config: Any) -> str:
     Raises:
       UsageError: no registered method has such settings.
     """
+
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UsageError(
+            f"method must be a name or settings, such as mpail.Config(), not {config!r}."
+        )
 
     def changes(name: str) -> int:
         return len(differences(method(name).config, config))
@@ -216,13 +244,65 @@ def _read_entry_points() -> None:
             envs.register(point.name, point.value)
 
 
+def _check_agent(name: str, module: Any) -> None:
+    """Refuses what is known not to be an agent's module, without importing anything."""
+    if isinstance(module, str):
+        _require_module(f"method {name!r}", module)
+        module = sys.modules.get(module)
+    elif not isinstance(module, ModuleType):
+        raise UsageError(
+            f"method {name!r} is registered as {module!r}: give a module with Config, "
+            "NEEDS and make(task, config), or its dotted name."
+        )
+    # A module that registers itself may define the rest below; so may a script.
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and not getattr(spec, "_initializing", False):
+        _check_parts(name, module)
+
+
+def _check_parts(name: str, module: Any) -> None:
+    missing = [part for part in _REQUIRED if not hasattr(module, part)]
+    if missing:
+        raise UsageError(
+            f"method {name!r}: the module {module.__name__} lacks {' and '.join(missing)}; "
+            "an agent is a module with Config, NEEDS and make(task, config)."
+        )
+    for part in ("Config", "make", "shows"):
+        found = getattr(module, part, None)
+        if not callable(found) and (found is not None or part != "shows"):
+            raise UsageError(
+                f"method {name!r}: {part} of {module.__name__} must be "
+                f"{'a class' if part == 'Config' else 'a function'}, not {found!r}."
+            )
+
+
+def _require_module(who: str, module: str) -> None:
+    """Refuses the name of a module that cannot be found; the module is not imported."""
+    if module in sys.modules:
+        return
+    first, *rest = module.split(".")
+    try:
+        found = util.find_spec(first)
+    except (ImportError, ValueError):
+        found = None
+    for depth, _ in enumerate(rest):
+        folders = found and found.submodule_search_locations
+        path = ".".join([first, *rest[: depth + 1]])
+        found = machinery.PathFinder.find_spec(path, folders) if folders else None
+    if found is None:
+        raise UsageError(
+            f"{who} is the module {module!r}, which cannot be found: install it, run from "
+            "the directory that holds it, or put that on PYTHONPATH."
+        )
+
+
 def _module_name(module: str | ModuleType) -> str:
-    return module if isinstance(module, str) else module.__name__
+    return module if isinstance(module, str) else getattr(module, "__name__", repr(module))
 
 
 for _name in ("mpail", "mpail2", "iqmpc", "mail", "cmil", "bc", "ppo", "sac", "tdmpc2"):
-    register_agent(_name, f"planil_jax.agents.{_name}")
+    _ROWS[_name] = _Row(f"planil_jax.agents.{_name}", None)
 for _name in ("gaifo", "gail", "airl", "irl_mpc"):
-    register_agent(_name, "planil_jax.agents.adversarial", config=_name)
-register_agent("mpail_om", "planil_jax.agents.mpail", config="learned_model")
-register_agent("vmail", "planil_jax.agents.cmil", config="vmail")
+    _ROWS[_name] = _Row("planil_jax.agents.adversarial", _name)
+_ROWS["mpail_om"] = _Row("planil_jax.agents.mpail", "learned_model")
+_ROWS["vmail"] = _Row("planil_jax.agents.cmil", "vmail")

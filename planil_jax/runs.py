@@ -151,19 +151,51 @@ def _within(path: Path, directory: Path) -> bool:
 
 
 def provenance(trained: Run) -> dict[str, Any]:
-    """Where a result comes from: the training curve, configuration and versions.
+    """Where a result comes from: curves, seconds, demonstrations, configuration, versions.
 
-    The curve is empty where training was never evaluated.
+    `steps` and `returns` are the curve of evaluations during training, empty where there
+    were none. `processor_seconds` is None for a run of before they were counted.
     """
     metrics = report.read_metrics(trained.directory)
     steps, returns = metrics.get("eval/return", (np.zeros(0), np.zeros(0)))
     lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
+    last = json.loads(lines[-1])
     return {
         "steps": steps.tolist(),
         "returns": returns.tolist(),
-        "seconds": json.loads(lines[-1])["seconds"],
+        "curves": _curves(metrics),
+        "seconds": last["seconds"],
+        "processor_seconds": last.get("processor_seconds"),
+        "demonstrations": demonstrations(trained),
         "config": json.loads((trained.directory / "config.json").read_text()),
         "versions": json.loads((trained.directory / "versions.json").read_text()),
+    }
+
+
+def _curves(metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """Returns and rewards during training; losses, where there are neither."""
+    chosen = [name for name in metrics if name in ("eval/return", "train/reward")]
+    chosen = chosen or [name for name in metrics if name.endswith("/loss")]
+    return {
+        name: {"steps": metrics[name][0].tolist(), "values": metrics[name][1].tolist()}
+        for name in chosen
+    }
+
+
+def demonstrations(trained: Run) -> dict[str, Any] | None:
+    """What a run learned from; None: without demonstrations."""
+    path = trained.directory / DEMONSTRATIONS
+    if not path.exists():
+        return None
+    episodes, card = demos.read(path)
+    count = trained.experiment.episodes or len(episodes)
+    known = len(card.returns) >= count
+    return {
+        "digest": digest(path),
+        "episodes": count,
+        "steps": sum(episode.length for episode in episodes[:count]),
+        "mean_return": float(np.mean(card.returns[:count])) if known else None,
+        "expert": card.expert,
     }
 
 

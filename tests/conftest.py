@@ -48,7 +48,9 @@ def compile_cache(tmp_path_factory) -> dict[str, str]:
     options = {
         "jax_compilation_cache_dir": os.environ.get("PLANIL_TEST_CACHE")
         or str(session / "xla"),
-        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        # Single operations too, of which modules repeat thousands: reading one costs a
+        # third of compiling it.
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
     }

@@ -16,7 +16,6 @@ import pytest
 from planil_jax import registry
 from planil_jax.base import EnvState, UserError
 from planil_jax.deploy.policy import NoSimulator
-from planil_jax.training import loop
 from tests import tiny
 
 METHODS = registry.methods()
@@ -63,10 +62,9 @@ def kinds(tree) -> dict[str, tuple]:
 def shapes(name: str, actions: bool):
     """The shapes of a TrainState before an epoch and after it."""
     made, demos = tiny.bench(name), tiny.demonstrations(0, actions)
-    init = functools.partial(loop.init, made.agent, made.env, tiny.LOOP)
-    epoch = functools.partial(loop.epoch, made.agent, made.env, tiny.LOOP)
-    before = jax.eval_shape(init, jax.random.key(0))
-    return before, jax.eval_shape(epoch, demos, jnp.int32(0), before)[0]
+    before = jax.eval_shape(made.init, jax.random.key(0))
+    reward = (jnp.float32(1.0), jnp.float32(0.0))
+    return before, jax.eval_shape(made.epoch, demos, jnp.int32(0), reward, before)[0]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import planil_jax as pj
-from planil_jax import experiment, registry, runs
+from planil_jax import config, experiment, registry, runs
 from planil_jax.envs import registry as env_registry
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -172,11 +172,57 @@ def test_the_best_seed_is_that_of_the_last_evaluation(run):
     [
         (np.zeros(3), r"has the shape \(4,\), not \(3,\)"),
         (np.array([0.0, np.nan, 0.0, 0.0]), "not finite in its entry"),
+        (np.zeros(4, complex), "is of real numbers, not of complex128"),
+        (["0", "0", "0", "0"], "is of real numbers, not of <U1"),
+        ([[0.0], [0.0, 0.0]], "is of real numbers, not of object"),
     ],
 )
 def test_a_policy_refuses_what_is_no_observation(run, obs, sentence):
     with pytest.raises(pj.UsageError, match=sentence):
         run.policy()(obs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"seed": "x"}, "seed is the index of a member or 'best', not 'x'"),
+        ({"seed": 1.0}, "seed is the index of a member or 'best', not 1.0"),
+        ({"seed": 2}, "the run has members 0 to 1, no 2"),
+        ({"sampling_seed": "x"}, "sampling_seed must be int, not 'x'"),
+        ({"sampling_seed": -1}, "sampling_seed must be from 0 to 2147483647, not -1"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(run, arguments, sentence):
+    with pytest.raises(pj.UsageError, match=sentence):
+        run.policy(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda run: run.evaluate("3"), "episodes must be int, not '3'"),
+        (lambda run: run.evaluate(fields=40.0), "fields must be .*, not 40.0"),
+        (lambda run: run.report(3), "path must be a path, such as 'nav.html', not 3"),
+        (lambda run: pj.evaluate(3), "directory must be a path, such as 'runs/nav', not 3"),
+        (lambda run: pj.collect("point_mass", expert=3), "expert must be scripted.Config"),
+        (lambda run: pj.collect("point_mass", run=3), "run must be Run, or None, not 3"),
+        (lambda run: pj.collect("point_mass", out=3), "out must be a path, .*not 3"),
+        (lambda run: pj.collect("point_mass", 2.5), "episodes must be int, not 2.5"),
+        (lambda run: pj.collect("point_mass", seed="x"), "seed must be int, not 'x'"),
+        (lambda run: pj.collect(3), "env must be a name or an Environment, not 3"),
+        (lambda run: pj.compare("bc", "point_mass"), "methods must be .*, not 'bc'"),
+        (lambda run: pj.compare(["bc"], "point_mass", logdir=3), "logdir must be a path"),
+        (lambda run: pj.compare(["bc"], "point_mass", settings=3), "must be a mapping"),
+        (lambda run: pj.Demos(()), "episodes must be one Episode or more"),
+        (lambda run: pj.Demos(3), "episodes must be one Episode or more"),
+        (lambda run: pj.Demos.load(None), "path must name a file of .*, not None"),
+        (lambda run: run.demos.save(3), "path must name a file of .*, not 3"),
+        (lambda run: run.demos.save(run.directory), "is a directory: name a file in it"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(run, call, sentence):
+    with pytest.raises(pj.UsageError, match=sentence):
+        call(run)
 
 
 def test_a_planner_acts_on_observations_where_its_model_starts_from_them(tmp_path, demos):
@@ -235,7 +281,9 @@ def test_the_settings_of_a_method_stand_for_its_name(tmp_path, demos):
     assert trained.settings.method == "bc" and trained.settings.agent == config
 
 
-def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos):
+def test_an_environment_may_be_an_object_and_is_asked_for_again(
+    tmp_path, demos, monkeypatch
+):
     env = pj.make_env("point_mass", episode_length=7)
     trained = pj.train(
         "bc",
@@ -246,14 +294,9 @@ def test_an_environment_may_be_an_object_and_is_asked_for_again(tmp_path, demos)
         settings=TINY,
     )
     assert trained.env.spec.episode_length == 7
-    program = "import planil_jax as pj, sys; pj.load(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert "was an object, point_mass: give it again" in done.stderr
+    monkeypatch.delitem(env_registry._MAKERS, "object/point_mass")  # another process
+    with pytest.raises(pj.UsageError, match="was an object, point_mass: give it again"):
+        pj.load(tmp_path / "run")
     again = pj.load(tmp_path / "run", env=env)
     assert again.env.spec.episode_length == 7
 
@@ -289,8 +332,16 @@ def test_names_that_the_environment_does_not_observe_are_refused():
 
 def test_an_environment_s_module_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(env_registry, "_MAKERS", dict(env_registry._MAKERS))
-    pj.register_env("nowhere", "no_such_module:make")
-    with pytest.raises(pj.UsageError, match="'no_such_module:make', which cannot be had"):
+    for written, sentence in {
+        "no_such_module:make": "is the module 'no_such_module', which cannot be found",
+        "json.no_such_part:make": "is the module 'json.no_such_part', which cannot be fo",
+        "os": "is registered as 'os': write \"package.module:function\"",
+        3: "is registered as 3: give a function",
+    }.items():
+        with pytest.raises(pj.UsageError, match=f"environment 'nowhere' {sentence}"):
+            pj.register_env("nowhere", written)
+    pj.register_env("nowhere", "json:no_such_function")
+    with pytest.raises(pj.UsageError, match="'json:no_such_function', which cannot be had"):
         pj.make_env("nowhere")
 
 
@@ -305,6 +356,12 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
             logdir=run.directory,
             settings=TINY,
         )
+
+
+@pytest.mark.fast
+def test_a_logdir_that_is_no_path_is_refused():
+    with pytest.raises(pj.UsageError, match="logdir must be a path, .*, not 3"):
+        pj.train("bc", env="point_mass", logdir=3)
 
 
 @pytest.mark.fast
@@ -332,6 +389,38 @@ def test_a_run_that_is_there_is_not_overwritten(run, demos):
             "settings names 'seeds': pass seeds= to train instead",
         ),
         ({"method": "bc", "env": "point_mass", "seeds": "3"}, "seeds must be"),
+        ({"method": "bc", "env": 3}, "env must be a name or an Environment, not 3"),
+        ({"method": 3, "env": "point_mass"}, "method must be a name or settings, such as"),
+        (
+            {"method": pj.bc.Config, "env": "point_mass"},
+            "method must be a name or settings",
+        ),
+        (
+            {"method": "bc", "env": "point_mass", "sweep": [3]},
+            "sweep.0. must be str, not 3",
+        ),
+        ({"method": "bc", "env": "point_mass", "sweep": 3}, "sweep must be .*, not 3"),
+        ({"method": "bc", "env": "point_mass", "total_steps": 2.5}, "total_steps must be "),
+        (
+            {"method": "bc", "env": "point_mass", "settings": {3: 3}},
+            "settings names 3: a field is named by its path",
+        ),
+        (
+            {"method": "bc", "env": "point_mass", "settings": [3]},
+            "settings must be a mapping such as .*, not .3.",
+        ),
+        (
+            {"method": pj.bc.Config(policy=pj.mpail.Config()), "env": "point_mass"},
+            "agent.policy must be heads.Config, not mpail.Config",
+        ),
+        (
+            {"method": "mpail", "env": "navigation", "settings": {"optimizer.momentum": 1}},
+            "agent.optimizer.momentum must be at least 0 and below 1, not 1",
+        ),
+        (
+            {"method": "iqmpc", "env": "pendulum", "settings": {"network.dropout": 1}},
+            "agent.network.dropout must be at least 0 and below 1, not 1",
+        ),
         ({"method": "bc", "env": "point_mass", "seed": 2**32}, "seed must be"),
         (
             {
@@ -364,20 +453,19 @@ def test_an_impossible_training_is_refused_in_one_sentence(tmp_path, arguments, 
 # ------------------------------------------------------------------- a stranger's method
 
 
-def strange(tmp_path, *program: str) -> subprocess.CompletedProcess:
-    """A fresh process which can import the stranger's module."""
-    path = os.pathsep.join([str(ROOT / "tests/stranger"), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-c", *program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+IN_A_FRESH_PROCESS = """
+import json, sys, planil_jax as pj
+try:
+    pj.load("run")
+except pj.UsageError as error:
+    message, imported = str(error), "tug" in sys.modules
+found = pj.load("run", trust_imports=True).evaluate(2, expert=False)
+print(json.dumps([message, imported, found["in_distribution"]["returns"]]))
+"""
 
 
 def test_a_stranger_s_method_is_read_in_a_fresh_process_only_where_it_is_trusted(
-    tmp_path, demos, monkeypatch
+    tmp_path, demos, monkeypatch, compile_cache
 ):
     monkeypatch.syspath_prepend(str(ROOT / "tests/stranger"))
     pj.register_agent("tug", "tug")
@@ -391,16 +479,17 @@ def test_a_stranger_s_method_is_read_in_a_fresh_process_only_where_it_is_trusted
         settings=TUG,
     )
     wanted = trained.evaluate(episodes=2, expert=False)["in_distribution"]["returns"]
-    refused = strange(tmp_path, "import planil_jax as pj; pj.load('run')")
-    assert "wants to import 'tug', which runs their code" in refused.stderr
-    program = (
-        "import json, planil_jax as pj;"
-        "found = pj.load('run', trust_imports=True).evaluate(2, expert=False);"
-        "print(json.dumps(found['in_distribution']['returns']))"
+    path = os.pathsep.join([str(ROOT / "tests/stranger"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | compile_cache | {"PYTHONPATH": path},
     )
-    done = strange(tmp_path, program)
     assert done.returncode == 0, done.stderr
-    again = json.loads(done.stdout.splitlines()[-1])
+    message, imported, again = json.loads(done.stdout.splitlines()[-1])
+    assert "wants to import 'tug', which runs their code" in message and not imported
     np.testing.assert_allclose(again, wanted, rtol=1e-5)
 
 
@@ -427,10 +516,15 @@ def test_a_run_s_own_directory_is_never_imported_from(run, tmp_path, monkeypatch
 
 
 @pytest.mark.fast
-def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
+def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_ROWS", dict(registry._ROWS))
-    pj.register_agent("half", "json")
     with pytest.raises(pj.UsageError, match="json lacks Config and NEEDS and make"):
+        pj.register_agent("half", "json")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_an_agent.py").write_text("Config = 3\n")
+    pj.register_agent("half", "half_an_agent")
+    assert "half_an_agent" not in sys.modules
+    with pytest.raises(pj.UsageError, match="half_an_agent lacks NEEDS and make"):
         registry.method("half")
     wrong = types.ModuleType("wrong")
     wrong.Config, wrong.NEEDS, wrong.make = pj.bc.Config, 3, lambda task, config: None
@@ -439,13 +533,40 @@ def test_a_module_that_lacks_a_part_is_refused_by_name(monkeypatch):
         registry.method("wrong").needs(pj.bc.Config())
     with pytest.raises(pj.UsageError, match="must return an Agent, not None"):
         registry.method("wrong").make(None, pj.bc.Config())
+    wrong.shows = lambda task, config: 3
+    with pytest.raises(pj.UsageError, match="of wrong must return a Shows, not 3"):
+        registry.method("wrong").shows(None, pj.bc.Config())
+    for part, sentence in {
+        "shows": "shows of wrong must be a function, not 3",
+        "make": "make of wrong must be a function, not 3",
+        "Config": "Config of wrong must be a class, not 3",
+    }.items():
+        setattr(wrong, part, 3)
+        registry.method.cache_clear()
+        with pytest.raises(pj.UsageError, match=sentence):
+            registry.method("wrong")
     with pytest.raises(ValueError, match="cannot name a method"):
         pj.register_agent("", "json")
-    pj.register_agent("nowhere", "no_such_module")
+    with pytest.raises(pj.UsageError, match="'no_such_module', which cannot be found"):
+        pj.register_agent("nowhere", "no_such_module")
+    with pytest.raises(pj.UsageError, match="'nowhere' is registered as 3: give a module"):
+        pj.register_agent("nowhere", 3)
+    (tmp_path / "needs_more.py").write_text("import no_such_module\n")
+    pj.register_agent("nowhere", "needs_more")
     with pytest.raises(pj.UsageError, match="cannot be imported"):
         registry.method("nowhere")
     with pytest.raises(ValueError, match="registered already"):
         pj.register_agent("bc", "json")
+
+
+@pytest.mark.fast
+def test_help_of_settings_says_what_every_field_means():
+    described = {field.path for field in config.describe(pj.mpail.Config())}
+    lines = pj.mpail.Config.__doc__.splitlines()
+    (line,) = [line for line in lines if " planner.horizon " in line]
+    assert line.startswith("  planner.horizon = 10: H, control steps of a plan (whole numb")
+    written = {line.split(" = ")[0].strip() for line in lines}
+    assert described <= written
 
 
 @pytest.mark.fast

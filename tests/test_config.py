@@ -1,6 +1,6 @@
 import dataclasses
 import sys
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +170,8 @@ class Learner:
     # Discount factor γ of the returns,
     # a step.
     discount: config.Share = 0.99
+    dropout: config.ShareBelow1 = 0.0
+    angle: Annotated[float, config.Range(0.0, 180.0, above=True, below=True)] = 45.0
     batch: config.Count = 128  # transitions in a gradient step,
     # drawn with replacement
     warm_up: config.Natural = 0  # rounds
@@ -209,6 +211,8 @@ WRONG = [
     ("learning_rate", None, "agent.learning_rate must be float, not None."),
     ("discount", 2, "agent.discount must be from 0 to 1, not 2."),
     ("discount", -0.1, "agent.discount must be from 0 to 1, not -0.1."),
+    ("dropout", 1, "agent.dropout must be at least 0 and below 1, not 1."),
+    ("angle", 180.0, "agent.angle must be above 0 and below 180, not 180."),
     ("batch", -8, "agent.batch must be at least 1, not -8."),
     ("batch", 0, "agent.batch must be at least 1, not 0."),
     ("batch", 2.5, "agent.batch must be int, not 2.5."),
@@ -239,14 +243,38 @@ def test_a_config_that_was_made_in_python_is_checked_alike(path, value, message)
     if groups:
         learner = Learner(net=dataclasses.replace(Net(), **{name: value}))
     if path == "net":
-        return  # Python's own business: whatever reads the group fails
+        message = "agent.net must be test_config.Net, not None."
     with pytest.raises(UsageError) as caught:
         config.check(Whole(agent=learner))
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (Run(agent=Tree()), "agent must be test_config.Agent, not test_config.Tree."),
+        (
+            Run(agent=Agent(planner=Run())),
+            "agent.planner must be test_config.Planner or test_config.Tree, not "
+            "test_config.Run.",
+        ),
+        (Run(agent=3), "agent must be test_config.Agent, not 3."),
+    ],
+)
+def test_a_config_of_another_class_than_its_field_s_is_refused(run, message):
+    with pytest.raises(UsageError) as caught:
+        config.check(run)
+    assert str(caught.value) == message
+
+
 def test_the_bounds_of_a_range_are_taken():
-    for path, value in [("discount", 0), ("discount", 1), ("batch", 1), ("penalty", 0)]:
+    for path, value in [
+        ("dropout", 0),
+        ("discount", 0),
+        ("discount", 1),
+        ("batch", 1),
+        ("penalty", 0),
+    ]:
         config.set_path(Whole(), f"agent.{path}", value)
 
 
@@ -326,6 +354,15 @@ def test_a_group_that_is_absent_is_made_by_a_setting_of_one_of_its_fields():
 
 
 # -------------------------------------------------------------------------------- meanings
+
+
+def test_a_config_s_docstring_lists_its_fields_once():
+    for _ in range(2):
+        config.document(Learner)
+    lines = Learner.__doc__.splitlines()
+    assert lines[:3] == ["Settings.", "", "Fields:"] and lines.count("Fields:") == 1
+    assert "  learning_rate = 0.001: Adam's step size (number, above 0)" in lines
+    assert any(line.startswith("  net.hidden = (64,): units of each") for line in lines)
 
 
 def test_a_field_is_described_by_its_comment_its_kind_and_its_value():

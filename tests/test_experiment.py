@@ -3,13 +3,13 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from planil_jax import envs, experiment, registry
 from planil_jax.base import UsageError
-from planil_jax.data import demos
+from planil_jax.data import dataset, demos
 from planil_jax.envs import registry as env_registry
-from planil_jax.evaluation import collect
 
 pytestmark = pytest.mark.fast
 
@@ -93,18 +93,21 @@ def test_an_unknown_method_is_refused_with_the_nearest():
 
 
 def test_a_method_that_needs_actions_refuses_demonstrations_without(tmp_path):
-    path = str(tmp_path / "demos.npz")
-    collect.collect("point_mass", path, 2, seed=1, actions=False)
+    env, path = envs.make("point_mass"), tmp_path / "demos.npz"
+    dataset.Demos.from_arrays(np.zeros((2, 6, 4))).completed(env.spec).save(path)
     settings = experiment.for_method("gail", environment="point_mass")
-    env = envs.make("point_mass")
     with pytest.raises(UsageError, match="gail imitates actions, but"):
         experiment.make_agent(settings, env, demos.load(path, env.spec))
 
 
 def test_airl_refuses_demonstrations_of_some_entries_alone(tmp_path):
-    path = str(tmp_path / "demos.npz")
-    collect.collect("point_mass", path, 2, seed=1, actions=True, observed=(0, 1))
+    env, path = envs.make("point_mass"), tmp_path / "demos.npz"
+    some = dataset.Demos.from_arrays(
+        np.zeros((2, 6, 2)),
+        np.zeros((2, 5, 2)),
+        observation_names=env.spec.observation_names[:2],
+    )
+    some.completed(env.spec).save(path)
     settings = experiment.for_method("airl", environment="point_mass")
-    env = envs.make("point_mass")
     with pytest.raises(UsageError, match="airl needs whole observations, but"):
         experiment.make_agent(settings, env, demos.load(path, env.spec))

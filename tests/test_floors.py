@@ -1,6 +1,7 @@
 """Who may import whom, read from the source; only one subprocess imports anything."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -74,7 +75,12 @@ KEPT_IN = {
     "absl": ("cli.",),
     "matplotlib": ("reporting.",),
     "imageio": ("reporting.",),
-    "time": ("training.report", "training.checkpoint", "reporting."),
+    "time": (
+        "training.report",
+        "training.checkpoint",
+        "evaluation.results",
+        "reporting.",
+    ),
     "datetime": ("training.report", "training.checkpoint", "reporting."),
     "random": (),
     "os": (
@@ -116,6 +122,7 @@ def sources(*folders: str) -> dict[str, ast.Module]:
     return trees
 
 
+@functools.cache
 def imports(tree: ast.Module, module: str, is_package: bool = False) -> set[str]:
     """Dotted names that a module imports; `from a import b` is "a.b", also if relative."""
     found = set()
@@ -132,6 +139,7 @@ def imports(tree: ast.Module, module: str, is_package: bool = False) -> set[str]
     return found
 
 
+@functools.cache
 def attributes(tree: ast.Module) -> set[str]:
     """All that a module reads by dots, as it is written: "jax.numpy.zeros"."""
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

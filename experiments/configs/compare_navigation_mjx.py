@@ -1,7 +1,7 @@
 """MPAIL beside policies and cloning on navigation with MJX physics."""
 
 from planil_jax import config
-from planil_jax.evaluation import compare
+from planil_jax.evaluation import compare, learning
 
 
 def get_config():
@@ -11,5 +11,10 @@ def get_config():
             methods=("mpail", "gaifo", "gail", "bc"),
             seeds=3,
             field=40.0,
+            tuned=learning.Tuning(
+                trials=9,
+                settings="tune_navigation.py: fewest steps to 95%, of bc the most arrivals",
+                on="navigation, not this task, seeds 100 and 101",
+            ),
         )
     )

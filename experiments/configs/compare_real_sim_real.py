@@ -6,7 +6,7 @@ down by hand, within 0.1 m and 0.1 rad of the start; the simulated one within 0.
 """
 
 from planil_jax import config
-from planil_jax.evaluation import compare
+from planil_jax.evaluation import compare, learning
 
 REAL = (
     "course_mjx:mass=1.3,friction=0.7,steering_gain=0.44,steering_lag=0.15,"
@@ -27,5 +27,10 @@ def get_config():
             deploy=REAL,
             expert=False,  # what counts is the distance to the drive that was demonstrated
             episodes=16,
+            tuned=learning.Tuning(
+                trials=10,
+                settings="of MPAIL alone; its rivals have their settings of navigation",
+                on="this task, the same demonstration, other seeds",
+            ),
         )
     )

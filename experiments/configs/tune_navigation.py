@@ -24,6 +24,7 @@ GRIDS: dict[str, dict[str, tuple]] = {
         "agent.discriminator_steps": (64, 128, 256),
         "agent.optimizer.lr_half_life": (4, 8, 16),
         "run.total_steps": (1_500,),
+        "run.evaluate_every": (1,),
     },
     "gaifo": POLICY,
     "gail": POLICY,

@@ -37,7 +37,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -142,7 +142,7 @@ class Components(NamedTuple):
     critics: latent.Ensemble  # Q
     policy: heads.Policy  # π
     discount: float  # γ
-    sampler: sequences.Sampler
+    schedule: latent_planning.Schedule
     model_optimizer: fit.Optimizer
     policy_optimizer: fit.Optimizer
 
@@ -177,10 +177,8 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
     """The networks and optimisers for an environment.
 
     Raises:
-      UsageError: a choice is unknown, or the environment shows pictures and can end early.
+      UsageError: the environment shows pictures and can end early.
     """
-    _require_choice("objective", config.objective, OBJECTIVES)
-    _require_choice("published.score", config.published.score, SCORES)
     discount = config.discount
     if discount is None:
         discount = latent_planning.default_discount(spec.episode_length)
@@ -190,15 +188,15 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
         critics=latent.make_critics(config.network, spec.action_size),
         policy=latent.make_policy(config.network, spec.action_size),
         discount=discount,
-        sampler=sequences.make(spec, config.replay, config.horizon),
+        schedule=latent_planning.Schedule(
+            sampler=sequences.make(spec, config.replay, config.horizon),
+            seed_steps=config.seed_steps,
+            updates_per_step=config.updates_per_step,
+            ema_rate=config.ema_rate,
+        ),
         model_optimizer=latent_planning.model_optimizer(config.optimizer),
         policy_optimizer=latent_planning.clipped_adam(config.optimizer),
     )
-
-
-def _require_choice(name: str, value: str, known: dict[str, Any]) -> None:
-    if value not in known:
-        raise UsageError(f"agent.{name} is one of {', '.join(known)}, not {value!r}.")
 
 
 # ---------------------------------------------------------------------------------- values
@@ -508,29 +506,26 @@ def update(
     round_: jax.Array,
 ) -> tuple[State, Metrics]:
     """`Agent.update`: the round's steps enter the replay, then its gradient steps."""
-    assert state.replay is not None
-    config, sampler = components.config, components.sampler
-    buffer = sequences.insert(sampler, state.replay, rollout)
-    starts = sequences.valid_starts(sampler, buffer)
-    random, count = latent_planning.gradient_steps(
-        config.seed_steps, config.updates_per_step, round_, rollout
-    )
+    sampler = components.schedule.sampler
 
-    def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
+    def improve(
+        state: State, replayed: latent_planning.Replayed, key: jax.Array
+    ) -> tuple[State, Metrics]:
         learner_key, expert_key, key = jax.random.split(key, 3)
         batch = Batch(
-            learner=sequences.sample_replay(sampler, buffer, starts, learner_key),
+            learner=sequences.sample_replay(sampler, *replayed, learner_key),
             expert=sequences.sample_demos(sampler, demos, expert_key),
         )
         return learn(components, state, batch, key)
 
-    without_replay = dataclasses.replace(state, replay=None)
-    after, metrics = latent_planning.fori_mean(improve, without_replay, key, count)
-    learned = latent_planning.InferenceParams(
-        after.model.params, after.policy.params, random
+    return latent_planning.update(
+        components.schedule, improve, acting, state, rollout, key, round_
     )
-    params = latent_planning.ema_params(config.ema_rate, state.params, learned)
-    return dataclasses.replace(after, params=params, replay=buffer), metrics
+
+
+def acting(state: State) -> tuple[Params, Params]:
+    """The learned parameters that act: of model and critics, and of the policy."""
+    return state.model.params, state.policy.params
 
 
 def init(components: Components, num_envs: int, key: jax.Array) -> State:
@@ -544,7 +539,7 @@ def init(components: Components, num_envs: int, key: jax.Array) -> State:
         model=components.model_optimizer.init(params),
         policy=components.policy_optimizer.init(policy),
         target=critics,
-        replay=sequences.empty_replay(components.sampler, num_envs),
+        replay=sequences.empty_replay(components.schedule.sampler, num_envs),
     )
 
 
@@ -561,7 +556,7 @@ def make(task: Task, config: Config) -> Agent:
         horizon=config.planner.horizon,
         model=components.model,
         policy=components.policy,
-        scaling=components.sampler.scaling,
+        scaling=components.schedule.sampler.scaling,
         score=functools.partial(SCORES[config.published.score], components),
     )
     return Agent(
@@ -591,7 +586,7 @@ def recovered_reward(spec: EnvSpec, config: Config) -> Callable[..., jax.Array]:
         z, next_z = model.encode(params.model, jnp.stack([obs, next_obs]))
         mode = policy.mode(policy.apply(params.policy, next_z))
         value = mean_q(params.model, next_z, mode)
-        scaled = components.sampler.scaling.to_unit_interval(action)
+        scaled = components.schedule.sampler.scaling.to_unit_interval(action)
         return mean_q(params.model, z, scaled) - components.discount * value
 
     return reward

@@ -71,7 +71,7 @@ from planil_jax.base import (
     Transition,
     UsageError,
 )
-from planil_jax.config import Count, Natural, NonNegative, Positive, Share
+from planil_jax.config import Count, Natural, NonNegative, Positive, Share, ShareBelow1
 from planil_jax.data import demos as demonstrations
 from planil_jax.data import replay
 from planil_jax.losses import adversarial, returns
@@ -110,7 +110,7 @@ class OptimizerOptions:
     discriminator_lr: NonNegative = 1e-3  # learning rate of AdamW
     value_lr: NonNegative = 1e-3  # learning rate of Adam
     lr_half_life: Count | None = 8  # rounds in which both rates halve; None: constant rates
-    momentum: Share = 0.5  # β1 of AdamW
+    momentum: ShareBelow1 = 0.5  # β1 of AdamW
     weight_decay: NonNegative = 1e-3  # weight decay of AdamW
     max_grad_norm: Positive = 1.0  # bound of the global norm of the value's gradient
 

@@ -149,7 +149,7 @@ class Components(NamedTuple):
     critics: latent.Ensemble  # Q, in units of `value_scale`
     policy: heads.Policy  # π, of H actions at once
     discount: float  # γ
-    sampler: sequences.Sampler
+    schedule: latent_planning.Schedule
     model_optimizer: fit.Optimizer
     optimizer: fit.Optimizer  # of the reward and of log α
     critics_optimizer: fit.Optimizer
@@ -209,7 +209,13 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
         critics=latent.make_critics(config.network, spec.action_size),
         policy=latent.make_policy(config.network, spec.action_size, config.planner.horizon),
         discount=discount,
-        sampler=sequences.make(spec, config.replay, config.horizon),
+        schedule=latent_planning.Schedule(
+            sampler=sequences.make(spec, config.replay, config.horizon),
+            seed_steps=config.seed_steps,
+            updates_per_step=config.updates_per_step,
+            ema_rate=config.ema_rate,
+            past_terminal=spec.terminates and config.absorbing,
+        ),
         model_optimizer=latent_planning.model_optimizer(optimizer),
         optimizer=fit.make(latent_planning.adam(optimizer)),
         critics_optimizer=latent_planning.clipped_adam(
@@ -505,12 +511,12 @@ def learn_policy(
 ) -> tuple[State, Metrics]:
     """A gradient step of policy and temperature in ẑ_0 `[B, Z]` (steps 4 and 5)."""
     log_temperature = state.temperature.params
-    batch = PolicyBatch(z, _model_params(state), jnp.exp(log_temperature))
+    batch = PolicyBatch(z, acting(state)[0], jnp.exp(log_temperature))
     of_policy = functools.partial(policy_loss, components)
     gradients, (log_probs, metrics) = jax.grad(of_policy, has_aux=True)(
         state.policy.params, batch, key
     )
-    target_entropy = -float(components.sampler.spec.action_size)
+    target_entropy = -float(components.schedule.sampler.spec.action_size)
     gradient = jax.grad(policy_losses.soft_temperature)(
         log_temperature, log_probs.reshape(-1), target_entropy
     )
@@ -522,12 +528,6 @@ def learn_policy(
     return state, metrics
 
 
-def _model_params(state: State) -> Params:
-    """{"encoder", "step", "reward", "critics"}."""
-    learned = {"reward": state.reward.params, "critics": state.critics.params}
-    return state.model.params | learned
-
-
 def update(
     components: Components,
     state: State,
@@ -537,29 +537,27 @@ def update(
     round_: jax.Array,
 ) -> tuple[State, Metrics]:
     """`Agent.update`: the round's steps enter the replay, then its gradient steps."""
-    assert state.replay is not None
-    config, sampler = components.config, components.sampler
-    buffer = sequences.insert(sampler, state.replay, rollout)
-    starts = sequences.valid_starts(sampler, buffer, past_terminal=components.absorbing)
-    random, count = latent_planning.gradient_steps(
-        config.seed_steps, config.updates_per_step, round_, rollout
-    )
+    sampler = components.schedule.sampler
 
-    def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
+    def improve(
+        state: State, replayed: latent_planning.Replayed, key: jax.Array
+    ) -> tuple[State, Metrics]:
         learner_key, expert_key, key = jax.random.split(key, 3)
-        learner = sequences.sample_replay(sampler, buffer, starts, learner_key)
+        learner = sequences.sample_replay(sampler, *replayed, learner_key)
         if components.absorbing:
             learner = sequences.absorbing_from_terminal(learner)
         expert = sequences.sample_expert_pairs(sampler, demos, expert_key)
         return learn(components, state, Batch(learner, *expert), key)
 
-    without_replay = dataclasses.replace(state, replay=None)
-    after, metrics = latent_planning.fori_mean(improve, without_replay, key, count)
-    learned = latent_planning.InferenceParams(
-        _model_params(after), after.policy.params, random
+    return latent_planning.update(
+        components.schedule, improve, acting, state, rollout, key, round_
     )
-    params = latent_planning.ema_params(config.ema_rate, state.params, learned)
-    return dataclasses.replace(after, params=params, replay=buffer), metrics
+
+
+def acting(state: State) -> tuple[Params, Params]:
+    """The learned parameters that act: of model, reward and critics, and of the policy."""
+    learned = {"reward": state.reward.params, "critics": state.critics.params}
+    return state.model.params | learned, state.policy.params
 
 
 def init(components: Components, num_envs: int, key: jax.Array) -> State:
@@ -579,7 +577,7 @@ def init(components: Components, num_envs: int, key: jax.Array) -> State:
         policy=components.policy_optimizer.init(policy),
         temperature=components.optimizer.init(jnp.log(temperature)),
         target=critics,
-        replay=sequences.empty_replay(components.sampler, num_envs),
+        replay=sequences.empty_replay(components.schedule.sampler, num_envs),
     )
 
 
@@ -599,7 +597,7 @@ def make(task: Task, config: Config) -> Agent:
         horizon=config.planner.horizon,
         model=components.model,
         policy=components.policy,
-        scaling=components.sampler.scaling,
+        scaling=components.schedule.sampler.scaling,
         score=functools.partial(plan_score, components),
         accept_fn=accept_fn,
         multi_step=True,

@@ -98,7 +98,7 @@ class Components(NamedTuple):
     critics: latent.Ensemble  # Q, logits of bins
     policy: heads.Policy  # π
     discount: float  # γ
-    sampler: sequences.Sampler
+    schedule: latent_planning.Schedule
     model_optimizer: fit.Optimizer
     policy_optimizer: fit.Optimizer
 
@@ -128,7 +128,12 @@ def make_components(spec: EnvSpec, config: Config) -> Components:
         critics=latent.make_critics(config.network, spec.action_size, two_hot.BINS),
         policy=latent.make_policy(config.network, spec.action_size),
         discount=discount,
-        sampler=sequences.make(spec, config.replay, config.horizon),
+        schedule=latent_planning.Schedule(
+            sampler=sequences.make(spec, config.replay, config.horizon),
+            seed_steps=config.seed_steps,
+            updates_per_step=config.updates_per_step,
+            ema_rate=config.ema_rate,
+        ),
         model_optimizer=latent_planning.model_optimizer(config.optimizer),
         policy_optimizer=latent_planning.clipped_adam(config.optimizer),
     )
@@ -306,26 +311,23 @@ def update(
 ) -> tuple[State, Metrics]:
     """`Agent.update`: the round's steps enter the replay, then its gradient steps."""
     del demos  # it learns from the task's reward
-    assert state.replay is not None
-    config, sampler = components.config, components.sampler
-    buffer = sequences.insert(sampler, state.replay, rollout)
-    starts = sequences.valid_starts(sampler, buffer)
-    random, count = latent_planning.gradient_steps(
-        config.seed_steps, config.updates_per_step, round_, rollout
-    )
+    sampler = components.schedule.sampler
 
-    def improve(state: State, key: jax.Array) -> tuple[State, Metrics]:
+    def improve(
+        state: State, replayed: latent_planning.Replayed, key: jax.Array
+    ) -> tuple[State, Metrics]:
         sample_key, key = jax.random.split(key)
-        batch = sequences.sample_replay(sampler, buffer, starts, sample_key)
+        batch = sequences.sample_replay(sampler, *replayed, sample_key)
         return learn(components, state, batch, key)
 
-    without_replay = dataclasses.replace(state, replay=None)
-    after, metrics = latent_planning.fori_mean(improve, without_replay, key, count)
-    learned = latent_planning.InferenceParams(
-        after.model.params, after.policy.params, random
+    return latent_planning.update(
+        components.schedule, improve, acting, state, rollout, key, round_
     )
-    params = latent_planning.ema_params(config.ema_rate, state.params, learned)
-    return dataclasses.replace(after, params=params, replay=buffer), metrics
+
+
+def acting(state: State) -> tuple[Params, Params]:
+    """The learned parameters that act: of model, reward and critics, and of the policy."""
+    return state.model.params, state.policy.params
 
 
 def init(components: Components, num_envs: int, key: jax.Array) -> State:
@@ -342,7 +344,7 @@ def init(components: Components, num_envs: int, key: jax.Array) -> State:
         policy=components.policy_optimizer.init(policy),
         target=params["critics"],
         scale=jnp.ones(()),
-        replay=sequences.empty_replay(components.sampler, num_envs, rewards=True),
+        replay=sequences.empty_replay(components.schedule.sampler, num_envs, rewards=True),
     )
 
 
@@ -359,7 +361,7 @@ def make(task: Task, config: Config) -> Agent:
         horizon=config.planner.horizon,
         model=components.model,
         policy=components.policy,
-        scaling=components.sampler.scaling,
+        scaling=components.schedule.sampler.scaling,
         score=functools.partial(plan_score, components),
     )
     return Agent(

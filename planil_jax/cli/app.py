@@ -27,8 +27,9 @@ import runpy
 import sys
 import textwrap
 import traceback
+import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -96,7 +97,7 @@ def run(
         if _HELP & set(argv[1:]):
             print(help_text(main, argv))
         else:
-            parse(argv, positional=positional)
+            parse(argv, positional=positional, flag_of=_flag_of(main))
             if not FLAGS.debug:
                 _quieten()
             if compute:
@@ -115,12 +116,16 @@ def run(
 
 
 def parse(
-    argv: list[str], flag_values: flags.FlagValues = FLAGS, positional: str = ""
+    argv: list[str],
+    flag_values: flags.FlagValues = FLAGS,
+    positional: str = "",
+    flag_of: Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
     """Parses the command line, program name first.
 
     Args:
       positional: the flag that an argument without a name stands for; empty: none.
+      flag_of: fields of a config that have a flag instead, {"demonstrations": "demos"}.
 
     Raises:
       UsageError: anything in it is wrong; one sentence.
@@ -132,7 +137,7 @@ def parse(
     try:
         _, *rest = flag_values(argv)
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(_unknown(error.flagname, flag_values)) from None
+        raise UsageError(_unknown(error.flagname, flag_values, flag_of)) from None
     except (flags.Error, ValueError) as error:
         lines = str(error).splitlines()
         raise UsageError(" ".join(_reword(line, flag_values) for line in lines)) from None
@@ -185,7 +190,7 @@ def _help_of_fields(main: Callable[[], None], argv: list[str]) -> list[str]:
         title = f"Fields of {path}, and their values:"
         return ["", title] + [f"  --config.{name}={value}" for name, value in values]
     settings = help_settings(lambda name: _given(name, argv), load_config)
-    with_flag = {"method", *sys.modules[main.__module__].FLAG_OF}
+    with_flag = {"method", *_flag_of(main)}
     fields = [field for field in describe(settings) if field.path not in with_flag]
     title = (
         f"Fields of {settings.method} in {settings.environment}, with their values, for "
@@ -282,9 +287,16 @@ def _given(name: str, argv: list[str]) -> str | None:
     return None
 
 
-def _unknown(name: str, flag_values: flags.FlagValues) -> str:
-    config, dot, _ = name.partition(".")
+def _flag_of(main: Callable[[], None]) -> Mapping[str, str]:
+    """Fields that have a flag instead, as the module of a command says."""
+    return getattr(sys.modules[main.__module__], "FLAG_OF", {})
+
+
+def _unknown(name: str, flag_values: flags.FlagValues, flag_of: Mapping[str, str]) -> str:
+    config, dot, field = name.partition(".")
     if dot and config in flag_values:
+        if field in flag_of:
+            return f"--{name} has a flag of its own: --{flag_of[field]}."
         return f"--{name} needs a config file: add --{config}=FILE before it."
     return f"no flag --{name}.{did_you_mean(name, _visible(flag_values), '--')} Try --help."
 

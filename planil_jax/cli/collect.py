@@ -11,13 +11,12 @@ It may then read the state behind the pictures. With --renderer=mujoco MuJoCo's 
 draws them, with meshes and shadows. An expert no better than random actions is refused.
 """
 
-import sys
-
 from absl import flags
 
 from planil_jax import runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import collect
+from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
 
@@ -27,7 +26,7 @@ def define_flags() -> None:
     flags.DEFINE_string("env", None, "Environment to demonstrate; or that of --run.")
     flags.DEFINE_string("run", None, "The --logdir of a training whose first seed acts.")
     flags.DEFINE_string("which", "last", "Checkpoint of --run: last, best, or a step.")
-    flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
+    flags.DEFINE_string("out", None, "File to write, such as demos.npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "Episodes to record.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of starts and of the expert's sampling.")
     flags.DEFINE_bool("actions", False, "Write actions too, not observations only.")
@@ -48,9 +47,7 @@ def main() -> None:
         raise UsageError(f"--observed={text}: must be whole numbers from 0 on.")
     args = (FLAGS.out, FLAGS.episodes, FLAGS.seed, FLAGS.actions)
     options = {"unlearned": FLAGS.unlearned, "renderer": FLAGS.renderer}
-    options["observed"] = tuple(map(int, FLAGS.observed))
-    where = FLAGS.env or f"the environment of {FLAGS.run}"
-    print(f"recording {FLAGS.episodes} episodes in {where} …", file=sys.stderr)
+    options |= {"observed": tuple(map(int, FLAGS.observed)), "report": Report()}
     if FLAGS.run:
         trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
         collect.from_run(trained, *args, FLAGS.env, **options)

@@ -28,9 +28,11 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
     config_flags.DEFINE_config_file("config")
-    flags.DEFINE_string("logdir", None, "Directory of all the runs.", required=True)
+    flags.DEFINE_string(
+        "logdir", None, "Directory of all the runs, such as runs/compare.", required=True
+    )
     flags.DEFINE_string("demos", None, "Demonstrations, .npz, of the one task.")
-    flags.DEFINE_string("out", None, "Also write comparison.json here.")
+    flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
 def main() -> None:
@@ -42,9 +44,10 @@ def main() -> None:
         directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
         found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)
         pictures.comparison(directory, plan, found[name])
-    command = f"planil compare {shlex.join(sys.argv[1:])}"
-    print(compare.save(logdir, plan, found, command, FLAGS.out))
-    print(f"wrote comparison.json, comparison.md and pictures into {logdir}")
+    command = shlex.join(["planil", "compare", *sys.argv[1:]])
+    text, notes = compare.save(logdir, plan, found, command, FLAGS.out)
+    print(text, *notes, sep="\n")
+    print(f"wrote comparison.md and pictures into {logdir}")
 
 
 def settings_of(task: str, method: str) -> experiment.Experiment:

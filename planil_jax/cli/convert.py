@@ -18,9 +18,13 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_string("source", None, "File to convert, .npz.", required=True)
-    flags.DEFINE_string("env", None, "Environment of the episodes.", required=True)
-    flags.DEFINE_string("out", None, "File to write, .npz.", required=True)
+    flags.DEFINE_string(
+        "source", None, "File to convert, such as theirs.npz.", required=True
+    )
+    flags.DEFINE_string(
+        "env", None, "Environment of the episodes, such as gym/Hopper.", required=True
+    )
+    flags.DEFINE_string("out", None, "File to write, such as demos.npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "How many of the first episodes.", lower_bound=1)
 
 

@@ -10,41 +10,46 @@ measures. Writes coverage.json into each run's directory.
 import json
 import shlex
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from planil_jax import runs
-from planil_jax.evaluation import coverage
+from planil_jax.evaluation import coverage, results
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_list("runs", None, "Run directories: a,b.", required=True)
+    flags.DEFINE_list(
+        "runs", None, "Run directories, such as runs/a,runs/b.", required=True
+    )
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_multi_string(
         "limits", [], "Of an observation entry: NAME=LOW:HIGH; either may be empty."
     )
-    flags.DEFINE_string("out", "", "Also write the results of all runs here, .json.")
+    flags.DEFINE_string("out", "", "File of results to write, .json.")
     flags.DEFINE_string("picture", "", "Picture of the results to draw, .png.")
 
 
 def main() -> None:
-    found, results = {}, {}
+    found, cases = {}, []
     for directory in FLAGS.runs:
         trained = runs.load(directory, FLAGS.which, trust_imports=FLAGS.trust_imports)
         limits = coverage.parse_limits(FLAGS.limits, trained.env.spec.observation_names)
-        result = found[directory] = coverage.measure(trained, limits)
+        result = found[directory] = results.plain(coverage.measure(trained, limits))
         (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")
         print(coverage.table(directory, result))
         if FLAGS.out:
-            results[directory] = {"coverage": result} | runs.provenance(trained)
+            origin = runs.provenance(trained)
+            commit = origin["versions"]["commit"]
+            cases.append({"name": directory, "commit": commit} | origin)
     if FLAGS.out:
         command = shlex.join(["planil", "coverage", *sys.argv[1:]])
-        content = {"command": command, "runs": results}
-        Path(FLAGS.out).write_text(json.dumps(content, indent=1) + "\n")
+        asked = {"which": FLAGS.which, "limits": FLAGS.limits}
+        outcomes = list(found.values())
+        content = results.new("campaign", command, asked, cases=cases, outcomes=outcomes)
+        print(results.write(FLAGS.out, content))
     if FLAGS.picture:
         from planil_jax.reporting import pictures  # here: without a picture none is needed
 

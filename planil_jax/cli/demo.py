@@ -15,6 +15,7 @@ from absl import flags
 from planil_jax import experiment, launch, runs
 from planil_jax.evaluation import collect, evaluate
 from planil_jax.reporting import report
+from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
 
@@ -28,7 +29,8 @@ def main() -> None:
     logdir = Path(FLAGS.logdir)
     demonstrations = logdir / runs.DEMONSTRATIONS
     if not demonstrations.exists():
-        card = collect.collect("navigation", str(demonstrations), 4, seed=1, actions=False)
+        args = "navigation", str(demonstrations), 4, 1, False
+        card = collect.collect(*args, report=Report())
         print(f"4 demonstrations, returns {', '.join(f'{r:.0f}' for r in card.returns)}")
     settings = dataclasses.replace(experiment.Experiment(), seeds=FLAGS.seeds)
     launch.launch(settings, logdir=logdir, resume=True)

@@ -1,19 +1,19 @@
 """Evaluates a run: beside its expert from the same starts, and out of distribution.
 
     planil evaluate --run=runs/nav --field=40
+    planil evaluate --run=runs/nav --bc=runs/nav_bc --tuning_trials=0 --out=nav.json
 
-Writes evaluation.json, which the report shows, into the run's directory.
+Writes evaluation.json, which the report shows, into the run's directory. With --out it
+also evaluates random actions, the demonstrator and BC, and writes a file of results.
 """
 
-import json
-import shlex
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from planil_jax import runs
 from planil_jax.base import UsageError
+from planil_jax.cli import result_file
 from planil_jax.evaluation import evaluate, rewards
 
 FLAGS = flags.FLAGS
@@ -21,7 +21,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+    flags.DEFINE_string(
+        "run", None, "The --logdir of a training, such as runs/nav.", required=True
+    )
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", "", "Another environment of the same kind to evaluate in.")
     flags.DEFINE_multi_string("set", [], "Another setting: agent.planning.enabled=False.")
@@ -29,11 +31,13 @@ def define_flags() -> None:
     flags.DEFINE_list("field", [], "Sides of fields of starts, metres: 40 or 40,80.")
     flags.DEFINE_integer("starts", 128, "Starts on each field.", lower_bound=1)
     flags.DEFINE_bool("rewards", False, "Correlate the recovered reward with the task's.")
-    flags.DEFINE_string("out", "", "Also write all results of the run here, .json.")
+    result_file.define_flags()
+    flags.adopt_module_key_flags(result_file)
 
 
 def main() -> None:
     fields, override = _sides(FLAGS.field), ",".join(FLAGS.set)
+    asked = result_file.read()
     trained = runs.load(FLAGS.run, FLAGS.which, override, trust_imports=FLAGS.trust_imports)
     trained = evaluate.in_env(trained, FLAGS.env) if FLAGS.env else trained
     print(f"evaluating {FLAGS.run} at step {trained.step} …", file=sys.stderr)
@@ -47,9 +51,8 @@ def main() -> None:
         print(rewards.table(found["rewards"]))
         print(f"wrote {pictures.rewards(trained.directory, pairs)}")
     if FLAGS.out:
-        command = shlex.join(["planil", "evaluate", *sys.argv[1:]])
-        content = evaluate.with_provenance(trained, found, command)
-        Path(FLAGS.out).write_text(json.dumps(content, indent=1) + "\n")
+        print("evaluating the references …", file=sys.stderr)
+        print(result_file.write(trained, found, asked))
 
 
 def _sides(texts: list[str]) -> list[float]:

@@ -12,6 +12,7 @@ from planil_jax import experiment, launch, runs
 from planil_jax.base import UsageError
 from planil_jax.cli import settings
 from planil_jax.evaluation import collect
+from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
 METHOD, ENV = "ppo", "pendulum"  # the defaults
@@ -21,8 +22,12 @@ FLAG_OF = {"demonstrations": "out"}
 def define_flags() -> None:
     settings.define_flags()
     flags.adopt_module_key_flags(settings)
-    flags.DEFINE_string("logdir", None, "Directory of the training.", required=True)
-    flags.DEFINE_string("out", None, "Demonstrations to write, .npz.", required=True)
+    flags.DEFINE_string(
+        "logdir", None, "Directory of the training, such as runs/expert.", required=True
+    )
+    flags.DEFINE_string(
+        "out", None, "Demonstrations to write, such as demos.npz.", required=True
+    )
     flags.DEFINE_string(
         "which", "last", "Checkpoint that demonstrates: last, best, or a step."
     )
@@ -52,5 +57,6 @@ def main() -> None:
         FLAGS.seed,
         FLAGS.actions,
         unlearned=FLAGS.unlearned,
+        report=Report(),
     )
     print(f"wrote {collect.summary(FLAGS.out)}")

@@ -25,7 +25,9 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "The --logdir of a training whose first seed acts.")
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_string("env", None, "Environment to act in; or that of --run.")
-    flags.DEFINE_string("out", None, "Film to write, .gif or .mp4.", required=True)
+    flags.DEFINE_string(
+        "out", None, "Film to write, such as nav.gif or nav.mp4.", required=True
+    )
     flags.DEFINE_string("camera", "", "A camera of the model; empty: the first.")
     flags.DEFINE_integer("size", 240, "Pixels along a side.", lower_bound=1)
     flags.DEFINE_integer("episode", 0, "Which episode of evaluation.", lower_bound=0)

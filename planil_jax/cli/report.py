@@ -19,7 +19,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    flags.DEFINE_string("run", None, "The --logdir of a training.", required=True)
+    flags.DEFINE_string(
+        "run", None, "The --logdir of a training, such as runs/nav.", required=True
+    )
     flags.DEFINE_string("which", "last", "Checkpoint: last, best, or a step.")
     flags.DEFINE_integer("seed_index", 0, "Which of the run's seeds acts.", lower_bound=0)
 

@@ -10,10 +10,15 @@
 same, and experiments/configs holds config files.
 """
 
+import importlib.util
+import shlex
+from pathlib import Path
+
 from absl import flags
 
 from planil_jax import experiment, launch, runs
 from planil_jax.cli import settings
+from planil_jax.training import report
 
 FLAGS = flags.FLAGS
 METHOD, ENV = "mpail", "navigation"  # the defaults
@@ -25,7 +30,9 @@ def define_flags() -> None:
     settings.define_flags()
     flags.adopt_module_key_flags(settings)
     flags.DEFINE_string("demos", None, "Demonstrations, .npz; a resumed run has them.")
-    flags.DEFINE_string("logdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string(
+        "logdir", None, "Directory of the run, such as runs/nav.", required=True
+    )
     flags.DEFINE_integer("seed", None, "The first seed; 0 unless the config says which.")
     flags.DEFINE_integer("seeds", None, "Seeds, trained side by side; 1 likewise.")
     flags.DEFINE_multi_string(
@@ -53,3 +60,7 @@ def main() -> None:
         sweep=None if FLAGS.sweep is None else tuple(FLAGS.sweep),
     )
     launch.launch(asked, demos_path=FLAGS.demos, logdir=FLAGS.logdir, resume=FLAGS.resume)
+    if (events := Path(FLAGS.logdir).expanduser() / report.EVENTS).exists():
+        missing = importlib.util.find_spec("tensorboard") is None
+        install = "  (pip install tensorboard)" if missing else ""
+        print(f"curves: tensorboard --logdir={shlex.quote(str(events))}{install}")

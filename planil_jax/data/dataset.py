@@ -27,6 +27,16 @@ class Demos:
     episodes: tuple[Episode, ...]
     card: Card = Card()
 
+    def __post_init__(self) -> None:
+        episodes = self.episodes
+        if isinstance(episodes, list | tuple) and episodes:
+            if all(isinstance(episode, Episode) for episode in episodes):
+                return
+        raise UsageError(
+            "episodes must be one Episode or more in a tuple; Demos.from_arrays(obs, ...) "
+            "makes them of arrays."
+        )
+
     @classmethod
     def from_arrays(
         cls,
@@ -116,7 +126,7 @@ class Demos:
         Raises:
           UsageError: there is no such file, or it is not a sound file of demonstrations.
         """
-        episodes, card = demo_file.read(Path(path).expanduser())
+        episodes, card = demo_file.read(_file(path))
         return cls(tuple(episodes), card)
 
     def save(self, path: str | Path) -> None:
@@ -124,9 +134,10 @@ class Demos:
 
         Raises:
           UsageError: names, bounds or the control period are missing (`completed` takes
-            them from an environment), or the episodes do not fit them.
+            them from an environment), or the episodes do not fit them; or the path is a
+            directory.
         """
-        demo_file.save(Path(path).expanduser(), self.episodes, self.card)
+        demo_file.save(_file(path), self.episodes, self.card)
 
     def completed(self, spec: EnvSpec) -> "Demos":
         """With what the arrays did not say taken from an environment.
@@ -184,6 +195,14 @@ class Demos:
             f"Demos({len(self)} episodes of {self.card.environment or 'unknown'}, "
             f"{steps} steps, {form}, {summary})"
         )
+
+
+def _file(path: Any) -> Path:
+    if not isinstance(path, str | Path):
+        raise UsageError(
+            f"path must name a file of demonstrations, such as demos.npz, not {path!r}."
+        )
+    return Path(path).expanduser()
 
 
 def _bounds(name: str, values: Any) -> tuple[float, ...]:

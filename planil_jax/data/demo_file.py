@@ -80,10 +80,13 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     Either all episodes hold actions or none does, and likewise rewards.
 
     Raises:
-      UsageError: the episodes do not fit the card, or hold numbers that are not finite.
+      UsageError: the episodes do not fit the card, or hold numbers that are not finite; or
+        the path is a directory.
       OSError: the file cannot be written; an older file there is unharmed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: name a file in it, {path / 'demos.npz'}.")
     rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
     if rewards:
         card = dataclasses.replace(card, returns=tuple(float(np.sum(r)) for r in rewards))
@@ -117,6 +120,12 @@ def read(path: str | Path) -> tuple[list[Episode], Card]:
     episodes = _split(path, arrays)
     check(path, episodes, card)
     return episodes, card
+
+
+def read_card(path: str | Path) -> Card:
+    """The card of a file alone; raises as `read` does."""
+    path = Path(path)
+    return _card(path, _arrays(path, ("card",))["card"])
 
 
 def refuse_numbers(
@@ -169,8 +178,10 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 # -------------------------------------------------------------------------------- reading
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that is ours at first sight."""
+def _arrays(
+    path: Path, wanted: tuple[str, ...] = _REQUIRED + _OPTIONAL
+) -> dict[str, np.ndarray]:
+    """The wanted arrays of a file that is ours at first sight."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory: name a file in it.{_files_in(path)}")
     if not path.exists():
@@ -182,7 +193,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             if not set(_REQUIRED) <= set(archive.files):
                 raise _foreign(path, archive.files)
-            known = [name for name in _REQUIRED + _OPTIONAL if name in archive.files]
+            known = [name for name in wanted if name in archive.files]
             arrays = {name: archive[name] for name in known}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UsageError(

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from planil_jax.base import Demonstrations, EnvSpec, UsageError
-from planil_jax.data.demo_file import AGAIN, Card, Episode, read, refuse_numbers, save
+from planil_jax.data.demo_file import (
+    AGAIN,
+    Card,
+    Episode,
+    read,
+    read_card,
+    refuse_numbers,
+    save,
+)
 
 __all__ = [
     "Card",
@@ -19,6 +27,7 @@ __all__ = [
     "describe",
     "load",
     "none",
+    "origin_warnings",
     "read",
     "require_actions",
     "require_length",
@@ -30,7 +39,7 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
+def load(path: str | Path, spec: EnvSpec, first: int | None = None) -> Demonstrations:
     """The demonstrations of a file on the device, laid out as the environment observes.
 
     The file may lack entries of the observation: they are 0, and missing in `observed`.
@@ -38,19 +47,19 @@ def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
     to their bounds, which they may exceed by rounding alone.
 
     Args:
-      first: how many episodes to take from the beginning of the file; 0: all.
+      first: how many episodes to take from the beginning of the file; None: all.
 
     Raises:
       UsageError: the file is not sound, holds fewer episodes, or was not recorded in such
         an environment.
     """
     episodes, card = read(path)
-    if not 0 <= first <= len(episodes):
+    if first is not None and not 1 <= first <= len(episodes):
         raise UsageError(
             f"{path} holds {len(episodes)} demonstrations, and {first} are asked for: "
-            "choose fewer, 0 for all, or collect more with --episodes."
+            "choose fewer, None for all, or collect more with --episodes."
         )
-    episodes = episodes[:first] if first else episodes
+    episodes = episodes[:first]
     _check_fit(path, episodes, card, spec)
     columns = [spec.observation_names.index(name) for name in card.observation_names]
     filled = slice(None) if card.image else columns
@@ -71,6 +80,18 @@ def load(path: str | Path, spec: EnvSpec, first: int = 0) -> Demonstrations:
         terminal=jnp.array([episode.terminal for episode in episodes], bool),
         observed=tuple(sorted(columns)),
     )
+
+
+def origin_warnings(path: str | Path, spec: EnvSpec) -> list[str]:
+    """A note for the user where a file names another environment than the one used.
+
+    Options do not matter: demonstrations of the same task under other physics are usual.
+    """
+    there = read_card(path).environment.partition(":")[0]
+    here = spec.name.partition(":")[0]
+    if there in ("", here):
+        return []
+    return [f"note: the demonstrations were recorded in {there}, and are used in {here}."]
 
 
 def none(spec: EnvSpec) -> Demonstrations:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planil_jax import experiment, registry, runs, sweep
+from planil_jax import config, experiment, registry, runs, sweep
 from planil_jax.base import Agent, EnvSpec, EnvState, Task, UsageError, UserError
 
 
@@ -30,8 +30,10 @@ class Policy:
           seed: of whatever the agent samples when it acts, such as plans.
 
         Raises:
-          UsageError: there is no such member.
+          UsageError: there is no such member, or the seed is no seed.
         """
+        seed = config.checked(seed, config.Seed, "sampling_seed")
+        member = config.checked(member, int, "seed")
         members = jax.tree.leaves(trained.params)[0].shape[0]
         if not 0 <= member < members:
             raise UsageError(f"the run has members 0 to {members - 1}, no {member}.")
@@ -66,7 +68,7 @@ class Policy:
           The action `[U]`, within the environment's bounds.
 
         Raises:
-          UsageError: the observation has another shape or is not finite.
+          UsageError: the observation has another shape, or is not of real, finite numbers.
           UserError: the agent plans through a model that needs the simulator's state.
         """
         obs = self._checked(observation)
@@ -83,14 +85,22 @@ class Policy:
     def _checked(self, observation: Any) -> np.ndarray:
         spec = self.spec
         shape = spec.image or (spec.observation_size,)
-        obs = np.asarray(observation)
+        try:
+            obs = np.asarray(observation)
+        except ValueError:  # rows of different lengths
+            obs = np.asarray(observation, object)
+        if not (obs.dtype == np.uint8 if spec.image else obs.dtype.kind in "fiu"):
+            wanted = "uint8, 0 to 255" if spec.image else "real numbers"
+            raise UsageError(
+                f"an observation of {spec.name} is of {wanted}, not of {obs.dtype}."
+            )
         if obs.shape != tuple(shape):
             raise UsageError(
                 f"an observation of {spec.name} has the shape {tuple(shape)}, "
                 f"not {obs.shape}."
             )
         if spec.image:
-            return obs.astype(np.uint8)
+            return obs
         obs = obs.astype(np.float32)
         if not np.isfinite(obs).all():
             entry = spec.observation_names[int(np.argmin(np.isfinite(obs)))]

@@ -29,6 +29,7 @@ from planil_jax.base import (
     Transition,
     UsageError,
     did_you_mean,
+    missing_extra,
 )
 from planil_jax.envs.mjcf import scale_physics
 
@@ -115,16 +116,16 @@ def make_playground(
       shaped: whether the reward is that of _SHAPED, which helps to train an expert.
 
     Raises:
-      UsageError: Playground or a robot model is not installed, the machine cannot run
-        `impl`, or a name or option is unknown.
+      UserError: Playground is not installed.
+      UsageError: a robot model is not installed, the machine cannot run `impl`, or a name
+        or option is unknown.
     """
     name = f"playground/{task}"
     try:
         import mujoco_playground  # noqa: F401  says whether the extra is there
     except ImportError:
-        raise UsageError(
-            f"environment {name!r} needs MuJoCo Playground: "
-            "pip install 'planil_jax[playground]'."
+        raise missing_extra(
+            f"environment {name!r}", "MuJoCo Playground", "playground"
         ) from None
     if impl not in IMPLS:
         raise UsageError(

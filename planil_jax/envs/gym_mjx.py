@@ -48,6 +48,7 @@ from planil_jax.base import (
     Transition,
     UsageError,
     did_you_mean,
+    missing_extra,
 )
 from planil_jax.envs.mjcf import scale_physics
 from planil_jax.envs.quiet import mjx
@@ -144,7 +145,8 @@ def make(
         each body, as in version 5 (105 entries), or leaves them out (27).
 
     Raises:
-      UsageError: there is no such task, or Gymnasium's files are not installed.
+      UsageError: there is no such task.
+      UserError: Gymnasium's files are not installed.
     """
     if task not in TASKS:
         raise UsageError(
@@ -286,9 +288,8 @@ def _load(task: str, file: str) -> mujoco.MjModel:
         folder = resources.files("gymnasium").joinpath("envs", "mujoco", "assets")
         text = folder.joinpath(file).read_text()
     except (ImportError, FileNotFoundError):
-        raise UsageError(
-            f"environment 'gym/{task}' reads its robot from Gymnasium 1.0 or later: "
-            "pip install 'planil_jax[gymnasium]'."
+        raise missing_extra(
+            f"environment 'gym/{task}'", "Gymnasium 1.0 or later", "gymnasium"
         ) from None
     return mujoco.MjModel.from_xml_string(text)
 

@@ -24,16 +24,20 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from planil_jax.base import UsageError
+from planil_jax.config import Count, NonNegative, Positive, Range, check
 from planil_jax.envs.primitives import KINDS, TINY, Vector, dot, further, unit_vector
 
-Colour: TypeAlias = tuple[float, float, float]  # red, green, blue; [0, 1]
+# Red, green and blue; 1 is the brightest that an image holds, and light may be brighter.
+Colour: TypeAlias = tuple[NonNegative, NonNegative, NonNegative]
+Direction: TypeAlias = tuple[float, float, float]  # in the world; of any length
 Pose: TypeAlias = tuple[jax.Array, jax.Array]  # centre [3] metres; axes as columns [3, 3]
 Ray: TypeAlias = tuple[jax.Array, jax.Array]  # x and y in the picture at a depth of 1
 
@@ -45,26 +49,32 @@ class Solid:
     """A solid. Its pose is an argument of the function that draws it."""
 
     kind: str = "sphere"  # one of KINDS
-    size: tuple[float, ...] = (0.1,)  # metres, see primitives.py; 0 for an infinite plane
+    # metres, see primitives.py; 0 for an infinite plane
+    size: tuple[NonNegative, ...] = (0.1,)
     rgb: Colour = (0.5, 0.5, 0.5)  # colour
     odd_rgb: Colour = (0.5, 0.5, 0.5)  # colour of every other tile of a plane
     # Sides of the tiles of a plane, metres; 0: no tiles. The first tile is in the corner of
     # -x and +y, or starts at the origin of an infinite plane.
-    tile: tuple[float, float] = (0.0, 0.0)
+    tile: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+
+    def check(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"kind is one of {', '.join(KINDS)}, not {self.kind!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Camera and lights."""
 
-    height: int = 64  # pixels
-    width: int = 64  # pixels
-    fovy: float = 45.0  # vertical field of view, degrees
-    near: float = 0.01  # smallest depth that is visible, metres
+    height: Count = 64  # pixels
+    width: Count = 64  # pixels
+    # vertical field of view, degrees
+    fovy: Annotated[float, Range(0.0, 180.0, above=True, below=True)] = 45.0
+    near: Positive = 0.01  # smallest depth that is visible, metres
     ambient: Colour = (0.4, 0.4, 0.4)  # colour of the ambient light
     head: Colour = (0.4, 0.4, 0.4)  # colour of the light at the camera
     # Other lights: the direction in the world in which each shines, and its colour.
-    lights: tuple[tuple[Colour, Colour], ...] = (((0.4, 0.6, -1.0), (0.4, 0.4, 0.4)),)
+    lights: tuple[tuple[Direction, Colour], ...] = (((0.4, 0.6, -1.0), (0.4, 0.4, 0.4)),)
     zenith: Colour = (0.36, 0.55, 0.73)  # colour of the sky straight up
     nadir: Colour = (0.04, 0.05, 0.07)  # colour straight down; between them it is linear
 
@@ -148,7 +158,13 @@ def _seeing(solids: Sequence[Solid], config: Config) -> Callable:
 
     `pixel` takes a ray, the index of the nearest solid on it (-1: none), its depth, and the
     solid. If there is none, depth and solid are arbitrary.
+
+    Raises:
+      UsageError: a setting of a solid, the camera or a light is outside its range.
     """
+    check(config, "image.")
+    for index, solid in enumerate(solids):
+        check(solid, f"solids[{index}].")
     rays, place = _rays(config), _placing(solids, config)
     members = {
         kind: np.flatnonzero([solid.kind == kind for solid in solids])

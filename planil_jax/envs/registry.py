@@ -126,7 +126,7 @@ def make(name: str, **options: Any) -> Environment:
     if registered.endswith("/*"):
         task = (name.removeprefix(registered[:-1]),)
         parameters.pop(next(iter(parameters)))
-    written = dict(_split(name, item) for item in text.split(",") if item)
+    written = _options(name, text)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     shared = {o: p for o, p in _shared_options().items() if o not in parameters}
     for option in written | options:
@@ -256,14 +256,22 @@ def _load(make_fn: Maker | str) -> Maker:
         ) from error
 
 
-def _split(name: str, item: str) -> tuple[str, str]:
-    """Option and value of "option=value"."""
-    option, equals, value = item.partition("=")
-    if not equals:
-        raise UsageError(
-            f"environment {name!r}: write its options as option=value, not {item!r}."
-        )
-    return option, value
+def _options(name: str, text: str) -> dict[str, str]:
+    """Options and values of "option=value,option=value"."""
+    written: dict[str, str] = {}
+    for item in filter(None, text.split(",")):
+        option, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(
+                f"environment {name!r}: write its options as option=value, not {item!r}."
+            )
+        if option in written:
+            raise UsageError(
+                f"environment {name!r}: option {option} is given twice, as "
+                f"{written[option]} and as {value}: leave one out."
+            )
+        written[option] = value
+    return written
 
 
 def _entries(env: Environment, observed: Any) -> tuple[int, ...]:

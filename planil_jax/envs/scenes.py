@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from planil_jax.base import UsageError, did_you_mean
+from planil_jax.config import Count
 from planil_jax.envs import navigation, raycast
 from planil_jax.envs.raycast import Config, Pose, Solid
 
@@ -29,8 +30,8 @@ _SKIN, _DARK = (0.7, 0.5, 0.3), (0.15, 0.15, 0.18)
 class View:
     """The size of an image and its camera."""
 
-    height: int = 64  # pixels
-    width: int = 64  # pixels
+    height: Count = 64  # pixels
+    width: Count = 64  # pixels
     camera: str = ""  # name of a camera of the scene; "": the first one
 
 

@@ -18,6 +18,7 @@ from planil_jax.data import demos
 from planil_jax.envs import scenes
 from planil_jax.evaluation import expert_policies
 from planil_jax.evaluation.expert_policies import ExpertPolicy
+from planil_jax.training.report import Report
 
 if TYPE_CHECKING:
     from planil_jax.envs.mujoco_renderer import RenderSpec
@@ -37,6 +38,7 @@ def collect(
     observed: tuple[int, ...] = (),
     renderer: str = RAY_CASTER,
     settings: scripted.Config | None = None,
+    report: Report | None = None,
 ) -> demos.Card:
     """Records the scripted expert of an environment.
 
@@ -59,6 +61,7 @@ def collect(
         unlearned=unlearned,
         observed=observed,
         view=view,
+        report=report,
     )
 
 
@@ -73,6 +76,7 @@ def from_run(
     unlearned: bool = False,
     observed: tuple[int, ...] = (),
     renderer: str = RAY_CASTER,
+    report: Report | None = None,
 ) -> demos.Card:
     """Records the policy of the first member of a run.
 
@@ -101,6 +105,7 @@ def from_run(
         unlearned=unlearned,
         observed=observed,
         view=view,
+        report=report,
     )
 
 
@@ -114,6 +119,7 @@ def record(
     unlearned: bool = False,
     observed: tuple[int, ...] = (),
     view: scenes.View | None = None,
+    report: Report | None = None,
 ) -> demos.Card:
     """Records an expert policy into a file of demonstrations, and returns its card.
 
@@ -124,6 +130,7 @@ def record(
       unlearned: whether an expert is accepted that is no better than random actions.
       observed: indices of the observation entries in the file; empty: all.
       view: pictures by MuJoCo's renderer, in place of observations; None: observations.
+      report: says how long it takes; None: nothing is said.
 
     Raises:
       UsageError: the path is no .npz, or there are no such observation entries.
@@ -135,7 +142,7 @@ def record(
     spec, render_spec = _drawn(expert.env.spec, view)
     columns = _columns(spec, observed)
     keys = jax.random.split(jax.random.key(seed), episodes)
-    transitions, alive = expert_policies.rollout(expert, keys, render_spec)
+    transitions, alive = expert_policies.rollout(expert, keys, render_spec, report)
     if not unlearned:
         _refuse_unlearned(expert, np.sum(transitions.reward * alive, axis=1), seed)
     recorded = [

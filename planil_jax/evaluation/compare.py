@@ -5,8 +5,8 @@ expert. An interrupted comparison continues where it was.
 """
 
 import dataclasses
+import functools
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from planil_jax import config, experiment, launch, runs
 from planil_jax.base import UsageError
-from planil_jax.evaluation import collect, evaluate, statistics
+from planil_jax.evaluation import collect, evaluate, learning, results, statistics
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
 RESULT = "result.json"  # in the directory of each run
@@ -30,15 +30,20 @@ class Comparison:
     # Methods; each may be a variant, "mpail2/small", and change settings:
     # "bc:agent.batch=64".
     methods: tuple[str, ...] = ("mpail", "gaifo", "gail", "bc")
-    seed: config.Natural = 0  # the first seed
+    seed: config.Seed = 0  # the first seed
     seeds: config.Count = 5  # seeds of every method, trained side by side
     demonstrations: config.Count = 4  # episodes of the scripted expert, without --demos
-    demonstrations_seed: int = 1  # seed of the scripted expert
+    demonstrations_seed: config.Seed = 1  # seed of the scripted expert
     demonstrate: str | None = None  # environment of the demonstrations; None: the task's
-    observed: tuple[int, ...] = ()  # observation entries in demonstrations; empty: all
+    # observation entries in demonstrations; empty: all
+    observed: tuple[config.Natural, ...] = ()
     actions: bool = True  # whether demonstrations hold actions
     deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well
+    # run whose first seed demonstrated, evaluated from the same starts; None: the script
+    demonstrator: str | None = None
+    tuned: learning.Tuning = learning.Tuning()  # before this comparison, of every method
+    absent: tuple[str, ...] = ()  # why a value of the results is not there: "bc:WHY"
     episodes: config.Count = 64  # episodes of each seed's last evaluation
     # side of a field of starts, metres; None: no field
     field: config.Positive | None = None
@@ -111,17 +116,23 @@ def compare(
             plan.actions,
             observed=plan.observed,
         )
+    results.absent(plan.absent)
+    references = functools.cache(functools.partial(_references, plan))
     found = {}
     for method, method_settings in settings.items():
         say(f"--- {task}: {method}")
         logdir = directory / method
         launch.launch(method_settings, demos_path=source, logdir=logdir, resume=True)
-        found[method] = _result(plan, runs.load(logdir, trust_imports=True), say)
+        trained = runs.load(logdir, trust_imports=True)
+        found[method] = _result(plan, trained, references, say)
     return found
 
 
 def _result(
-    plan: Comparison, trained: runs.Run, say: Callable[[str], object]
+    plan: Comparison,
+    trained: runs.Run,
+    references: Callable[[str, bool], dict[str, Any]],
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """The result of a run: evaluated once, and read from its file after that."""
     path = trained.directory / RESULT
@@ -141,6 +152,9 @@ def _result(
         "num_envs": trained.experiment.loop.num_envs,
         "evaluation": evaluation,
     } | runs.provenance(trained)
+    environment = deployed.experiment.environment
+    scripted = learning.by_script(result["demonstrations"])
+    result["references"] = references(environment, scripted)
     if experiment.needs(trained.experiment).interacts and plan.expert:
         settings = trained.experiment
         expert = evaluate.returns_of_expert(
@@ -152,6 +166,14 @@ def _result(
         )
     path.write_text(json.dumps(result) + "\n")
     return result
+
+
+def _references(plan: Comparison, environment: str, scripted: bool) -> dict[str, Any]:
+    """Demonstrator and random actions, from the starts of the evaluation."""
+    demonstrator = None
+    if plan.demonstrator is not None:
+        demonstrator = runs.load(plan.demonstrator)
+    return learning.references(environment, plan.episodes, demonstrator, scripted=scripted)
 
 
 def interactions(steps: np.ndarray, returns: np.ndarray, expert: float) -> list[int | None]:
@@ -182,7 +204,7 @@ def table(task: str, plan: Comparison, found: dict[str, Any]) -> str:
     expert = f"; expert {first['expert_return']:.1f}" if "expert_return" in first else ""
     lines = [
         f"**{task}**, {plan.seeds} seeds, last checkpoint; "
-        f"interquartile mean [95%]{expert}",
+        f"{statistics.title(plan.seeds)}{expert}",
         "",
         "| method | return | share of the expert | steps to 95%: each seed | arrive from "
         "the field: mean, worst seed | off the demonstrations: mean, largest [m] | speed "
@@ -218,44 +240,61 @@ def _cells(method: str, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def compact(content: Any) -> str:
-    """JSON with numbers to five digits and every list of numbers on one line."""
-    text = json.dumps(_rounded(content), indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
-
-
-def _rounded(value: Any) -> Any:
-    match value:
-        case float():
-            return float(f"{value:.5g}")
-        case list():
-            return [_rounded(item) for item in value]
-        case dict():
-            return {k: _rounded(item) for k, item in value.items() if k != "plan"}
-    return value
-
-
 def save(
     directory: Path,
     plan: Comparison,
     found: dict[str, dict[str, Any]],
     command: str,
     also: str | Path | None = None,
-) -> str:
-    """Writes comparison.json and comparison.md, and returns the tables.
+) -> tuple[str, list[str]]:
+    """Writes comparison.json and comparison.md.
 
     Args:
       found: results by task, then by method.
       command: that made them.
       also: a second file for the JSON.
+
+    Returns:
+      The tables, and a sentence about each file of results.
     """
-    content = {
-        "command": command,
-        "comparison": json.loads(config.to_json(plan)),
-        "tasks": found,
-    }
-    text = "\n\n".join(table(task, plan, results) for task, results in found.items())
+    content = results.new(
+        "learning",
+        command,
+        json.loads(config.to_json(plan)),
+        runs=[
+            _entry(plan, task, method, of_task)
+            for task, of_task in found.items()
+            for method in of_task
+        ],
+    )
+    text = "\n\n".join(table(task, plan, of_task) for task, of_task in found.items())
     (directory / "comparison.md").write_text(text + "\n")
-    for path in [directory / "comparison.json", *([Path(also)] if also else [])]:
-        path.write_text(compact(content) + "\n")
-    return text
+    paths = [directory / "comparison.json", *([Path(also)] if also else [])]
+    return text, [results.write(path, content) for path in paths]
+
+
+def _returns(result: Mapping[str, Any]) -> list[list[float]]:
+    """Of every seed and episode, `[S][B]`."""
+    return result["evaluation"]["in_distribution"]["episode_returns"]
+
+
+def _entry(
+    plan: Comparison, task: str, method: str, found: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A method's part of the results, with the cloning that learned from the same."""
+    result, absent = found[method], results.absent(plan.absent)
+    settings = result["config"]
+    clones = [
+        {"policy": name, "returns": _returns(other)}
+        for name, other in found.items()
+        if other["config"]["method"] == "bc"
+        and other["demonstrations"] == result["demonstrations"]
+        and other["config"]["environment"] == settings["environment"]
+    ]
+    others = dict(result["references"]) | {"bc": clones[0] if clones else None}
+    if not plan.actions:
+        absent = {"bc": learning.NO_ACTIONS} | absent
+    row = learning.entry(task, method, result, others, plan.tuned, absent)
+    if "interactions" in result:
+        row["evaluation"]["interactions_to_95_percent"] = result["interactions"]
+    return row

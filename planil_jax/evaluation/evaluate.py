@@ -16,7 +16,7 @@ from planil_jax.evaluation import (
     out_of_distribution,
     statistics,
 )
-from planil_jax.training import loop, run
+from planil_jax.training import run
 
 RESULT = "evaluation.json"
 SPEED = "forward speed [m/s]"  # the observation entry
@@ -88,13 +88,6 @@ def save(trained: runs.Run, found: dict[str, Any]) -> None:
     (trained.directory / RESULT).write_text(json.dumps(found, indent=1) + "\n")
 
 
-def with_provenance(
-    trained: runs.Run, found: dict[str, Any], command: str
-) -> dict[str, Any]:
-    """An evaluation with its command, training curve, configuration and versions."""
-    return {"command": command, "evaluation": found} | runs.provenance(trained)
-
-
 def in_distribution(
     trained: runs.Run, episodes: int, expert: bool = True
 ) -> dict[str, Any]:
@@ -102,21 +95,21 @@ def in_distribution(
     env = trained.env
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
     driven = member_episodes.rollout(trained, env, keys)
-    returns = driven.returns.mean(1)  # [S]
     found = {
         "episodes": episodes,
-        "returns": returns.tolist(),
-        "return": statistics.interquartile_mean(returns)._asdict(),
+        "returns": driven.returns.mean(1).tolist(),
+        "return": statistics.summary(driven.returns)._asdict(),
+        "episode_returns": driven.returns.tolist(),  # [S, B]
     }
     if env.subtasks is not None:
         shares = driven.subtasks_done.mean(1).T.tolist()
         found["subtasks"] = dict(zip(env.subtasks.names, shares, strict=True))
     if expert and env.expert_cost is not None:
         expert_returns = returns_of_expert(trained.experiment.environment, episodes)
-        shares = statistics.share(returns, expert_returns.mean())
+        shares = statistics.share(driven.returns, expert_returns.mean())  # [S, B]
         found["expert_return"] = float(expert_returns.mean())
-        found["share_of_expert"] = statistics.interquartile_mean(shares)._asdict()
-        found["shares"] = shares.tolist()
+        found["share_of_expert"] = statistics.summary(shares)._asdict()
+        found["shares"] = shares.mean(1).tolist()
     if env.spec.observation_names[:2] == ("x [m]", "y [m]"):
         errors = _cross_track(trained, driven.obs[..., :2])  # [S, B (L + 1)]
         found["cross_track_m"] = {
@@ -134,11 +127,10 @@ def in_distribution(
 @functools.cache
 def returns_of_expert(environment: str, episodes: int) -> np.ndarray:
     """Returns `[B]` of the scripted expert from the starts of the evaluation."""
-    env = envs.make(environment)
-    expert = expert_policies.make_expert(environment, env)
+    expert = expert_policies.scripted_expert(environment)
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), episodes)
-    steps, alive = jax.jit(lambda keys: loop.evaluate(expert, env, (), keys))(keys)
-    return np.sum(np.asarray(steps.reward * alive), axis=1)
+    steps, alive = expert_policies.rollout(expert, keys)
+    return np.sum(steps.reward * alive, axis=1)
 
 
 def _cross_track(trained: runs.Run, paths: np.ndarray) -> np.ndarray:
@@ -161,7 +153,8 @@ def table(found: dict[str, Any]) -> str:
     if len(found["members"]) > found["seeds"]:
         return _sweep_table(found)
     inside = found["in_distribution"]
-    lines = [f"step {found['step']}, {found['seeds']} seeds; each seed, then IQM [95%]"]
+    title = statistics.title(found["seeds"])
+    lines = [f"step {found['step']}, {found['seeds']} seeds; each seed, then {title}"]
     rows = [("return", inside["returns"], inside["return"])]
     if "shares" in inside:
         rows.append(("share of the expert", inside["shares"], inside["share_of_expert"]))
@@ -198,10 +191,11 @@ def _sweep_table(found: dict[str, Any]) -> str:
     by_point = {
         name: np.reshape(values, (-1, seeds)) for name, values in columns.items() if values
     }
-    lines = [f"step {found['step']}, {seeds} seeds of each; IQM [95%]"]
+    title = statistics.title(seeds)
+    lines = [f"step {found['step']}, {seeds} seeds of each; {title}"]
     for point, label in enumerate(found["members"][::seeds]):
         summaries = "   ".join(
-            f"{name} {statistics.interquartile_mean(values[point])}"
+            f"{name} {statistics.summary(values[point])}"
             for name, values in by_point.items()
         )
         lines.append(f"  {label.split(', ', 1)[-1]:30} {summaries}")

@@ -25,6 +25,7 @@ from planil_jax.base import (
 from planil_jax.envs import wrappers
 from planil_jax.planners import mppi
 from planil_jax.training import loop, run
+from planil_jax.training.report import Report
 
 if TYPE_CHECKING:
     from planil_jax.envs.mujoco_renderer import RenderSpec
@@ -53,8 +54,8 @@ EXPERTS: dict[str, scripted.Config] = {
             elites=16,
             sampling="gaussian",
             noise=(1.0,),
-            adapt_spread=True,
-            min_spread=0.05,
+            adapt_std=True,
+            min_std=0.05,
         ),
     ),
     "playground/CartpoleSwingup": scripted.Config(
@@ -152,12 +153,14 @@ def rollout(
     expert: ExpertPolicy,
     keys: jax.Array,
     render_spec: "RenderSpec | None" = None,
+    report: Report | None = None,
 ) -> tuple[Transition, np.ndarray]:
     """One episode for each key `[N]`.
 
     Args:
       render_spec: what MuJoCo's renderer will draw; observations are then the positions
         `[P]` of the bodies.
+      report: says how long it takes; None: nothing is said.
 
     Returns:
       Transitions `[N, L]`, and whether they belong to the episode, `[N, L]` bool.
@@ -168,8 +171,13 @@ def rollout(
 
         env = mujoco_renderer.with_poses(env, render_spec)
         agent = privileged(agent)
+    report = report or Report(console=False)
     run_all = jax.jit(lambda params, keys: loop.evaluate(agent, env, params, keys))
-    return jax.device_get(run_all(expert.params, keys))
+    with report.compiling("the expert"):
+        program = run_all.lower(expert.params, keys).compile()
+    episodes = f"{len(keys)} episodes in {env.spec.name}"
+    with report.timed(f"recording {episodes}", f"recorded {episodes}"):
+        return jax.device_get(program(expert.params, keys))
 
 
 def returns(expert: ExpertPolicy, keys: jax.Array) -> np.ndarray:

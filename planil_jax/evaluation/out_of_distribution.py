@@ -88,7 +88,7 @@ def on_field(
         "starts": starts,
         "seconds": seconds,
         "successes": reached.mean(1).tolist(),
-        "success": statistics.interquartile_mean(reached.mean(1))._asdict(),
+        "success": statistics.summary(reached)._asdict(),
         "mean_success": float(reached.mean()),
     }
     return found, FieldPaths(obs[..., ::_STRIDE, :2].astype(np.float32), reached)

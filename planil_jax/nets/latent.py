@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from planil_jax.base import Network, Params, UsageError
-from planil_jax.config import Count, Positive, Share
+from planil_jax.config import Count, Positive, ShareBelow1
 from planil_jax.nets import conv, heads
 
 _EPSILON = 1e-5  # of a variance
@@ -35,7 +35,7 @@ class Config:
     encoder_conv: conv.Config = field(default_factory=conv.Config)
     hidden: tuple[Count, ...] = (512, 512)  # units of dynamics, policy, critics and rewards
     critics: Count = 5  # M, critics of the ensemble
-    dropout: Share = 0.01  # share of units dropped in the first layer of critics
+    dropout: ShareBelow1 = 0.01  # share of units dropped in the first layer of critics
     std: Positive = 0.5  # standard deviation of a new policy, before squashing
     std_low: Positive = 0.1  # least standard deviation of the policy
     std_high: Positive = 2.0  # largest standard deviation of the policy
@@ -45,8 +45,6 @@ class Config:
             raise UsageError(
                 f"group must divide latent, {self.latent}, and {self.group} does not."
             )
-        if self.dropout >= 1:
-            raise UsageError("dropout must be below 1, or nothing is left.")
 
 
 class Ensemble(NamedTuple):

@@ -5,7 +5,7 @@ For each iteration, around the present mean and standard deviation `[H, U]`:
     1. sample K plans, smooth ("delta") or independent in time ("gaussian"), within bounds;
     2. score them: s_k = score_fn(plan_k), the total over the horizon, higher is better;
     3. weigh them: w = softmax(s / temperature), over the best `elites` alone if asked;
-    4. move the mean to Σ w_k plan_k, and the spread to the weighted one if asked.
+    4. move the mean to Σ w_k plan_k, and the standard deviation likewise if asked.
 
 The next call starts from the mean shifted by one step.
 
@@ -45,9 +45,10 @@ class Config:
     # one each.
     noise: tuple[Positive, ...] = (0.5,)
     max_delta: Positive = 2.0  # largest change of an action entry in a step, if "delta"
-    adapt_spread: bool = False  # refit the spread to the weighted plans in every iteration
-    min_spread: NonNegative = 0.05  # least refitted spread, in the action's units
-    max_spread: Positive = 2.0  # largest refitted spread, in the action's units
+    # refit the standard deviation to the weighted plans in every iteration
+    adapt_std: bool = False
+    min_std: NonNegative = 0.05  # least refitted one, in the action's units
+    max_std: Positive = 2.0  # largest refitted one, in the action's units
     # What weighs a plan: "total", the softmax of its score; "step", the sum over its steps
     # of the softmax of each.
     weighting: Literal["total", "step"] = "total"
@@ -56,7 +57,7 @@ class Config:
     warm_start: Literal["shift", "backwards", "none"] = "shift"
     antithetic: bool = True  # whether half of the noise mirrors the other half
     # The action while exploring: "mean" of the plans; "sample", one plan's, drawn by
-    # weight; "noise", such a plan's with noise of the spread that is left.
+    # weight; "noise", such a plan's with noise of the standard deviation that is left.
     explore: Literal["mean", "sample", "noise"] = "mean"
 
     def check(self) -> None:
@@ -66,10 +67,9 @@ class Config:
             )
         if self.elites is not None and self.weighting == "step":
             raise UsageError("elites goes with weighting='total' alone; leave it None.")
-        if self.min_spread > self.max_spread:
+        if self.min_std > self.max_std:
             raise UsageError(
-                f"min_spread must be at most max_spread, {self.max_spread:g}, not "
-                f"{self.min_spread:g}."
+                f"min_std must be at most max_std, {self.max_std:g}, not {self.min_std:g}."
             )
 
 
@@ -147,10 +147,10 @@ def make(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Pla
 
     def _refit(plan, plans, weights):
         mean = jnp.sum(weights * plans, axis=-1)
-        if not config.adapt_spread:
+        if not config.adapt_std:
             return plan.replace(mean=mean)
         variance = jnp.sum(weights * (plans - mean[..., None]) ** 2, axis=-1)
-        std = jnp.clip(jnp.sqrt(variance + 1e-12), config.min_spread, config.max_spread)
+        std = jnp.clip(jnp.sqrt(variance + 1e-12), config.min_std, config.max_std)
         return Plan(mean=mean, std=std)
 
     def _shift(plan):

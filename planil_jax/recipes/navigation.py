@@ -27,7 +27,8 @@ _METHODS: dict[str, dict[str, Any]] = {
             discriminator_steps=256, value_steps=128, temperature_rounds=10
         ),
         "loop": loop.Config(num_envs=1, steps=25, rounds=2),
-        "run": run.Config(total_steps=4_000, evaluate_every=1, checkpoint_every=10),
+        # Evaluated every 200 steps, as the policies are.
+        "run": run.Config(total_steps=4_000, evaluate_every=4, checkpoint_every=8),
     },
     "gail": _POLICY
     | {"agent": sizes.car_policy("gail", learning_rate=3e-4, gradient_steps=128)},

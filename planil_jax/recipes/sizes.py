@@ -30,7 +30,7 @@ def latent(horizon: int = 3, recency_exponent: float = 1.0) -> dict[str, Any]:
             elites=16,
             sampling="gaussian",
             noise=(2.0,),
-            adapt_spread=True,
+            adapt_std=True,
             explore="noise",
         ),
         "replay": sequences.Config(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ASSETS = Path(__file__).parent / "assets"
+_PIXELS = 98.5  # of the page, for an inch of a figure
+_PHONE = "(max-width: 760px)"  # as in page.css
 
 
 def assemble(title: str, parts: Iterable[str]) -> str:
@@ -34,6 +36,13 @@ def assemble(title: str, parts: Iterable[str]) -> str:
             "</main></body></html>\n",
         ]
     )
+
+
+def inline(written: str) -> str:
+    """A page inside a notebook: a frame of its own, which a reader can drag taller."""
+    style = "width:100%;height:800px;border:1px solid #e3e7ec;resize:vertical"
+    source = html.escape(written, quote=True)
+    return f'<iframe title="report" style="{style}" srcdoc="{source}"></iframe>'
 
 
 def save(path: Path, text: str) -> None:
@@ -54,12 +63,12 @@ def save(path: Path, text: str) -> None:
 # ------------------------------------------------------------------------------------ text
 
 
-def header(title: str, facts: Sequence[str], command: str) -> str:
+def header(title: str, facts: Sequence[str], how: str | None) -> str:
     """The top of the page: facts about the run, and the command that trains it again."""
     items = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     return (
         f"<header><h1>{html.escape(title)}</h1><ul class='facts'>{items}</ul>"
-        f"<pre><code>{html.escape(command)}</code></pre></header>"
+        f"{command(how) if how else ''}</header>"
     )
 
 
@@ -73,6 +82,11 @@ def text(words: str) -> str:
     pieces = html.escape(words).split("`")
     marked = [f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)]
     return f"<p>{''.join(marked)}</p>"
+
+
+def command(words: str) -> str:
+    """A command of one or more lines, to be copied; its lines are not broken."""
+    return f"<pre tabindex='0'><code>{html.escape(words)}</code></pre>"
 
 
 def tiles(numbers: Iterable[tuple[str, str, str]]) -> str:
@@ -101,18 +115,29 @@ def table(summary: str, rows: Iterable[tuple[str, str, bool]]) -> str:
 # --------------------------------------------------------------------------------- figures
 
 
-def figure(drawn: "Figure", caption: str, alt: str) -> str:
-    """A figure as an SVG image, with its caption."""
+def figure(drawn: "Figure", caption: str, alt: str, narrow: "Figure | None" = None) -> str:
+    """A figure as an SVG image, with its caption.
+
+    Args:
+      narrow: the same figure as a phone shows it; None: as it is.
+    """
+    image = f"<img {_svg(drawn, 'src')} alt='{html.escape(alt)}'>"
+    if narrow is not None:
+        source = f"<source media='{_PHONE}' {_svg(narrow, 'srcset')}>"
+        image = f"<picture>{source}{image}</picture>"
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _svg(drawn: "Figure", attribute: str) -> str:
+    """The attributes of an image: where it comes from, and its size."""
     import matplotlib  # here: a page without figures needs none
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "planil_jax"}):
         drawn.savefig(file, format="svg", dpi=160, metadata={"Date": None})
+    width, height = (round(_PIXELS * inches) for inches in drawn.get_size_inches())
     source = _uri("image/svg+xml", file.getvalue().encode())
-    return (
-        f"<figure><div class='wide'><img src='{source}' alt='{html.escape(alt)}'></div>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    return f"{attribute}='{source}' width='{width}' height='{height}'"
 
 
 def picture(pixels: np.ndarray) -> str:

@@ -76,4 +76,4 @@ def _field(directory: Path, side: float, methods: list[str]):
         paths.append(stored.paths[0])
         reached.append(stored.reached[0])
     scene = views.scene(runs.load(directory / methods[0], trust_imports=True))
-    return figures.field(scene, np.array(paths), np.array(reached), side, titles=methods)
+    return figures.field(scene, np.array(paths), np.array(reached), side, methods)

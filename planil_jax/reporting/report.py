@@ -7,14 +7,13 @@ reward, world model), and its configuration. What a method can show is asked of
 
 import datetime
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planil_jax import config, experiment, runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import evaluate, out_of_distribution, statistics
-from planil_jax.reporting import page, sections, views
+from planil_jax.reporting import commands, page, sections, views
 from planil_jax.training import report as training_report
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 PLANS_FILE = "plans.png"  # the still picture of a drive, beside the report
-CONFIG = "experiments/configs/default.py"
-_OTHER_FLAGS = ("method", "seed", "seeds", "sweep", "demonstrations")  # not --config.…
+_EVALUATE = "planil_jax.load(directory, env=...).evaluate()"  # where no command can
 
 
 class _Report(NamedTuple):
@@ -67,10 +65,9 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
             f"seed_index={seed_index} (--seed_index): the run has seeds 0 to {seeds - 1}."
         )
     evaluation = _read_json(trained.directory / evaluate.RESULT)
-    evaluation_command = _evaluation_command(trained)
     parts = [
         _header(trained),
-        _headline(trained, evaluation, evaluation_command),
+        _headline(trained, evaluation),
         sections.curves(trained, evaluation),
         sections.world_model(trained),
     ]
@@ -81,7 +78,7 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
         episode_sections, still = sections.episodes(trained, seed_index)
         parts += episode_sections
     if views.is_planar(trained) and _has_field(trained):
-        parts.append(sections.fields(trained, evaluation, evaluation_command))
+        parts.append(sections.fields(trained, evaluation))
     parts.append(_configuration(trained))
     return _Report(page.assemble(_title(trained), filter(None, parts)), still)
 
@@ -113,36 +110,15 @@ def _header(trained: runs.Run) -> str:
     if versions.get("commit"):
         changed = " and changes" if versions["commit"].endswith("+") else ""
         facts.append(f"commit {versions['commit'][:10]}{changed}")
-    return page.header(_title(trained), facts, command(trained))
+    return page.header(_title(trained), facts, commands.train(trained))
 
 
-def command(trained: runs.Run) -> str:
-    """The command line that trains this run once more."""
-    settings = trained.experiment
-    changes = [
-        f"--config.{name}={shlex.quote(value)}"
-        for name, value, changed in _leaves(settings)
-        if changed and name not in _OTHER_FLAGS
-    ]
-    words = [
-        f"python -m experiments.train --config={CONFIG}:{settings.method}",
-        f"--demos={shlex.quote(str(trained.directory / runs.DEMONSTRATIONS))}",
-        f"--seed={settings.seed} --seeds={settings.seeds}",
-        "--logdir=runs/again",
-        *(f"--sweep={line}" for line in settings.sweep),
-        *changes,
-    ]
-    return " \\\n    ".join(words)
-
-
-def _headline(
-    trained: runs.Run, evaluation: dict[str, Any], evaluation_command: str
-) -> str:
+def _headline(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     if not evaluation:
         return page.text(
-            f"This run has not been evaluated yet. `{evaluation_command}` compares it with "
-            "its expert; the next report shows the result here."
-        )
+            "This run has not been evaluated yet. Evaluate it, and the next report shows "
+            "here how it compares with its expert:"
+        ) + page.command(commands.evaluate(trained) or _EVALUATE)
     stale = ""
     if evaluation["step"] != trained.step:
         stale = page.text(
@@ -157,12 +133,12 @@ def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     inside, tiles = evaluation["in_distribution"], []
     if inside.get("expert_return", 0.0) > 0:
         share = statistics.Summary(*(100 * v for v in inside["share_of_expert"].values()))
-        interval = f"IQM, 95% interval {share.low:.0f}–{share.high:.0f}%"
+        interval = f"95% interval {share.low:.0f}–{share.high:.0f}%"
         more = f"{interval}; mean of each seed: {_percentages(inside['shares'])}"
         tiles.append((f"{share.mean:.0f}%", "of the expert's return", more))
     else:
         mean = statistics.Summary(**inside["return"])
-        more = f"IQM, 95% interval {mean.low:.1f} to {mean.high:.1f}"
+        more = f"95% interval {mean.low:.1f} to {mean.high:.1f}"
         tiles.append((f"{mean.mean:.1f}", "return", more))
     for field in evaluation["fields"]:
         seeds = _percentages(field["successes"])
@@ -184,6 +160,7 @@ def _configuration(trained: runs.Run) -> str:
     versions = _read_json(trained.directory / "versions.json")
     return page.section(
         "How it was made",
+        *_more_commands(trained),
         page.table(
             "Configuration; fields that differ from the defaults are highlighted",
             _leaves(trained.experiment),
@@ -192,6 +169,24 @@ def _configuration(trained: runs.Run) -> str:
             "Versions", [(name, str(value), False) for name, value in versions.items()]
         ),
     )
+
+
+def _more_commands(trained: runs.Run) -> list[str]:
+    resume, evaluate = commands.resume(trained), commands.evaluate(trained)
+    if resume is None or evaluate is None:
+        return [
+            page.text(
+                "The environment of this run was an object, which no command can name. "
+                "In Python, `planil_jax.train(..., resume=True)` continues the run, and "
+                f"`{_EVALUATE}` evaluates it."
+            )
+        ]
+    return [
+        page.text("The command at the top trains this run once more. This continues it:"),
+        page.command(resume),
+        page.text("This evaluates it:"),
+        page.command(evaluate),
+    ]
 
 
 # --------------------------------------------------------------------------------- helpers
@@ -213,11 +208,6 @@ def _leaves(settings: experiment.Experiment) -> list[tuple[str, str, bool]]:
 
 def _has_field(trained: runs.Run) -> bool:
     return out_of_distribution.has_field(trained.experiment.environment)
-
-
-def _evaluation_command(trained: runs.Run) -> str:
-    field = " --field=40" if _has_field(trained) else ""
-    return f"planil evaluate --run={trained.directory}{field}"
 
 
 def _date(directory: Path) -> str:

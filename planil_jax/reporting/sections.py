@@ -3,14 +3,16 @@
 What a section shows follows from what the method can show, `runs.shows`, and from the task.
 """
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planil_jax import experiment, runs
+from planil_jax import experiment, runs, sweep
 from planil_jax.data import demos
 from planil_jax.evaluation import out_of_distribution
-from planil_jax.reporting import figures, page, views, world_model_rollouts
+from planil_jax.reporting import commands, figures, page, views, world_model_rollouts
 from planil_jax.training import report as training_report
 
 if TYPE_CHECKING:
@@ -28,10 +30,11 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     if not metrics:
         return page.section("Learning", page.text("This run has no metrics yet."))
     expert = _expert_return(trained, evaluation)
-    drawn = figures.learning_curves(metrics, trained.experiment.seed, expert)
-    caption = "One line a seed, against environment steps."
+    draw = functools.partial(figures.learning_curves, metrics, _members(trained), expert)
+    of = "member of the sweep" if trained.experiment.sweep else "seed"
+    caption = f"One line for each {of}, against environment steps."
     if expert:
-        caption += f" The return should rise to that of the {expert[0]}."
+        caption += f" The return should rise to that of the {expert[0]}, the black line."
     if "discriminator/accuracy" in metrics:
         caption += (
             " The discriminator's accuracy should fall towards 0.5 as the learner's steps "
@@ -40,7 +43,7 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     if "discriminator/expert_logit" in metrics:
         caption += " Its two logits should meet."
     return page.section(
-        "Learning", page.figure(drawn, caption, "Learning curves of every metric")
+        "Learning", _figure(draw, caption, "Learning curves of every metric")
     )
 
 
@@ -89,7 +92,7 @@ def _drive(
         *(["the learned value at their end"] if shows.value else []),
     ]
     weighed = f" and weighs them by {' and '.join(scores)}" if scores else ""
-    still = figures.plans_still(scene, driven)
+    draw = functools.partial(figures.plans_still, scene, driven)
     section = page.section(
         "An episode and its plans",
         page.player(
@@ -99,15 +102,15 @@ def _drive(
             f"its model{weighed}. Where the effective number of plans is small, the "
             "planner is sure. Space plays and pauses, the arrows step, f zooms out and in.",
         ),
-        page.figure(
-            still,
+        _figure(
+            draw,
             "The same episode as a still: the whole path, and four of its steps from near. "
             "Plans of more weight are darker. The black line is their weighted mean; its "
             "first action is taken, and then the planner plans again.",
             "An episode with its sampled plans at four steps",
         ),
     )
-    return section, still
+    return section, draw()
 
 
 def _maps(
@@ -153,7 +156,8 @@ def _map(
     caption: str,
 ) -> str:
     """The map of "value" or "reward"."""
-    drawn = figures.landscape(
+    draw = functools.partial(
+        figures.landscape,
         scene,
         landscape.x,
         landscape.y,
@@ -161,25 +165,26 @@ def _map(
         paths[:_SEEDS, ..., :2],
         "reward of a step" if quantity == "reward" else quantity,
         signed=quantity == "reward",
-        first_seed=trained.experiment.seed,
+        members=_members(trained)[:_SEEDS],
     )
     alt = f"Maps of the {quantity} with paths, one for each seed"
-    return page.figure(drawn, caption, alt)
+    return _figure(draw, caption, alt)
 
 
 def _trajectories(trained: runs.Run, paths: np.ndarray) -> str:
     spec = trained.env.spec
-    drawn = figures.trajectories(
+    draw = functools.partial(
+        figures.trajectories,
         spec.observation_names,
         paths,
         views.demonstrations(trained),
         spec.control_period,
-        trained.experiment.seed,
+        _members(trained),
     )
     return page.section(
         _BESIDE,
-        page.figure(
-            drawn,
+        _figure(
+            draw,
             "Observations over time: the demonstrations dashed, and "
             f"{paths.shape[1]} evaluation episodes of each seed. An imitator should stay "
             "within the band of the demonstrations, or reach it from other starts.",
@@ -193,8 +198,8 @@ def frame_strips(trained: runs.Run) -> str:
     frames, seconds = views.frame_strips(trained, _FRAMES)
     return page.section(
         _BESIDE,
-        page.figure(
-            figures.frame_strips(frames, seconds, trained.experiment.seed),
+        _figure(
+            functools.partial(figures.frame_strips, frames, seconds, _members(trained)),
             "Frames over an episode: a demonstration above, and below it the first "
             "evaluation episode of each seed, from another start.",
             "Frames over time of a demonstration and of each seed",
@@ -216,22 +221,31 @@ def world_model(trained: runs.Run) -> str:
         "open loop": rollouts.open_loop,
         "imagination": rollouts.imagination,
     }
+    draw: Callable[..., Figure]
+    normalised = ""
     if rollouts.names:
-        drawn = figures.world_model_lines(rollouts.names, lines, rollouts.period)
+        normalised = "Entries are normalised, as the model reads them. "
+        draw = functools.partial(
+            figures.world_model_lines,
+            rollouts.names,
+            lines,
+            rollouts.period,
+            world_model_rollouts.OBSERVED,
+        )
     else:
         at = np.linspace(0, len(rollouts.observed) - 1, _FRAMES).astype(int)
         rows = {name: frames[at] for name, frames in lines.items()}
-        drawn = figures.world_model_frames(rows, at * rollouts.period)
+        draw = functools.partial(figures.world_model_frames, rows, at * rollouts.period)
     return page.section(
         "Rollouts of the world model",
-        page.figure(
-            drawn,
+        _figure(
+            draw,
             "The first evaluation episode of the first seed. Reconstruction: decoded from "
             "beliefs that read all observations so far. Open loop: from beliefs that read "
             f"the first {world_model_rollouts.OBSERVED} observations, and after that the "
             "actions alone. Imagination: under the actions that the policy chooses in the "
-            "model. The open loop of a good model stays with the observations for as long "
-            "as it plans ahead.",
+            f"model. {normalised}The open loop of a good model stays with the observations "
+            f"for as long as it plans ahead. {world_model_rollouts.verdict(rollouts)}",
             "Observations, reconstruction, open loop and imagination over time",
         ),
     )
@@ -240,7 +254,7 @@ def world_model(trained: runs.Run) -> str:
 # -------------------------------------------------------------------- out of distribution
 
 
-def fields(trained: runs.Run, evaluation: dict[str, Any], evaluation_command: str) -> str:
+def fields(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     """Paths from starts all over the fields of the evaluation."""
     scene, drawn = views.scene(trained), []
     for field in evaluation.get("fields", []):
@@ -251,9 +265,10 @@ def fields(trained: runs.Run, evaluation: dict[str, Any], evaluation_command: st
             drawn.append(page.text(f"The paths on the {side:g} m field, {path}, are gone."))
             continue
         paths, reached = stored.paths[:_SEEDS], stored.reached[:_SEEDS]
+        members = _members(trained)[:_SEEDS]
         drawn.append(
-            page.figure(
-                figures.field(scene, paths, reached, side, trained.experiment.seed),
+            _figure(
+                functools.partial(figures.field, scene, paths, reached, side, members),
                 f"Starts anywhere on {side:g} × {side:g} m, at any heading, at rest. A dot "
                 "means that the goal was reached in time, a cross that it was not. Lines "
                 "are the paths; dark lines are all the demonstrations.",
@@ -262,9 +277,25 @@ def fields(trained: runs.Run, evaluation: dict[str, Any], evaluation_command: st
         )
     if not drawn:
         drawn = [
-            page.text(
-                "Starts far from the demonstrations have not been evaluated; "
-                f"`{evaluation_command}` does."
-            )
+            page.text("Starts far from the demonstrations have not been evaluated yet:"),
+            page.command(commands.evaluate(trained) or ""),
         ]
     return page.section("Out of distribution", *drawn)
+
+
+# --------------------------------------------------------------------------------- helpers
+
+
+def _figure(draw: "Callable[..., Figure]", caption: str, alt: str) -> str:
+    """A figure as a wide page shows it, and as a phone does.
+
+    Args:
+      draw: of the argument `layout`.
+    """
+    wide, narrow = draw(layout=figures.WIDE), draw(layout=figures.NARROW)
+    return page.figure(wide, caption, alt, narrow)
+
+
+def _members(trained: runs.Run) -> list[str]:
+    """The names of the lines of a figure: the seeds, with what a sweep tries."""
+    return sweep.labels(trained.experiment)

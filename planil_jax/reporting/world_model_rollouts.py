@@ -18,11 +18,15 @@ from planil_jax.base import Params
 from planil_jax.reporting import views
 from planil_jax.training import loop
 
+LARGE = 0.5  # an error that is one, in standard deviations of the observations
 OBSERVED, AHEAD = 5, 45  # steps that the model reads, and steps that it predicts after them
 
 
 class Rollouts(NamedTuple):
-    """Observations `[T, O]` as the model reads them, or frames `[T, H, W, 3]` uint8."""
+    """Observations `[T, O]` as the model reads them, or frames `[T, H, W, 3]` uint8.
+
+    T is OBSERVED + AHEAD, or less where the episode ends before.
+    """
 
     observed: np.ndarray
     reconstruction: np.ndarray
@@ -42,12 +46,13 @@ def of(trained: runs.Run) -> Rollouts | None:
 
     @jax.jit
     def predict(params: Params, key: jax.Array):
-        steps, _ = loop.evaluate(agent, trained.env, params, views.evaluation_keys(1))
+        steps, alive = loop.evaluate(agent, trained.env, params, views.evaluation_keys(1))
         obs, actions = steps.obs[0, :length], steps.action[0, :length]
-        return world_model(params, obs, actions, OBSERVED, key)
+        return world_model(params, obs, actions, OBSERVED, key), alive[0, :length]
 
     first = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    observed, again, ahead, alone = map(np.asarray, predict(first, jax.random.key(0)))
+    found, alive = jax.device_get(predict(first, jax.random.key(0)))
+    observed, again, ahead, alone = (values[alive] for values in found)
     if spec.image:
         again, ahead, alone = map(_frames, (again, ahead, alone))
     return Rollouts(
@@ -58,6 +63,64 @@ def of(trained: runs.Run) -> Rollouts | None:
         period=spec.control_period,
         names=spec.observation_names,
     )
+
+
+def errors(rollouts: Rollouts, predicted: np.ndarray) -> np.ndarray | None:
+    """The error of a prediction at each step, `[T]`.
+
+    It is the root mean square over entries or pixels, in units of the standard deviation of
+    the observations over the episode: a constant, their mean, has an error of about 1.
+    None: the observations do not change.
+    """
+    flat = (len(rollouts.observed), -1)
+    observed = rollouts.observed.reshape(flat).astype(np.float64)
+    deviation = np.sqrt(np.mean(np.var(observed, axis=0)))
+    if deviation < 1e-6:
+        return None
+    wrong = predicted.reshape(flat).astype(np.float64) - observed
+    return np.sqrt(np.mean(wrong**2, axis=1)) / deviation
+
+
+def departure(rollouts: Rollouts) -> int | None:
+    """Steps after the last one that was read until the open loop is off by more than LARGE.
+
+    None: it never is, as far as the model predicts.
+    """
+    off = errors(rollouts, rollouts.open_loop)
+    wrong = np.zeros(0, bool) if off is None else ~(off[OBSERVED:] <= LARGE)  # nan is wrong
+    return int(np.argmax(wrong)) + 1 if wrong.any() else None
+
+
+def verdict(rollouts: Rollouts) -> str:
+    """How far the reconstruction and the open loop are from the observations, in words."""
+    again = errors(rollouts, rollouts.reconstruction)
+    ahead = errors(rollouts, rollouts.open_loop)
+    if again is None or ahead is None:
+        return "The observations of this episode do not change."
+    if len(ahead) <= OBSERVED:
+        return "The episode ended before there was anything to predict."
+    parts = "entries" if rollouts.names else "pixels"
+    sentence = (
+        f"Errors are root mean squares over all {parts} at a step, in standard deviations "
+        f"of these observations. The reconstruction is off by {np.mean(again):.2f} on "
+        "average."
+    )
+    steps, all_steps = departure(rollouts), len(ahead) - OBSERVED
+    if steps is None:
+        return (
+            f"{sentence} The open loop is off by {LARGE:g} at most for all of the "
+            f"{_long(all_steps, rollouts.period)} that it predicts."
+        )
+    return (
+        f"{sentence} The open loop is off by more than {LARGE:g} after "
+        f"{_long(steps, rollouts.period)} of prediction, and by "
+        f"{np.mean(ahead[OBSERVED:]):.2f} on average over all "
+        f"{_long(all_steps, rollouts.period)}."
+    )
+
+
+def _long(steps: int, period: float) -> str:
+    return f"{steps} {'step' if steps == 1 else 'steps'} ({steps * period:.2g} s)"
 
 
 def _frames(decoded: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 """The reports of a run: lines on the console, `metrics.jsonl`, and TensorBoard.
 
-    logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "metrics": {"value/loss": [S]}}
-    logdir/tensorboard/seed 3/ the same, a directory for each member, named by its label
+    logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "processor_seconds": 2.1,
+                                "metrics": {"value/loss": [S]}}
+    logdir/tensorboard/seed 3/ the metrics, a directory for each member, named by its label
 
-There is one line of JSON an epoch. A number that is not finite is written as null and read
-as nan.
+There is one line of JSON an epoch. Seconds are those of training, without compiling, and
+go on where a run is resumed. A number that is not finite is written as null and read as
+nan.
 """
 
 import contextlib
@@ -27,10 +29,12 @@ from tqdm import tqdm
 from planil_jax.base import UserError
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"  # the directory of the event files; made with the first of them
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
 _SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
 _Metrics = dict[str, np.ndarray]
+_Seconds = tuple[float, float]  # wall clock, processor
 
 
 class Report:
@@ -54,7 +58,7 @@ class Report:
         self._files: list[_Lines | _TensorBoard] = []
         if logdir is not None:
             self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), labels)]
-        self._began = 0.0
+        self._began = 0.0, 0.0  # when training began, of both clocks
 
     def say(self, sentence: str) -> None:
         """Writes one sentence."""
@@ -62,31 +66,49 @@ class Report:
             self._console.say(sentence)
 
     @contextlib.contextmanager
-    def compiling(self, what: str) -> Iterator[None]:
-        """Shows how long the block, a compilation, has been going on."""
+    def timed(self, doing: str, done: str) -> Iterator[None]:
+        """Shows how long the block has been going on.
+
+        Args:
+          doing: what happens in it, "compiling training".
+          done: the same when it has happened, "compiled training".
+        """
         if not self._console:
             yield
             return
-        with self._console.compiling(what):
+        with self._console.timed(doing, done):
             yield
 
-    def start(self, step: int, total: int, epoch: int = 1) -> None:
-        """Training starts after `step`; lines of later steps are dropped.
+    def compiling(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Shows how long the block, a compilation, has been going on."""
+        return self.timed(f"compiling {what}", f"compiled {what}")
+
+    def last_step(self, step: int, total: int, epoch: int) -> None:
+        """Says where training ends, if that is after the total, for lack of a whole epoch.
 
         Args:
-          total: steps that training was asked for.
+          step: where it starts.
+          total: steps that it was asked for.
           epoch: steps of an epoch; training ends with the epoch that reaches the total.
-
-        Raises:
-          UserError: the disk is full, or not writable.
         """
         last = -(-total // epoch) * epoch
         if step < total < last:
             self.say(
                 f"training ends at step {last} of {total}: whole epochs of {epoch} steps."
             )
-        seconds = [file.start(step) for file in self._files]
-        self._began = time.monotonic() - max(seconds, default=0.0)
+
+    def start(self, step: int, total: int) -> None:
+        """Training starts after `step`; lines of later steps are dropped.
+
+        Args:
+          total: steps that training was asked for.
+
+        Raises:
+          UserError: the disk is full, or not writable.
+        """
+        spent = [file.start(step) for file in self._files]
+        seconds, processor = max(spent, default=(0.0, 0.0))
+        self._began = time.monotonic() - seconds, time.process_time() - processor
         if self._console:
             self._console.start(step, total)
 
@@ -96,8 +118,10 @@ class Report:
         Raises:
           UserError: the disk is full, or not writable.
         """
+        wall, processor = self._began
+        seconds = time.monotonic() - wall, time.process_time() - processor
         for file in self._files:
-            file.epoch(step, time.monotonic() - self._began, metrics)
+            file.epoch(step, seconds, metrics)
         if self._console:
             self._console.epoch(step, metrics)
 
@@ -139,7 +163,7 @@ class _Lines:
     def __init__(self, logdir: Path):
         self._path = logdir / METRICS_FILE
 
-    def start(self, step: int) -> float:
+    def start(self, step: int) -> _Seconds:
         """Drops later lines, and one that was cut; returns the seconds so far."""
         kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
         with _disk(self._path):
@@ -148,14 +172,17 @@ class _Lines:
             with open(beside, "w") as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
             os.replace(beside, self._path)
-        return kept[-1]["seconds"] if kept else 0.0
+        last = kept[-1] if kept else {}
+        return last.get("seconds", 0.0), last.get("processor_seconds", 0.0)
 
-    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+    def epoch(self, step: int, seconds: _Seconds, metrics: _Metrics) -> None:
         plain = {
             name: [value if math.isfinite(value) else None for value in _floats(values)]
             for name, values in metrics.items()
         }
-        line = {"step": step, "seconds": round(seconds, 3), "metrics": plain}
+        wall, processor = (round(value, 3) for value in seconds)
+        spent = {"seconds": wall, "processor_seconds": processor}
+        line = {"step": step, **spent, "metrics": plain}
         with _disk(self._path), open(self._path, "a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -167,17 +194,17 @@ class _TensorBoard:
     """Event files, written at once: the thread of tensorboardX hangs on a full disk."""
 
     def __init__(self, logdir: Path, labels: Sequence[str] | None):
-        self._path = logdir / "tensorboard"
+        self._path = logdir / EVENTS
         self._labels = labels
         self._start = 0
         self._flushed = 0.0
         self._writers: list[EventsWriter] = []
 
-    def start(self, step: int) -> float:
+    def start(self, step: int) -> _Seconds:
         self._start = step
-        return 0.0
+        return 0.0, 0.0
 
-    def epoch(self, step: int, seconds: float, metrics: _Metrics) -> None:
+    def epoch(self, step: int, seconds: _Seconds, metrics: _Metrics) -> None:
         del seconds
         with _disk(self._path):
             if not self._writers:
@@ -261,21 +288,21 @@ class _Console:
         tqdm.write(sentence, file=sys.stderr)
 
     @contextlib.contextmanager
-    def compiling(self, what: str) -> Iterator[None]:
+    def timed(self, doing: str, done: str) -> Iterator[None]:
         began = time.monotonic()
         finished = threading.Event()
 
         def tick() -> None:
             while not finished.wait(1.0):
                 seconds = time.monotonic() - began
-                print(f"\rcompiling {what}… {seconds:.0f} s", end="", file=sys.stderr)
+                print(f"\r{doing}… {seconds:.0f} s", end="", file=sys.stderr)
 
         ticking = threading.Thread(target=tick, daemon=True)
         if self._terminal:
-            print(f"compiling {what}…", end="", file=sys.stderr, flush=True)
+            print(f"{doing}…", end="", file=sys.stderr, flush=True)
             ticking.start()
         else:
-            self.say(f"compiling {what}…")
+            self.say(f"{doing}…")
         try:
             yield
         finally:
@@ -283,7 +310,7 @@ class _Console:
             if self._terminal:
                 ticking.join()
                 print("\r", end="", file=sys.stderr)
-        self.say(f"compiled {what} in {time.monotonic() - began:.1f} s")
+        self.say(f"{done} in {time.monotonic() - began:.1f} s")
 
     def start(self, step: int, total: int) -> None:
         self._total = total

@@ -112,12 +112,14 @@ def train(
         checkpoints are kept.
     """
     report = report or Report(console=False)
+    epoch_steps = loop_config.steps_per_epoch
+    saved = max(checkpoint.steps(directory), default=0) if directory else 0
+    report.last_step(saved, config.total_steps, epoch_steps)
     program = compile_program(
         agent, env, loop_config, config, demos, seed_range, report, settings
     )
     state, step, round_ = _begin(program, directory, report)
-    epoch_steps = loop_config.steps_per_epoch
-    report.start(step, config.total_steps, epoch_steps)
+    report.start(step, config.total_steps)
     while step < config.total_steps:
         with _signals_deferred() as signals:
             state, metrics, finite = program.epoch(np.int32(round_), state)

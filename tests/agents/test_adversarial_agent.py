@@ -273,28 +273,29 @@ def test_the_discriminator_never_reads_an_unobserved_entry(form):
 # --------------------------------------------------------------------------------- loss
 
 
-def batch_of(components: adversarial.Components) -> adversarial.Batch:
-    """The one demonstrated step, six times, and the six steps of a rollout."""
-    rollout, demos, policy = rollout_of(), demos_of(), initial_policy(components)
-    learner = adversarial.read(components, policy, rollout)
+@functools.cache
+def loss_and_slope(form: str):
+    """The loss, its metrics and its gradient. The batch is the one demonstrated step, six
+    times, and the six steps of a rollout."""
+    components = adversarial.build(TASK, CONFIGS[form])
+    rollout, demos, policy = rollout_of(), demos_of(), initial(form).learner.params
+    read = jax.jit(functools.partial(adversarial.read, components))
+    learner = read(policy, rollout)
     raw = adversarial.Steps(
         demos.obs[0, :1], demos.actions[0], demos.obs[0, 1:], demos.terminal
     )
-    expert = adversarial.read(components, policy, raw)
+    expert = read(policy, raw)
     repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, 6, axis=0), expert)
-    return adversarial.Batch(expert=repeated, learner=learning.flatten(learner))
-
-
-def initial_policy(components: adversarial.Components) -> ppo.InferenceParams:
-    return initial(components.config.form).learner.params
+    batch = adversarial.Batch(expert=repeated, learner=learning.flatten(learner))
+    loss_fn = functools.partial(adversarial.discriminator_loss, components)
+    value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (loss, metrics), slope = value_and_grad(params_by_hand(form), batch, jax.random.key(0))
+    return loss, metrics, slope
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_loss_is_the_cross_entropy_and_the_weighed_penalty_by_hand(form):
-    components = adversarial.build(TASK, CONFIGS[form])
-    params = params_by_hand(form)
-    loss_fn = functools.partial(adversarial.discriminator_loss, components)
-    loss, metrics = jax.jit(loss_fn)(params, batch_of(components), jax.random.key(0))
+    (loss, metrics, _), params = loss_and_slope(form), params_by_hand(form)
     expert = demos_by_hand(form, params, demos_of())
     learner = rollout_by_hand(form, params, rollout_of())
     expected = np.logaddexp(0, -expert).mean() + np.logaddexp(0, learner).mean()
@@ -306,10 +307,7 @@ def test_the_loss_is_the_cross_entropy_and_the_weighed_penalty_by_hand(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_loss_s_gradient_of_a_bias_is_the_mean_error_of_both_classes(form):
     """-E_expert[σ(-l)] + E_learner[σ(l)]: descent raises the expert's logits."""
-    components = adversarial.build(TASK, CONFIGS[form])
-    params, batch = params_by_hand(form), batch_of(components)
-    loss_fn = functools.partial(adversarial.discriminator_loss, components)
-    slope = jax.jit(jax.grad(loss_fn, has_aux=True))(params, batch, jax.random.key(0))[0]
+    (_, _, slope), params = loss_and_slope(form), params_by_hand(form)
     slope = slope["reward"] if form == "airl" else slope
     expert = demos_by_hand(form, params, demos_of())
     learner = rollout_by_hand(form, params, rollout_of())

@@ -262,7 +262,7 @@ def test_the_cloning_loss_is_the_negative_log_likelihood_of_a_tanh_normal():
     log_prob = -0.5 * ((u - mean) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
     log_prob = (log_prob - np.log(1 - action**2)).sum(-1)
     loss = functools.partial(cmil.bc_loss, components, expert=expert)
-    found, gradient = jax.value_and_grad(loss)(jnp.float32(mean))
+    found, gradient = jax.jit(jax.value_and_grad(loss))(jnp.float32(mean))
     np.testing.assert_allclose(found, -log_prob.mean(), rtol=1e-3)
     wanted = -((u - mean) / std**2).mean((0, 1))
     np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-4)
@@ -330,7 +330,7 @@ def test_no_gradient_reaches_the_policy_through_the_features_that_it_reads():
             return cmil.policy_loss(components, theta, batch, KEY)[0]
 
         # The loss is a mean over two steps, and the second has the weight γ.
-        return -2 * jax.grad(loss)(jnp.float32(theta))
+        return -2 * jax.jit(jax.grad(loss))(jnp.float32(theta))
 
     # mean_t γ^t G_t: G_0 = r_0 + γ r_1, G_1 = r_1.
     np.testing.assert_allclose(gradient(lambda x, a: a[..., 0]), 1 + 1.8 * theta, rtol=1e-5)

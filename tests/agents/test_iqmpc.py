@@ -32,8 +32,18 @@ COMPONENTS = iqmpc.make_components(SPEC, CONFIG)
 KEY = jax.random.key(0)
 
 
-def normal(*shape, seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+def normal(*shape, seed: int = 1, scale: float = 1.0) -> jax.Array:
+    drawn = scale * np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(drawn, jnp.float32)
+
+
+def random_params(tree, seed: int = 0):
+    """Parameters of these shapes, none of which is zero; nothing is compiled for them."""
+    leaves, structure = jax.tree.flatten(tree)
+    drawn = [
+        normal(*leaf.shape, seed=100 * seed + i, scale=0.4) for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, drawn)
 
 
 def with_config(**fields) -> iqmpc.Components:
@@ -41,21 +51,18 @@ def with_config(**fields) -> iqmpc.Components:
     return COMPONENTS._replace(config=dataclasses.replace(CONFIG, **fields))
 
 
-def some_params(seed: int = 0) -> latent_planning.InferenceParams:
-    """Parameters none of which is zero, critics least of all."""
-    keys = jax.random.split(jax.random.key(seed), 3)
-    critics = COMPONENTS.critics.init(keys[1])
-    params = latent_planning.InferenceParams(
-        model=COMPONENTS.model.init(keys[0]) | {"critics": critics},
-        policy=COMPONENTS.policy.init(keys[2]),
-        random=jnp.zeros((), bool),
+def some_params(seed: int) -> latent_planning.InferenceParams:
+    shapes = jax.eval_shape(
+        lambda: latent_planning.InferenceParams(
+            COMPONENTS.model.init(KEY) | {"critics": COMPONENTS.critics.init(KEY)},
+            COMPONENTS.policy.init(KEY),
+            random=None,
+        )
     )
-    leaves, tree = jax.tree.flatten(params.replace(random=None))
-    moved = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, moved).replace(random=params.random)
+    return random_params(shapes, seed).replace(random=jnp.zeros((), bool))
 
 
-PARAMS, OTHER = jax.jit(lambda: (some_params(), some_params(1)))()
+PARAMS, OTHER = some_params(0), some_params(1)
 TARGET = OTHER.model["critics"]
 FIXED = iqmpc.Fixed(policy=PARAMS.policy, target=TARGET)
 
@@ -146,9 +153,9 @@ def test_the_published_score_is_the_telescoped_one_plus_noise():
 def test_an_unknown_score_is_refused():
     assert iqmpc.published().published.score == "published"
     unknown = iqmpc.Published(score="x")  # type: ignore[arg-type]
-    message = "score is one of telescoped, published, not 'x'"
+    message = "^agent.published.score is one of 'telescoped', 'published', not 'x'"
     with pytest.raises(UsageError, match=message):
-        iqmpc.make(Task.of(SPEC), dataclasses.replace(CONFIG, published=unknown))
+        configs.check(dataclasses.replace(CONFIG, published=unknown), "agent.")
     with pytest.raises(UsageError, match="'telescoped', 'published', not 'x'"):
         configs.from_config_dict({"published": {"score": "x"}}, CONFIG)
 
@@ -202,7 +209,7 @@ def test_a_score_runs_the_model_one_step_less_than_the_plan_has_actions():
     model = COMPONENTS.model._replace(rollout=counted, step=None)
     z = COMPONENTS.model.encode(PARAMS.model, normal(3))
     score = iqmpc.plan_score(COMPONENTS._replace(model=model), PARAMS, z, KEY)
-    score(jnp.zeros((HORIZON, 2)))
+    jax.eval_shape(score, jnp.zeros((HORIZON, 2)))
     assert steps == [HORIZON - 1]
 
 
@@ -270,9 +277,8 @@ def test_the_objectives_are_what_their_formulas_say(objective):
     gamma, subset = COMPONENTS.discount, latent.random_subset(TARGET, KEY)
     latents = latents_of(some_batch(terminal=True))
     next_values = normal(CONFIG.horizon, 2 * BATCH, seed=20)
-    found = iqmpc.OBJECTIVES[objective](
-        COMPONENTS, subset, PARAMS.policy, latents, next_values, KEY
-    )
+    objective_fn = functools.partial(iqmpc.OBJECTIVES[objective], COMPONENTS)
+    found = jax.jit(objective_fn)(subset, PARAMS.policy, latents, next_values, KEY)
     expert_half, learner_half = slice(0, BATCH), slice(BATCH, None)
     if objective == "start":
         z = latents.rolled[:1, expert_half]
@@ -293,13 +299,13 @@ def test_the_objectives_are_what_their_formulas_say(objective):
 
 def test_noise_on_the_expert_s_actions_reaches_critics_alone():
     @functools.partial(jax.jit, static_argnums=0)
-    def metrics_of(noise: float):
-        batch = iqmpc.Batch(some_sequences(1), some_sequences(2))
+    def metrics_of(noise: float, batch):
         fixed = iqmpc.Fixed(PARAMS.policy, PARAMS.model["critics"])
         components = with_config(expert_noise=noise)
         return iqmpc.model_loss(components, PARAMS.model, fixed, batch, KEY)[1][1]
 
-    plain, noisy = metrics_of(0.0), metrics_of(0.5)
+    batch = iqmpc.Batch(some_sequences(1), some_sequences(2))
+    plain, noisy = metrics_of(0.0, batch), metrics_of(0.5, batch)
     for name in ("model/consistency", "reward/learner"):
         np.testing.assert_array_equal(plain[name], noisy[name])
     for name in ("critic/loss", "reward/expert"):
@@ -322,7 +328,8 @@ def test_the_policy_s_loss_moves_the_policy_and_no_latent_states():
 def test_the_policy_s_loss_is_what_its_formula_says():
     """Σ_t ρ^t E[β log π(ã|z_t) - min_2 Q(z_t, ã)] / (H + 1), by loops."""
     subset, zs = latent.random_subset(PARAMS.model["critics"], KEY), normal(4, 5, 16)
-    found, _ = iqmpc.policy_loss(COMPONENTS, PARAMS.policy, subset, zs, KEY)
+    loss_fn = functools.partial(iqmpc.policy_loss, COMPONENTS)
+    found, _ = jax.jit(loss_fn)(PARAMS.policy, subset, zs, KEY)
     distribution = COMPONENTS.policy.apply(PARAMS.policy, zs)
     actions, log_probs = COMPONENTS.policy.sample(distribution, KEY)
     values = np.asarray(COMPONENTS.critics.apply(subset, zs, actions))[..., 0]
@@ -401,7 +408,7 @@ def test_the_recovered_reward_is_q_minus_the_discounted_value_of_the_mode():
     scaled = (actions - jnp.array([2.0, 0.0])) / 2  # SPEC's actions, to [-1, 1]
     q = COMPONENTS.critics.apply(critics, z, scaled)[..., 0].mean(0)
     v = COMPONENTS.critics.apply(critics, next_z, mode)[..., 0].mean(0)
-    found = reward(PARAMS, obs, actions, next_obs)
+    found = jax.jit(reward)(PARAMS, obs, actions, next_obs)
     np.testing.assert_allclose(found, q - COMPONENTS.discount * v, rtol=1e-4, atol=1e-5)
 
 
@@ -459,14 +466,13 @@ def test_in_seed_steps_exploring_actions_are_uniform_and_others_are_not():
     init, _, made = agent()
     params = init(KEY).params
     start = EnvState((), normal(3), jnp.zeros((), jnp.int32))
+    carry, keys = made.carry(), jax.random.split(KEY, 400)
 
+    @functools.partial(jax.jit, static_argnums=1)
     def drawn(params, explore):
-        keys = jax.random.split(KEY, 400)
-        carry = made.carry()
-        act = jax.vmap(lambda key: made.act(params, carry, start, key, explore)[0])
-        return np.asarray(jax.jit(act)(keys))
+        return jax.vmap(lambda key: made.act(params, carry, start, key, explore)[0])(keys)
 
-    actions = drawn(params, True)
+    actions = np.asarray(drawn(params, True))
     low, high = np.array(SPEC.action_low), np.array(SPEC.action_high)
     shares = (actions - low) / (high - low)
     np.testing.assert_allclose(shares.mean(0), 0.5, atol=0.05)
@@ -478,8 +484,8 @@ def test_in_seed_steps_exploring_actions_are_uniform_and_others_are_not():
 
 def test_an_unknown_objective_is_refused():
     config = dataclasses.replace(CONFIG, objective="v0")
-    with pytest.raises(UsageError, match="^agent.objective is one of start, value, not"):
-        iqmpc.make(Task.of(SPEC), config)
+    with pytest.raises(UsageError, match="^agent.objective is one of 'start', 'value', no"):
+        configs.check(config, "agent.")
     with pytest.raises(UsageError, match="objective is one of 'start', 'value', not 'v0'"):
         configs.from_config_dict({"objective": "v0"}, CONFIG)
 
@@ -495,13 +501,16 @@ def test_the_default_discount_looks_a_fifth_of_an_episode_ahead():
 
 def test_planning_one_after_another_equals_planning_side_by_side():
     """Also for an agent made inside the program, as those of a finished run are."""
+    planner = dataclasses.replace(CONFIG.planner, horizon=2)
 
     def plans(sequential_vmap: bool):
         params = PARAMS.replace(random=jnp.zeros((), bool))
         planning = dataclasses.replace(CONFIG.planning, sequential_vmap=sequential_vmap)
 
         def drive(obs, key):
-            config = dataclasses.replace(CONFIG, planning=planning)
+            config = dataclasses.replace(
+                CONFIG, planner=planner, planning=planning, horizon=2
+            )
             made = iqmpc.make(Task.of(SPEC), config)
             state = EnvState((), obs, jnp.zeros((), jnp.int32))
 

@@ -309,7 +309,8 @@ def test_the_policy_s_loss_reports_the_mean_cost_and_the_mean_logit():
     components, policy, frozen = setting(options(reward="logit", horizon=1))
     components = with_logit(components, lambda params, obs, action: obs[..., 0])
     batch = starts(normal(1, 4, 3), 2)
-    loss, metrics = mail.policy_loss(components, policy, frozen, batch, KEY)
+    loss_fn = functools.partial(mail.policy_loss, components)
+    loss, metrics = jax.jit(loss_fn)(policy, frozen, batch, KEY)
     moments = frozen.model.obs
     logits = (batch.obs[0, :, 0] - moments.mean[0]) / np.sqrt(moments.variance[0])
     np.testing.assert_allclose(metrics["policy/logit"], logits.mean(), rtol=1e-5)

@@ -494,12 +494,17 @@ def test_the_choices_of_the_reward_are_those_that_there_are():
 # ------------------------------------------------------------------------- imagination
 
 
-def update_imagining(**settings) -> tuple[mpail.State, dict[str, jax.Array]]:
-    """An update with other settings and a model by which steps can be imagined."""
-    config = adjust(CHAIN, **settings)
+@functools.cache
+def imagining(config: mpail.Config):
+    """`update` with a model by which steps can be imagined."""
     agent = mpail.make(Task.of(SPEC, dynamics=RECOVERS, observed=ENTRIES), config)
-    jitted = jax.jit(agent.update)
-    return jitted(begin(), ROUND, DEMOS, jax.random.key(7), jnp.int32(0))
+    return jax.jit(agent.update)
+
+
+def update_imagining(**settings) -> tuple[mpail.State, dict[str, jax.Array]]:
+    """An update with other settings, which imagines steps."""
+    update = imagining(adjust(CHAIN, **settings))
+    return update(begin(), ROUND, DEMOS, jax.random.key(7), jnp.int32(0))
 
 
 def test_a_model_that_cannot_start_from_an_observation_imagines_nothing():

@@ -29,7 +29,7 @@ CONFIG = mpail2.Config(
     horizon_decay=0.5,
 )
 COMPONENTS = mpail2.make_components(SPEC, CONFIG)
-SCALING = COMPONENTS.sampler.scaling
+SCALING = COMPONENTS.schedule.sampler.scaling
 KEY = jax.random.key(0)
 
 
@@ -72,7 +72,7 @@ LEARNER = sequences.Sequences(
 )
 ENCODED = jax.jit(COMPONENTS.model.encode)(MODEL, LEARNER.obs)  # [H + 1, B, Z]
 END = latent.absorbing_embedding(CONFIG.network)
-EXPERT = COMPONENTS.model.encode(MODEL, normal(2, BATCH, 3, seed=5))
+EXPERT = jax.jit(COMPONENTS.model.encode)(MODEL, normal(2, BATCH, 3, seed=5))
 PAIRS = mpail2.Pairs(learner=ENCODED[:2], expert=EXPERT)
 FIXED = mpail2.Fixed(reward=MODEL["reward"], policy=POLICY, target=TARGET)
 LATENTS = mpail2.Latents(ENCODED, LEARNER.actions, LEARNER.terminal)
@@ -318,6 +318,7 @@ def test_the_critics_targets_mix_taken_actions_with_the_policy_s(mu, value_scale
     subset = latent.random_subset(TARGET, subset_key)
     v = components.critics.apply(subset, next_z, actions)[..., 0]
     v = value_scale * jnp.min(v, axis=0)
+    rewards, for_ever, v = map(np.asarray, (rewards, for_ever, v))
     wanted = np.zeros((HORIZON, BATCH))
     for t in range(HORIZON):
         for b in range(BATCH):
@@ -365,7 +366,8 @@ def test_the_reward_is_higher_for_the_expert_after_descent_and_its_bias_has_no_g
 
 def test_the_reward_s_loss_is_the_distance_of_means_and_the_weighted_penalty():
     components = with_config(gradient_penalty=2.0)
-    loss, metrics = mpail2.reward_loss(components, MODEL["reward"], PAIRS, KEY)
+    loss_fn = functools.partial(mpail2.reward_loss, components)
+    loss, metrics = jax.jit(loss_fn)(MODEL["reward"], PAIRS, KEY)
     reward = functools.partial(components.reward.apply, MODEL["reward"])
     distance = reward(*PAIRS.learner).mean() - reward(*PAIRS.expert).mean()
     np.testing.assert_allclose(loss, distance + 2 * metrics["reward/penalty"], rtol=1e-5)
@@ -573,4 +575,5 @@ def test_the_recovered_reward_is_that_of_the_encoded_pair():
     reward = mpail2.recovered_reward(SPEC, CONFIG)
     z, next_z = (COMPONENTS.model.encode(MODEL, x) for x in (obs, next_obs))
     wanted = COMPONENTS.reward.apply(MODEL["reward"], z, next_z)
-    np.testing.assert_allclose(reward(PARAMS, obs, None, next_obs), wanted, rtol=1e-5)
+    found = jax.jit(reward)(PARAMS, obs, None, next_obs)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)

@@ -154,9 +154,8 @@ def test_the_agent_learns_from_the_task_s_reward():
 
 def batch_of(state: ppo.State, rollout: Transition, rewards=REWARDS) -> ppo.Batch:
     """The rollout as one minibatch `[8]`."""
-    components = compiled(ONE_STEP)[0]
-    batch = ppo.advantages(components, state, rollout, jnp.asarray(rewards))
-    return learning.flatten(batch)
+    advantages = jax.jit(functools.partial(ppo.advantages, compiled(ONE_STEP)[0]))
+    return learning.flatten(advantages(state, rollout, jnp.asarray(rewards)))
 
 
 def test_the_loss_is_the_surrogate_the_value_s_error_and_less_entropy():
@@ -165,7 +164,8 @@ def test_the_loss_is_the_surrogate_the_value_s_error_and_less_entropy():
     values = np.array([4.0, -3.0, 5.0, 2.0])
     state = with_value(initial(ONE_STEP), values)
     batch, key = batch_of(state, rollout_of()), jax.random.key(2)
-    total, metrics = ppo.loss(ppo.build(SPEC, config), state.networks.params, batch, key)
+    loss_fn = functools.partial(ppo.loss, ppo.build(SPEC, config))
+    total, metrics = jax.jit(loss_fn)(state.networks.params, batch, key)
     none = np.zeros(8, bool)
     error = np.mean((values[STATES] - targets_by_hand(values, none, none)) ** 2)
     np.testing.assert_allclose(metrics["value/loss"], error, rtol=1e-4)
@@ -181,14 +181,15 @@ def test_the_loss_moves_the_value_to_its_targets_and_the_policy_to_its_advantage
     state = with_value(initial(ONE_STEP), values)
     batch, key = batch_of(state, rollout_of()), jax.random.key(2)
     loss_fn = functools.partial(ppo.loss, compiled(ONE_STEP)[0])
-    slope = jax.grad(loss_fn, has_aux=True)(state.networks.params, batch, key)[0]
+    slope_fn = jax.jit(jax.grad(loss_fn, has_aux=True))
+    slope, _ = slope_fn(state.networks.params, batch, key)
     none = np.zeros(8, bool)
     errors = values[STATES] - targets_by_hand(values, none, none)
     expected = [2 * np.sum(errors[np.array(STATES) == s]) / 8 for s in range(4)]
     found = slope["value"]["params"]["Dense_0"]["kernel"][:, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     flat = batch.replace(advantage=jnp.zeros(8))
-    slope = jax.grad(loss_fn, has_aux=True)(state.networks.params, flat, key)[0]
+    slope, _ = slope_fn(state.networks.params, flat, key)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope["policy"]))
 
 

@@ -235,7 +235,8 @@ def components() -> sac.Components:
 
 
 def test_the_target_of_a_terminal_step_is_its_reward():
-    found = sac.soft_targets(components(), initial(), BATCH, jax.random.key(0))
+    soft_targets = jax.jit(functools.partial(sac.soft_targets, components()))
+    found = soft_targets(initial(), BATCH, jax.random.key(0))
     np.testing.assert_array_equal(found, BATCH.reward)
 
 
@@ -251,10 +252,11 @@ def test_the_critic_loss_and_its_gradient_are_those_computed_by_hand():
     )  # [2 critics, 2 steps]
     loss_fn = functools.partial(sac.critic_loss, components())
     critics = initial().critics.params
-    loss, metrics = loss_fn(critics, BATCH, jnp.asarray(targets, jnp.float32))
+    (loss, metrics), slope = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
+        critics, BATCH, jnp.asarray(targets, jnp.float32)
+    )
     np.testing.assert_allclose(loss, np.mean(np.sum((q - targets) ** 2, 0)), rtol=1e-5)
     np.testing.assert_allclose(metrics["critic/mean"], q.mean(), rtol=1e-5)
-    slope = jax.grad(loss_fn, has_aux=True)(critics, BATCH, jnp.asarray(targets))[0]
     found = slope["params"]["Dense_0"]["bias"][:, 0]
     np.testing.assert_allclose(found, 2 * np.mean(q - targets, axis=1), rtol=1e-4)
 
@@ -263,7 +265,8 @@ def test_the_actor_loss_is_the_temperature_s_entropy_less_the_lesser_critic():
     """Of critics that ignore the action: -α H - mean of the lesser Q, by hand."""
     critics = CRITICS * np.array([1.0, 1.0, 0.0])
     args = BATCH, linear(critics), jnp.float32(TEMPERATURE), jax.random.key(0)
-    loss, metrics = sac.actor_loss(components(), initial().params, *args)
+    loss_fn = functools.partial(sac.actor_loss, components())
+    loss, metrics = jax.jit(loss_fn)(initial().params, *args)
     lesser = [q_by_hand(critics, obs, np.zeros(1)).min() for obs in (OBS, NEXT_OBS)]
     expected = -TEMPERATURE * float(metrics["policy/entropy"]) - np.mean(lesser)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -27,37 +27,39 @@ COMPONENTS = tdmpc2.make_components(SPEC, CONFIG)
 KEY = jax.random.key(0)
 
 
-def normal(*shape, seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+def normal(*shape, seed: int = 1, scale: float = 1.0) -> jax.Array:
+    drawn = scale * np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(drawn, jnp.float32)
 
 
-@jax.jit
-def with_noise(params):
-    """Parameters none of which is zero."""
-    leaves, tree = jax.tree.flatten(params)
-    moved = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, moved)
+def random_params(tree, seed: int = 0):
+    """Parameters of these shapes, none of which is zero; nothing is compiled for them."""
+    leaves, structure = jax.tree.flatten(tree)
+    drawn = [
+        normal(*leaf.shape, seed=100 * seed + i, scale=0.4) for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, drawn)
 
 
-@jax.jit
-def some_params():
-    """Of the model and of the policy."""
+def init():
     critics, reward = COMPONENTS.critics.init(KEY), COMPONENTS.reward.init(KEY)
     model = COMPONENTS.model.init(KEY) | {"critics": critics, "reward": reward}
-    return with_noise(model), with_noise(COMPONENTS.policy.init(KEY))
+    return model, COMPONENTS.policy.init(KEY)
 
 
-MODEL, POLICY = some_params()
-FIXED = tdmpc2.Fixed(policy=POLICY, target=with_noise(MODEL["critics"]))
+MODEL, POLICY = random_params(jax.eval_shape(init))
+FIXED = tdmpc2.Fixed(policy=POLICY, target=random_params(MODEL["critics"], seed=1))
 SEQUENCES = sequences.Sequences(
     obs=normal(HORIZON + 1, BATCH, 3, seed=3),
     actions=jnp.tanh(normal(HORIZON, BATCH, 2, seed=4)),
     terminal=jnp.zeros((HORIZON, BATCH), bool).at[-1, :2].set(True),
     rewards=normal(HORIZON, BATCH, seed=5),
 )
-SUBSET = latent.random_subset(MODEL["critics"], KEY)
+SUBSET = jax.jit(latent.random_subset)(MODEL["critics"], KEY)
 POLICY_BATCH = tdmpc2.PolicyBatch(
-    zs=COMPONENTS.model.encode(MODEL, SEQUENCES.obs), subset=SUBSET, scale=jnp.array(2.0)
+    zs=jax.jit(COMPONENTS.model.encode)(MODEL, SEQUENCES.obs),
+    subset=SUBSET,
+    scale=jnp.array(2.0),
 )
 
 
@@ -111,7 +113,8 @@ def test_the_model_s_loss_is_the_weighted_sum_of_its_parts():
 def test_targets_are_rewards_and_the_least_of_two_target_critics_unless_terminal():
     encoded = POLICY_BATCH.zs[1:]
     subset_key, action_key = jax.random.split(KEY)
-    found = tdmpc2.td_targets(COMPONENTS, FIXED, encoded, SEQUENCES, subset_key, action_key)
+    td_targets = jax.jit(functools.partial(tdmpc2.td_targets, COMPONENTS))
+    found = td_targets(FIXED, encoded, SEQUENCES, subset_key, action_key)
     policy = COMPONENTS.policy
     actions = policy.sample(policy.apply(POLICY, encoded), action_key)[0]
     subset = latent.random_subset(FIXED.target, subset_key)
@@ -136,7 +139,8 @@ def test_the_policy_s_loss_moves_the_policy_and_no_latent_states():
 
 def test_the_policy_s_loss_is_what_its_formula_says():
     """Σ_t ρ^t E[β log π(ã|z_t) - mean_2 Q(z_t, ã) / S] / (H + 1), by loops."""
-    found, _ = tdmpc2.policy_loss(COMPONENTS, POLICY, POLICY_BATCH, KEY)
+    loss_fn = functools.partial(tdmpc2.policy_loss, COMPONENTS)
+    found, _ = jax.jit(loss_fn)(POLICY, POLICY_BATCH, KEY)
     zs, policy = POLICY_BATCH.zs, COMPONENTS.policy
     actions, log_probs = policy.sample(policy.apply(POLICY, zs), KEY)
     values = np.asarray(two_hot.decode(COMPONENTS.critics.apply(SUBSET, zs, actions)))
@@ -162,8 +166,9 @@ def test_the_scale_follows_the_range_of_values_and_is_never_below_one():
     wide = jax.tree.map(lambda leaf: 8 * leaf, SUBSET)
     narrow = jax.tree.map(jnp.zeros_like, SUBSET)
     assert range_of(wide) > 1 > range_of(narrow)
+    next_scale = jax.jit(functools.partial(tdmpc2.next_scale, COMPONENTS))
     for subset in (wide, narrow):
         batch = POLICY_BATCH.replace(subset=subset)
-        found = tdmpc2.next_scale(COMPONENTS, POLICY, batch)
+        found = next_scale(POLICY, batch)
         wanted = 2.0 + 0.25 * (max(range_of(subset), 1.0) - 2.0)
         np.testing.assert_allclose(found, wanted, rtol=1e-3)

@@ -59,6 +59,13 @@ def test_sizes_are_set_in_every_group_and_nothing_else_changes():
     assert restored == plain
 
 
+def test_sizes_that_a_method_lacks_are_named(capsys):
+    seeds.small("bc", "pendulum", SHAPE, {"hidden": (4,), "samples": 7, "minibatches": 2})
+    assert capsys.readouterr().err == "note: bc has no samples and no minibatches.\n"
+    seeds.small("bc", "pendulum", SHAPE, {"hidden": (4,), "batch": 8})
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("texts", [[], ["0"], ["1", "two"], ["-3"]])
 def test_an_invalid_list_of_positive_integers_is_refused_by_name(texts):
     with pytest.raises(UsageError, match="--seeds"):

@@ -257,12 +257,6 @@ def test_a_compile_cache_that_cannot_be_written_is_reported_and_not_used(tmp_pat
     assert jax.config.jax_compilation_cache_dir == before
 
 
-def test_a_misspelt_flag_of_a_real_binary_is_refused_in_one_line():
-    ran = binary("-m", "experiments.inspect", "--demo=x.npz")
-    assert ran.returncode == 2
-    assert ran.stderr == "error: no flag --demo. Did you mean --demos? Try --help.\n"
-
-
 def test_an_unexpected_error_takes_one_line_after_the_device(tmp_path):
     (tmp_path / "binary.py").write_text(BINARY)
     ran = binary(

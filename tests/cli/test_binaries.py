@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +50,7 @@ QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # compiles in h
 EPOCH = 2 * 5  # environment steps, of which each is saved
 
 
-@pytest.fixture
-def recorded(tmp_path) -> pathlib.Path:
+def record(directory: pathlib.Path) -> pathlib.Path:
     """Demonstrations of navigation: straight on, twice."""
     spec = envs.make("navigation").spec
     obs = np.zeros((21, 7), np.float32)
@@ -62,32 +62,81 @@ def recorded(tmp_path) -> pathlib.Path:
         action_low=spec.action_low,
         action_high=spec.action_high,
     )
-    path = tmp_path / "straight.npz"
+    path = directory / "straight.npz"
     demos.save(path, [demos.Episode(obs, None, None, terminal=False)] * 2, card)
     return path
 
 
-def binary(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+@pytest.fixture
+def recorded(tmp_path) -> pathlib.Path:
+    return record(tmp_path)
 
 
-def ran(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        binary(name, *arguments),
+# A binary without arguments that gets as far as opening the device has read its command
+# line, and is stopped there.
+TOGETHER = """
+import contextlib, io, json, runpy, sys, traceback
+from absl import flags
+from planil_jax.cli import app
+
+def begin(choice):
+    print("begins")
+    sys.exit(0)
+
+def left_with(name):
+    sys.modules.pop(name, None)  # another binary may have imported it
+    try:
+        runpy.run_module(name, run_name="__main__")
+    except SystemExit as left:
+        return left.code
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+open_device, found = app._open_device, []
+for sys.argv in json.loads(sys.argv[1]):
+    name, *arguments = sys.argv
+    app._open_device = open_device if arguments else begin
+    before, out, err = set(flags.FLAGS), io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = left_with(name)
+    found.append((status, out.getvalue(), err.getvalue()))
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    flags.FLAGS.unparse_flags()
+print(json.dumps(found))
+"""
+
+
+class Ended(NamedTuple):
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_together(*commands: tuple) -> list[Ended]:
+    """Runs command lines in one process, so that JAX is imported once."""
+    lines = json.dumps([[*map(str, command)] for command in commands])
+    process = subprocess.run(
+        [sys.executable, "-c", TOGETHER, lines],
         cwd=ROOT,
         env=QUICK,
         capture_output=True,
         text=True,
         timeout=300,
     )
+    assert process.returncode == 0, process.stderr
+    return [Ended(*each) for each in json.loads(process.stdout.splitlines()[-1])]
 
 
-def assert_one_line(told: subprocess.CompletedProcess, status: int = 2) -> str:
+def assert_one_line(ended: Ended) -> str:
     """The one line about an error, after those about the device and the settings."""
     before = ("device: ", "settings: ")
-    lines = [line for line in told.stderr.splitlines() if not line.startswith(before)]
-    assert told.returncode == status and told.stdout == "", told
-    assert len(lines) == 1 and lines[0].startswith("error: "), told.stderr
+    lines = [line for line in ended.err.splitlines() if not line.startswith(before)]
+    assert ended.status == 2 and ended.out == "", ended
+    assert len(lines) == 1 and lines[0].startswith("error: "), ended.err
     return lines[0]
 
 
@@ -114,55 +163,44 @@ BINARIES = sorted(
     for path in (ROOT / folder).glob("*.py")
     if re.search(r"^if __name__ == ", path.read_text(), re.MULTILINE)
 )
-# All in one process, so that JAX is imported once. A binary that gets as far as opening the
-# device has read its command line, and is stopped there.
-BARE = """
-import contextlib, io, json, runpy, sys, traceback
-from absl import flags
-from planil_jax.cli import app
 
-def begin(choice):
-    print("begins")
-    sys.exit(0)
 
-def left_with(name):
-    sys.modules.pop(name, None)  # another binary may have imported it
-    try:
-        runpy.run_module(name, run_name="__main__")
-    except SystemExit as left:
-        return left.code
-    except BaseException:
-        traceback.print_exc()
-        return 1
+class Answers(NamedTuple):
+    """What binaries answer, by name without arguments, or to a mistake."""
 
-app._open_device = begin
-found = {}
-for name in sys.argv[1:]:
-    sys.argv, before = [name], set(flags.FLAGS)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = left_with(name)
-    found[name] = status, out.getvalue(), err.getvalue()
-    for flag in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, flag)
-    flags.FLAGS.unparse_flags()
-print(json.dumps(found))
-"""
+    bare: dict[str, Ended]
+    misspelt_flag: Ended
+    misspelt_field: Ended
+    truncated: Ended
+    no_run: Ended
+    help: Ended
+    directory: pathlib.Path
 
 
 @pytest.fixture(scope="module")
-def bare() -> dict[str, tuple[int, str, str]]:
-    """Exit code, output and errors of each binary without arguments."""
-    ended = subprocess.run(
-        [sys.executable, "-c", BARE, *BINARIES],
-        cwd=ROOT,
-        env=QUICK,
-        capture_output=True,
-        text=True,
-        timeout=300,
+def answers(tmp_path_factory) -> Answers:
+    directory = tmp_path_factory.mktemp("answers")
+    (directory / "nothing").mkdir()
+    path = record(directory)
+    path.write_bytes(path.read_bytes()[:-100])
+    train = "experiments.train"
+    *bare, misspelt_flag, misspelt_field, truncated, no_run, help_ = run_together(
+        *((name,) for name in BINARIES),
+        ("experiments.inspect", "--demo=x.npz"),
+        (train, *TINY, "--config.agent.planner.horizn=3", "--logdir=x"),
+        (train, f"--demos={path}", f"--logdir={directory}/run"),
+        ("experiments.evaluate", f"--run={directory}/nothing"),
+        ("experiments.demo", "--help"),
     )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.splitlines()[-1])
+    return Answers(
+        dict(zip(BINARIES, bare, strict=True)),
+        misspelt_flag,
+        misspelt_field,
+        truncated,
+        no_run,
+        help_,
+        directory,
+    )
 
 
 def test_the_binaries_are_found():
@@ -170,8 +208,8 @@ def test_the_binaries_are_found():
 
 
 @pytest.mark.parametrize("name", BINARIES)
-def test_a_binary_without_arguments_begins_or_names_the_flag_that_it_needs(bare, name):
-    status, out, err = bare[name]
+def test_a_binary_without_arguments_begins_or_names_the_flag_that_it_needs(answers, name):
+    status, out, err = answers.bare[name]
     if status == 0:
         assert (out, err) == ("begins\n", "")
     else:
@@ -227,33 +265,34 @@ def test_a_wrong_override_is_refused_by_its_path(monkeypatch, override, told):
     assert told in refusal(apply_overrides, monkeypatch, f"--config.{override}")
 
 
-def test_a_misspelt_field_of_train_takes_one_line():
-    told = assert_one_line(
-        ran("train", *TINY, "--config.agent.planner.horizn=3", "--logdir=x")
-    )
+def test_a_misspelt_flag_takes_one_line_and_nothing_else(answers):
+    sentence = "error: no flag --demo. Did you mean --demos? Try --help.\n"
+    assert answers.misspelt_flag == (2, "", sentence)
+
+
+def test_a_misspelt_field_of_train_takes_one_line(answers):
+    told = assert_one_line(answers.misspelt_field)
     assert "--config.agent.planner has no field 'horizn'. Did you mean horizon?" in told
 
 
-def test_truncated_demonstrations_take_one_line_and_leave_nothing(tmp_path, recorded):
-    recorded.write_bytes(recorded.read_bytes()[:-100])
-    logdir = tmp_path / "run"
-    told = ran("train", f"--demos={recorded}", f"--logdir={logdir}")
-    assert str(recorded) in assert_one_line(told)
-    assert not logdir.exists()
+def test_truncated_demonstrations_take_one_line_and_leave_nothing(answers):
+    path = answers.directory / "straight.npz"
+    assert str(path) in assert_one_line(answers.truncated)
+    assert not (answers.directory / "run").exists()
 
 
-def test_evaluating_what_is_no_run_takes_one_line(tmp_path):
-    told = assert_one_line(ran("evaluate", f"--run={tmp_path}"))
-    assert f"{tmp_path} holds no run" in told
-    assert list(tmp_path.iterdir()) == []
+def test_evaluating_what_is_no_run_takes_one_line(answers):
+    directory = answers.directory / "nothing"
+    assert f"{directory} holds no run" in assert_one_line(answers.no_run)
+    assert list(directory.iterdir()) == []
 
 
-def test_the_demo_shows_its_help():
+def test_the_demo_shows_its_help(answers):
     """It imports all other binaries, and so their flags."""
-    told = ran("demo", "--help")
-    assert told.returncode == 0 and told.stderr == "", told.stderr
-    assert told.stdout.startswith("The whole story in minutes")
-    assert "--logdir\n" in told.stdout and "--seeds\n" in told.stdout
+    status, out, err = answers.help
+    assert status == 0 and err == "", err
+    assert out.startswith("The whole story in minutes")
+    assert "--logdir\n" in out and "--seeds\n" in out
 
 
 def test_an_unknown_environment_is_refused_with_those_there_are(tmp_path, recorded):
@@ -322,7 +361,7 @@ def test_a_run_killed_in_the_middle_and_resumed_ends_as_one_that_was_not(
     shared = [*TINY, f"--compile_cache={tmp_path}/xla", f"--demos={recorded}"]
     forever = [f"--logdir={killed}", "--config.run.total_steps=1000000"]
     process = subprocess.Popen(
-        binary("train", *shared, *forever),
+        [sys.executable, "-m", "experiments.train", *shared, *forever],
         cwd=ROOT,
         env=QUICK,
         stdout=subprocess.DEVNULL,
@@ -339,14 +378,17 @@ def test_a_run_killed_in_the_middle_and_resumed_ends_as_one_that_was_not(
     step = checkpoint.steps(killed / rundir.CHECKPOINTS)[-1]
     total = f"--config.run.total_steps={step + 2 * EPOCH}"
 
-    resumed = ran("train", *shared, total, f"--logdir={killed}", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"continuing from {killed}/checkpoints/{step:012d}" in resumed.stderr
-    finished = ran("train", *shared, total, f"--logdir={straight}")
-    assert finished.returncode == 0, finished.stderr
+    train = "experiments.train", *shared, total
+    resumed, finished = run_together(
+        (*train, f"--logdir={killed}", "--resume"), (*train, f"--logdir={straight}")
+    )
+    assert resumed.status == 0, resumed.err
+    assert f"continuing from {killed}/checkpoints/{step:012d}" in resumed.err
+    assert finished.status == 0, finished.err
 
-    assert saved(killed) == saved(straight)
-    assert saved(killed)[0] == step + 2 * EPOCH
+    last = saved(killed)
+    assert last == saved(straight)
+    assert last[0] == step + 2 * EPOCH
     told, wanted = report.read_metrics(killed), report.read_metrics(straight)
     assert told.keys() == wanted.keys()
     for name in wanted:

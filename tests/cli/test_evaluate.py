@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from planil_jax.base import UsageError
-from planil_jax.cli import app, collect, evaluate, film
+from planil_jax.cli import app, collect, evaluate, film, result_file
 
 pytestmark = pytest.mark.fast
 
@@ -24,6 +24,7 @@ def refused(command, monkeypatch, *arguments: str) -> str:
             patch.setattr(flags, f"DEFINE_{define}", local)
         patch.setattr(sys, "argv", argv)
         patch.setattr(command, "FLAGS", values)
+        patch.setattr(result_file, "FLAGS", values)
         command.define_flags()
         flags.DEFINE_bool("trust_imports", False, "As of every command.")
         with pytest.raises(UsageError) as caught:

@@ -96,7 +96,7 @@ def config_file(tmp_path) -> Path:
 def test_bare_it_lists_every_command_of_the_package_with_its_first_line(run):
     status, out, err = run()
     assert (status, err) == (0, "")
-    shared = {"__init__", "app", "planil", "settings"}
+    shared = {"__init__", "app", "planil", "result_file", "settings"}
     there = {path.stem for path in Path(planil.__file__).parent.glob("*.py")} - shared
     assert there <= set(planil.COMMANDS)
     for command in there:
@@ -221,6 +221,9 @@ def test_a_config_file_replaces_the_recipe_and_set_overrides_it(
         ([f"--seed={2**63}"], f"seed must be from 0 to 2147483647, not {2**63}."),
         (["--method=bcc"], "no method 'bcc'."),
         (["--env=pointmass"], "no environment 'pointmass'."),
+        (["--config.seeds=3"], "--config.seeds has a flag of its own: --seeds."),
+        (["--config.demonstrations=a"], "--config.demonstrations has a flag of its own: "),
+        (["--config.agent.batch=3"], "needs a config file: add --config=FILE before it."),
         (["--config={config}", "--method=gail"], "the config file is of bc"),
         (["--config={config}", "--config.seeds=2"], "--config.seeds has a flag of its own"),
         (["--config={config}", "--config.seed=2"], "a flag of its own: --seed."),
@@ -259,9 +262,11 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     settings = [f"--set={text}" for text in tiny]
     names = ["--method=bc", "--env=point_mass", "--demos=~/rest.npz", "--logdir=~/run"]
     rates = "--sweep=agent.learning_rate=1e-3,1e-2"
-    status, _, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
+    status, out, err = run("train", *names, *settings, "--total_steps=3", "--seed=4", rates)
     assert status == 0, err
-    assert "step 4 of 3: whole epochs of 2 steps." in err
+    ends = "training ends at step 4 of 3: whole epochs of 2 steps."
+    assert err.count(ends) == 1 and err.index(ends) < err.index("compiling training")
+    assert f"tensorboard --logdir={tmp_path / 'run' / 'tensorboard'}" in out
     logdir = tmp_path / "run"
     assert list(json.loads((logdir / "config.json").read_text()))[0] == "version"
     assert {path.name for path in (logdir / "tensorboard").iterdir()} == {
@@ -287,6 +292,25 @@ def test_a_run_needs_no_config_file_and_resumes_as_it_was_set(
     assert "was written by an older version of planil_jax and cannot be read" in message
 
 
+def test_a_missing_logdir_is_asked_for_with_an_example(refused):
+    assert refused("train") == (
+        "error: --logdir is required: Directory of the run, such as runs/nav."
+    )
+
+
+def test_recording_says_what_it_does_and_how_long_it_takes(run, tmp_path):
+    out = tmp_path / "demos.npz"
+    status, printed, err = run("collect", "--env=point_mass", f"--out={out}")
+    assert status == 0 and printed.startswith(f"wrote {out}: 4 episodes")
+    *_, compiling, compiled, recording, recorded = err.splitlines()
+    assert (compiling, recording) == (
+        "compiling the expert…",
+        "recording 4 episodes in point_mass…",
+    )
+    assert re.fullmatch(r"compiled the expert in \d+\.\d s", compiled)
+    assert re.fullmatch(r"recorded 4 episodes in point_mass in \d+\.\d s", recorded)
+
+
 def test_resuming_a_directory_without_a_run_is_refused(refused, tmp_path):
     message = refused("train", f"--logdir={tmp_path}/none", "--resume")
     assert "holds no run" in message and not (tmp_path / "none").exists()
@@ -304,6 +328,43 @@ def test_inspect_takes_its_file_with_a_flag_or_without(run, recorded, form):
 def test_inspect_refuses_no_file_and_two(refused, recorded):
     assert refused("inspect").startswith("error: --demos is required: ")
     assert "unexpected argument 'more.npz'" in refused("inspect", recorded, "more.npz")
+
+
+def test_inspect_shows_a_file_of_results(run, refused, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"version": 2, "kind": "benchmark", "command": "a command"}')
+    status, out, err = run("inspect", path)
+    assert (status, err) == (0, "") and "a command" in out
+    assert f"refused: {path}: commit is missing" in out
+    path.write_text("[]")
+    assert "is not a file of results" in refused("inspect", path)
+
+
+# --------------------------------------------------------------------------------- results
+
+
+def test_evaluate_writes_results_beside_their_references(run, recorded, tmp_path):
+    """Cloning of somebody who stood still; nobody can be asked to stand there again."""
+    logdir, out = tmp_path / "bc", tmp_path / "area" / "x.json"
+    sizes = ("gradient_steps=2", "batch=4", "policy.network.hidden=(4,)")
+    settings = [f"--set=agent.{size}" for size in sizes]
+    where = ("--method=bc", "--env=point_mass", f"--demos={recorded}", f"--logdir={logdir}")
+    assert run("train", *where, *settings, "--total_steps=1")[0] == 0
+    args = ("evaluate", f"--run={logdir}", "--episodes=2", f"--out={out}")
+    said = ("--tuning_trials=0", "--absent=demonstrator:it stood still once")
+    status, printed, _ = run(*args, *said)
+    assert status == 0 and f"wrote {out}" in printed
+    (row,) = json.loads(out.read_text())["runs"]
+    assert row["why"] == {"demonstrator": "it stood still once"}
+    assert np.shape(row["bc"]["returns"]) == np.shape(row["evaluation"]["returns"])
+    assert len(row["random"]["returns"]) == 2
+
+
+def test_a_reason_without_a_name_is_refused(refused, tmp_path):
+    message = refused("evaluate", f"--run={tmp_path}", "--absent=slow")
+    assert "--absent=slow: write NAME:WHY" in message
+    message = refused("evaluate", f"--run={tmp_path}", f"--bc={tmp_path}")
+    assert "--demonstrator and --bc are for a file of results" in message
 
 
 # ------------------------------------------------------------------------------- precision

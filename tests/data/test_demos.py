@@ -123,6 +123,30 @@ def test_episodes_that_do_not_fit_their_card_are_not_saved(tmp_path):
     assert not (tmp_path / "cart.npz").exists()
 
 
+def test_a_directory_is_not_saved_to(tmp_path):
+    with pytest.raises(UsageError, match="is a directory: name a file in it, .*demos.npz"):
+        demos.save(tmp_path, episodes(), CARD)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "noted"),
+    [
+        ("navigation", "navigation", False),
+        ("navigation", "navigation:slip=0.3", False),
+        ("navigation:slip=0.3", "navigation", False),
+        ("", "navigation", False),
+        ("navigation_mjx:field=80", "navigation", True),
+    ],
+)
+def test_demonstrations_of_another_environment_are_noted(tmp_path, there, here, noted):
+    card = dataclasses.replace(CARD, environment=there)
+    demos.save(tmp_path / "some.npz", episodes(), card)
+    notes = demos.origin_warnings(tmp_path / "some.npz", SPEC._replace(name=here))
+    wanted = "note: the demonstrations were recorded in navigation_mjx, and are used in "
+    assert notes == [f"{wanted}navigation."] * noted
+
+
 def test_a_missing_file_is_refused_with_its_neighbours_and_the_mend(path):
     message = refusal(path.with_name("carts.npz"))
     assert "no demonstrations file" in message and "planil collect" in message
@@ -421,3 +445,5 @@ def test_the_first_episodes_can_be_loaded_alone(path):
 def test_more_episodes_than_there_are_are_refused(path):
     with pytest.raises(UsageError, match="holds 2 demonstrations, and 3 are asked for"):
         demos.load(path, SPEC, first=3)
+    with pytest.raises(UsageError, match="and 0 are asked for: choose fewer, None for all"):
+        demos.load(path, SPEC, first=0)

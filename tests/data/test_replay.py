@@ -1,4 +1,4 @@
-from collections import deque
+from collections import Counter, deque
 
 import jax
 import jax.numpy as jnp
@@ -189,7 +189,8 @@ def test_sequences_stay_within_episodes_and_every_such_sequence_is_drawn(length,
     firsts = list(zip(drawn["episode"][0], drawn["time"][0], strict=True))
     assert {(int(e), int(t)) for e, t in firsts} == possible
     assert int(starts[-1]) == len(possible)
-    counts = np.array([firsts.count(start) for start in possible])
+    drawn_from = Counter(firsts)
+    counts = np.array([drawn_from[start] for start in possible])
     chi = (counts - 20_000 / len(possible)) ** 2 / (20_000 / len(possible))
     assert chi.sum() < len(possible) + 6 * (2 * len(possible)) ** 0.5
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, UserError
 from planil_jax.envs import brax_env, mjcf
 
 BRAX, PLAYGROUND = "brax/inverted_pendulum/spring", "playground/PendulumSwingup"
@@ -213,9 +213,12 @@ def test_unknown_tasks_and_options_are_refused_by_name(name, named):
 
 def test_without_playground_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco_playground", None)
-    message = refusal("playground/CheetahRun")
-    assert "'playground/CheetahRun' needs" in message
-    assert "pip install 'planil_jax[playground]'" in message
+    with pytest.raises(UserError) as caught:
+        envs.make("playground/CheetahRun")
+    assert str(caught.value) == (
+        "environment 'playground/CheetahRun' needs MuJoCo Playground, which is not "
+        'installed: pip install "planil_jax[playground]".'
+    )
 
 
 @pytest.mark.parametrize("task", ["PandaPickCube", "Go1JoystickFlatTerrain"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, UserError
 from planil_jax.envs import gym_mjx
 
 STEPS = 20
@@ -243,7 +243,7 @@ def test_without_gymnasium_s_files_the_extra_is_named(monkeypatch, missing):
         raise missing(package)
 
     monkeypatch.setattr(resources, "files", files)
-    with pytest.raises(UsageError, match=r"pip install 'planil_jax\[gymnasium\]'"):
+    with pytest.raises(UserError, match=r'pip install "planil_jax\[gymnasium\]"'):
         envs.make("gym/Hopper")
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from planil_jax.base import UsageError
 from planil_jax.envs import raycast
 from planil_jax.envs.raycast import Config, Solid
 
@@ -264,3 +265,24 @@ def test_a_batch_of_images_equals_the_single_images():
     difference = np.abs(np.int32(batch) - np.int32(jnp.stack(alone)))
     assert np.mean(difference > 1) < 0.01  # a pixel on an edge may fall to either side
     assert len({one.tobytes() for one in np.asarray(batch)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("solid", "config", "message"),
+    [
+        ({}, {"height": 0}, "image.height must be at least 1, not 0."),
+        ({}, {"fovy": 180.0}, "image.fovy must be above 0 and below 180, not 180."),
+        ({}, {"near": 0.0}, "image.near must be above 0, not 0."),
+        ({}, {"head": (-1.0, 0.0, 0.0)}, "image.head[0] must be at least 0, not -1."),
+        ({"size": (-0.1,)}, {}, "solids[0].size[0] must be at least 0, not -0.1."),
+        (
+            {"kind": "cone"},
+            {},
+            "solids[0]: kind is one of plane, sphere, capsule, ",
+        ),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_by_name(solid, config, message):
+    with pytest.raises(UsageError) as caught:
+        raycast.make([Solid(**solid)], Config(**config))
+    assert str(caught.value).startswith(message)

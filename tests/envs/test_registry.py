@@ -23,16 +23,6 @@ def refusal(name: str, **options) -> str:
     return str(caught.value)
 
 
-def test_every_registered_name_makes_an_environment_of_that_name():
-    for name in envs.names():
-        if name.endswith("/*"):
-            continue
-        env = envs.make(name)
-        assert env.spec.name == name
-        state = jax.eval_shape(env.reset, jax.random.key(0))
-        assert state.obs.shape == (env.spec.observation_size,)
-
-
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
     message = refusal("navigaton")
     assert message.startswith("no environment 'navigaton'. Did you mean navigation")
@@ -124,6 +114,11 @@ def test_options_can_be_a_part_of_the_name():
         ("point_mass:episode_lenght=3", "Did you mean episode_length?"),
         ("point_mass:action_repeat=half", "action_repeat must be int, not 'half'"),
         ("point_mass:action_repeat=0", "action_repeat must be a whole number >= 1"),
+        (
+            "pendulum:action_delay=1,action_delay=2",
+            "option action_delay is given twice, as 1 and as 2: leave one out.",
+        ),
+        ("point_mass:episode_length=3,episode_length=3", "episode_length is given twice"),
         ("point_mass:observe=0+x", "as in observe=0+1, not '0+x'"),
         ("point_mass:observe=0+4", "observe must be different entries of 0 to 3"),
     ],

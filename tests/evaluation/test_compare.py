@@ -6,7 +6,7 @@ import numpy as np
 
 from planil_jax import experiment
 from planil_jax.agents import adversarial, bc, ppo
-from planil_jax.evaluation import compare, statistics
+from planil_jax.evaluation import compare, learning, results, statistics
 from planil_jax.reporting import pictures
 
 
@@ -64,7 +64,27 @@ def test_a_comparison_trains_evaluates_draws_and_skips_what_is_done(tmp_path, ca
     assert lines == ["--- tiny: gaifo", "--- tiny: bc"]  # nothing is evaluated again
     assert capsys.readouterr().out == ""
     assert json.dumps(again, sort_keys=True) == json.dumps(found, sort_keys=True)
-    text = compare.save(tmp_path / "tiny", plan, {"tiny": found}, "the command")
+    text, notes = compare.save(tmp_path / "tiny", plan, {"tiny": found}, "the command")
     assert (tmp_path / "tiny/comparison.md").read_text() == text + "\n"
-    saved = json.loads((tmp_path / "tiny/comparison.json").read_text())
-    assert saved["command"] == "the command" and list(saved["tasks"]) == ["tiny"]
+    check_file(tmp_path / "tiny/comparison.json", notes)
+
+
+def check_file(path, notes):
+    """The results of GAIfO beside random actions, the expert and cloning."""
+    saved = json.loads(path.read_text())
+    assert saved["command"] == "the command" and saved["kind"] == "learning"
+    gaifo, bc = saved["runs"]
+    assert (gaifo["task"], gaifo["method"], gaifo["seeds"]) == ("tiny", "gaifo", [0, 1])
+    assert np.shape(gaifo["evaluation"]["returns"]) == (2, 2)
+    assert gaifo["bc"] == {"policy": "bc", "returns": bc["evaluation"]["returns"]}
+    assert np.mean(gaifo["random"]["returns"]) < np.mean(gaifo["demonstrator"]["returns"])
+    assert gaifo["demonstrations"] == bc["demonstrations"]
+    assert gaifo["demonstrations"]["episodes"] == 4
+    assert gaifo["curves"]["eval/return"]["steps"] == [8, 16]
+    assert gaifo["seconds"]["processor"] > 0.0
+    (note,) = notes
+    assert "runs[0].tuning.trials is missing: say how many" in note
+    for run in saved["runs"]:
+        run["tuning"] = learning.said(learning.Tuning(trials=0))
+        run["commit"] = "c" * 40
+    results.check(saved | {"commit": "c" * 40}, path)

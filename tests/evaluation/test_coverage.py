@@ -178,8 +178,9 @@ def test_the_command_prints_writes_and_draws(run_directory, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "the last 12 of 18 steps" in done.stdout and picture.stat().st_size > 1000
-    (result,) = json.loads(out.read_text())["runs"].values()
-    found = result["coverage"]
+    content = json.loads(out.read_text())
+    (case,), (found,) = content["cases"], content["outcomes"]
+    assert (content["kind"], case["name"]) == ("campaign", str(run_directory))
     assert found == json.loads((run_directory / coverage.RESULT).read_text())
     assert found["steps"] == [8, 10, 12, 14, 16, 18] and found["replay_steps"] == 12
     expected = math.sqrt(3) * (np.arange(3, 9) + 0.125 - 2)  # a deviation is 1

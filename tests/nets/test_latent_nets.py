@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 
 
 def normal(*shape, seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def count(params) -> int:
@@ -118,15 +118,15 @@ def test_a_layer_of_two_inputs_equals_the_layer_of_their_concatenation():
 
 def test_critics_start_at_zero_and_are_different_networks():
     critics = latent.make_critics(SMALL, 2)
-    params = critics.init(KEY)
+    params, apply = jax.jit(critics.init)(KEY), jax.jit(critics.apply)
     z, action = normal(7, 16), normal(7, 2, seed=2)
-    assert not critics.apply(params, z, action).any()
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * normal(*leaf.shape), params)
-    values = critics.apply(params, z, action)
+    assert not apply(params, z, action).any()
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * np.array(normal(*leaf.shape)), params)
+    values, subset_of = apply(params, z, action), jax.jit(latent.random_subset)
     assert values.shape == (3, 7, 1)
     assert len({float(value) for value in values[:, 0, 0]}) == 3
-    for subset in (latent.random_subset(params, jax.random.key(seed)) for seed in range(5)):
-        rows = critics.apply(subset, z, action)
+    for subset in (subset_of(params, jax.random.key(seed)) for seed in range(5)):
+        rows = apply(subset, z, action)
         found = [
             [m for m in range(3) if np.allclose(row, values[m], rtol=1e-5)] for row in rows
         ]
@@ -136,7 +136,7 @@ def test_critics_start_at_zero_and_are_different_networks():
 def test_every_critic_is_drawn_equally_often():
     members = jnp.arange(5)
     keys = jax.random.split(KEY, 2000)
-    drawn = jax.vmap(lambda key: latent.random_subset(members, key))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: latent.random_subset(members, key)))(keys)
     assert (drawn[:, 0] != drawn[:, 1]).all()
     shares = np.bincount(np.asarray(drawn).ravel(), minlength=5) / drawn.size
     np.testing.assert_allclose(shares, 0.2, atol=0.03)
@@ -146,11 +146,12 @@ def test_units_drop_out_only_with_a_key():
     critics = latent.make_critics(
         latent.Config(latent=16, hidden=(12, 12), critics=2, dropout=0.5), 2
     )
-    params = jax.tree.map(lambda leaf: leaf + 0.1, critics.init(KEY))
+    params, apply = jax.jit(critics.init)(KEY), jax.jit(critics.apply)
+    params = jax.tree.map(lambda leaf: np.array(leaf) + np.float32(0.1), params)
     z, action = normal(7, 16), normal(7, 2, seed=2)
-    without = critics.apply(params, z, action)
+    without = apply(params, z, action)
     first, again, other = (
-        critics.apply(params, z, action, key=jax.random.key(seed)) for seed in (1, 1, 2)
+        apply(params, z, action, key=jax.random.key(seed)) for seed in (1, 1, 2)
     )
     assert (first == again).all() and (first != other).any() and (first != without).any()
 
@@ -158,11 +159,12 @@ def test_units_drop_out_only_with_a_key():
 @pytest.mark.parametrize("mean", [0.0, 1.5])
 def test_the_policy_s_density_integrates_to_one(mean):
     policy = latent.make_policy(latent.Config(latent=16, hidden=(12,), std=0.5), 1)
-    chosen = policy.apply(policy.init(KEY), normal(16))
+    chosen = jax.jit(lambda: policy.apply(policy.init(KEY), normal(16)))()
     chosen = chosen.replace(mean=jnp.full((1,), mean))
+    log_prob = jax.jit(lambda action: policy.log_prob(chosen, action))
 
     def density(action: float) -> float:
-        return float(jnp.exp(policy.log_prob(chosen, jnp.array([action]))))
+        return float(np.exp(log_prob(np.float32([action]))))
 
     assert abs(integrate.quad(density, -0.9998, 0.9998, limit=200)[0] - 1.0) < 1e-3
 

@@ -91,7 +91,7 @@ def test_repeated_planning_climbs_a_hill_to_its_peak(sampling):
         elites=100,
         sampling=sampling,
         noise=(1.0,),
-        adapt_spread=True,
+        adapt_std=True,
     )
     for seed in range(3):
         action, plan = decide(settings, seed=seed, temperature=0.1)
@@ -127,7 +127,7 @@ def test_the_first_action_comes_near_the_riccati_solution_on_a_double_integrator
         iterations=6,
         elites=100,
         sampling="gaussian",
-        adapt_spread=True,
+        adapt_std=True,
     )
     planner = mppi.make(settings, (-3.0,), (3.0,))
     once = jax.jit(lambda key: planner.plan(score, planner.init(), key, 0.1, False)[0])
@@ -211,8 +211,8 @@ def test_exploring_by_sample_acts_by_one_of_the_plans():
 
 
 def test_an_adapted_std_is_the_weighted_deviation_within_its_bounds():
-    settings = config(samples=4096, iterations=2, adapt_spread=True, sampling="gaussian")
-    narrow = dataclasses.replace(settings, max_spread=1e-3, min_spread=1e-3)
+    settings = config(samples=4096, iterations=2, adapt_std=True, sampling="gaussian")
+    narrow = dataclasses.replace(settings, max_std=1e-3, min_std=1e-3)
     mean = np.tile(PEAK, (4, 1))
     # A normal of variance 1/100 round the peak times e^(-50 x²) is one of variance 1/200.
     for chosen, std in ((settings, 200**-0.5), (narrow, 1e-3)):
@@ -348,7 +348,10 @@ def test_the_warm_start_is_the_configured_one(warm_start, expected):
     )
     planner = mppi.make(config, (-5.0,), (5.0,))
     plan = Plan(mean=jnp.array([[0.0], [1.0], [2.0]]), std=jnp.full((3, 1), 1e-6))
-    _, next_plan = planner.plan(
-        lambda actions: 0.0 * actions.sum(), plan, jax.random.key(0), 1.0, False
-    )
+
+    def flat(actions):
+        return 0.0 * actions.sum()
+
+    once = jax.jit(lambda plan, key: planner.plan(flat, plan, key, 1.0, False))
+    _, next_plan = once(plan, jax.random.key(0))
     np.testing.assert_allclose(next_plan.mean[:, 0], expected, atol=1e-4)

@@ -1,22 +1,26 @@
 """The report: figures from arrays, one self-contained page, a drive to play."""
 
 import errno
+import html
 import html.parser
 import json
 import os
 import re
+import shlex
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planil_jax import envs, experiment, runs
+from planil_jax import config, envs, experiment, recipes, runs
 from planil_jax.agents import mpail
 from planil_jax.base import Agent, Shows, UsageError, UserError
+from planil_jax.compose import compose
 from planil_jax.data import demos
 from planil_jax.planners import mppi
-from planil_jax.reporting import figures, page, report, views
+from planil_jax.reporting import commands, figures, page, report, views
 
+LAYOUTS = (figures.WIDE, figures.NARROW)
 NAME = "a <b>bold</b> & 'quoted' name"
 
 
@@ -58,37 +62,68 @@ def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
         "discriminator/accuracy": (steps, np.full_like(values, np.nan)),
         "other/metric": (steps, values),
     }
-    drawn = figures.learning_curves(metrics, 0, ("expert", 100.0))
-    titles = [axes.get_title("left") for axes in drawn.axes]
-    assert titles[0] == "Return in evaluation" and "other/metric" in titles
-    assert len(drawn.axes[1].lines) >= seed_count
+    for layout in LAYOUTS:
+        members = [f"seed {seed}" for seed in range(seed_count)]
+        drawn = figures.learning_curves(metrics, members, ("expert", 100.0), layout)
+        titles = [axes.get_title("left") for axes in drawn.axes]
+        assert titles[0] == "Return in evaluation" and "other/metric" in titles
+        assert len(drawn.axes[1].lines) >= seed_count
+        assert_on_the_sheet(drawn)
+        assert not any(axes.texts for axes in drawn.axes)  # nothing is written over curves
+        names = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert {"seed 0", "expert"} <= set(names)
     page.figure(drawn, "caption", "alt")
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_lowest_panels_and_no_others_name_the_steps(count, layout):
+    values = (np.arange(3), np.ones((3, 1)))
+    metrics = {"eval/return": values} | {f"part/{i}": values for i in range(count - 1)}
+    drawn = figures.learning_curves(metrics, ["seed 0"], layout=layout)
+    spans = [axes.get_subplotspec() for axes in drawn.axes]
+    for axes, own in zip(drawn.axes, spans, strict=True):
+        below = [
+            other
+            for other in spans
+            if other.rowspan.start > own.rowspan.start
+            and set(other.colspan) & set(own.colspan)
+        ]
+        assert bool(axes.get_xlabel()) == (not below)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("height", [0.0, 5.0])
 def test_a_map_has_a_panel_for_every_seed_even_where_it_is_flat(scene, signed, height):
     axis = np.linspace(-4, 14, 9)
-    values = height * np.random.default_rng(0).normal(size=(2, 9, 9))
-    paths = np.zeros((2, 3, 5, 2))
-    drawn = figures.landscape(scene, axis, axis, values, paths, "value", signed)
-    assert [axes.get_title("left") for axes in drawn.axes[:2]] == ["seed 0", "seed 1"]
+    values = height * np.random.default_rng(0).normal(size=(3, 9, 9))
+    paths = np.zeros((3, 3, 5, 2))
+    for layout in LAYOUTS:
+        drawn = figures.landscape(
+            scene, axis, axis, values, paths, "value", signed, list("abc"), layout
+        )
+        assert [axes.get_title("left") for axes in drawn.axes[:3]] == list("abc")
+        assert_on_the_sheet(drawn)
     page.figure(drawn, "caption", "alt")
 
 
 def test_a_field_counts_the_starts_that_arrive(scene):
     paths = np.random.default_rng(0).uniform(-20, 20, (2, 4, 6, 2))
     reached = np.array([[True] * 4, [False, True, False, False]])
-    drawn = figures.field(scene, paths, reached, 40.0, first_seed=5)
-    titles = [axes.get_title("left") for axes in drawn.axes]
-    assert titles == ["seed 5: 4 of 4 arrive", "seed 6: 1 of 4 arrive"]
+    for layout in LAYOUTS:
+        drawn = figures.field(scene, paths, reached, 40.0, ["seed 5", "seed 6"], layout)
+        titles = [axes.get_title("left") for axes in drawn.axes]
+        assert titles == ["seed 5: 4 of 4 arrive", "seed 6: 1 of 4 arrive"]
+        assert_on_the_sheet(drawn)
     page.figure(drawn, "caption", "alt")
 
 
 def test_the_still_shows_four_steps_of_the_drive(scene, drive):
-    drawn = figures.plans_still(scene, drive)
-    steps = [int(axes.get_title("left").split()[-1]) for axes in drawn.axes[1:]]
-    assert len(steps) == 4 and sorted(set(steps)) == steps
+    for layout in LAYOUTS:
+        drawn = figures.plans_still(scene, drive, layout=layout)
+        steps = [int(axes.get_title("left").split()[-1]) for axes in drawn.axes[1:]]
+        assert len(steps) == 4 and sorted(set(steps)) == steps
+        assert_on_the_sheet(drawn)
     page.figure(figures.plans_still(scene, drive, [3]), "caption", "alt")
 
 
@@ -96,12 +131,25 @@ def test_trajectories_have_a_panel_for_every_entry():
     learner = np.zeros((2, 3, 6, 4))
     learner[:, :, 4:] = np.nan
     names = ["a", "b", "c", "d"]
-    drawn = figures.trajectories(names, learner, [np.ones((5, 4))], 0.1)
-    assert [axes.get_title("left") for axes in drawn.axes] == names
+    members = ["seed 0, agent.learning_rate=0.0001", "seed 0, agent.learning_rate=0.001"]
+    for layout in LAYOUTS:
+        drawn = figures.trajectories(
+            names, learner, [np.ones((5, 4))], 0.1, members, layout
+        )
+        assert [axes.get_title("left") for axes in drawn.axes] == names
+        assert_on_the_sheet(drawn)
     page.figure(drawn, "caption", "alt")
 
 
 # ----------------------------------------------------------------------------------- page
+
+
+def test_a_notebook_shows_the_whole_page_in_a_frame():
+    written = page.assemble(NAME, [page.player({"note": NAME}, NAME)])
+    frame = page.inline(written)
+    (source,) = re.findall(r'srcdoc="([^"]*)"', frame)
+    assert html.unescape(source) == written
+    Balance().check(frame)
 
 
 def test_every_text_is_escaped():
@@ -110,12 +158,26 @@ def test_every_text_is_escaped():
         page.section(NAME, page.text(NAME), page.tiles([(NAME, NAME, NAME)])),
         page.table(NAME, [(NAME, NAME, True)]),
         page.figure(
-            figures.trajectories(["a"], np.zeros((1, 1, 2, 1)), [], 1.0), NAME, NAME
+            figures.trajectories(["a"], np.zeros((1, 1, 2, 1)), [], 1.0, [NAME]),
+            NAME,
+            NAME,
         ),
     ]
     written = page.assemble(NAME, parts)
     assert "<b>" not in written and "&lt;b&gt;bold" in written
     assert_whole(written)
+
+
+def test_a_phone_is_given_a_figure_of_its_own():
+    wide, narrow = (
+        figures.trajectories(["a"], np.zeros((1, 1, 2, 1)), [], 1.0, ["seed 0"], layout)
+        for layout in LAYOUTS
+    )
+    written = page.figure(wide, "caption", "alt", narrow)
+    widths = [int(width) for width in re.findall(r"width='(\d+)'", written)]
+    assert widths[0] < 390 < widths[1]  # the source comes before the image that it replaces
+    assert written.index("<source media='(max-width:") < written.index("<img")
+    assert len(set(re.findall(r"src(?:set)?='(data:[^']*)'", written))) == 2
 
 
 def test_the_player_cannot_be_ended_by_its_data():
@@ -233,11 +295,71 @@ def test_a_seed_that_the_run_lacks_is_refused(tmp_path):
         report.write(untrained("pendulum", tmp_path), seed_index=1)
 
 
-def test_the_command_names_what_differs_from_the_defaults(tmp_path):
-    command = report.command(untrained("pendulum", tmp_path))
-    assert "--config.environment=pendulum" in command
-    assert "--config.agent.planner.samples=4" in command
-    assert "horizon=3" in command and "discount" not in command
+def test_every_recipe_is_trained_again_by_its_name_alone(tmp_path):
+    for env, name in recipes.names():
+        settings = compose(name, env)[0]
+        words = commands.train(run_of(settings, tmp_path))
+        assert "--set" not in words
+        assert told(words) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "changes"),
+    [
+        (
+            "mpail",
+            "pendulum",
+            {"planner.samples": 4, "reward": "gail_pos", "run.keep_last": 7},
+        ),
+        ("iqmpc/steady", "pendulum", {"planner.horizon": 2}),
+        ("bc", "point_mass:episode_length=9", {"policy.network.hidden": (4, 4)}),
+        (
+            "gaifo",
+            "navigation",
+            {"episodes": 3, "model": ("navigation", "navigation:dt=1")},
+        ),
+        ("ppo", "pendulum", {"learning_rate": 1e-5}),
+    ],
+)
+def test_the_command_trains_the_run_again_and_sets_what_differs(
+    tmp_path, name, env, changes
+):
+    settings = compose(name, env)[0]
+    for path, value in changes.items():
+        settings = experiment.with_value(settings, path, value)
+    settings = experiment.with_value(settings, "seed", 7)
+    settings = experiment.with_value(settings, "run.total_steps", 123)
+    words = commands.train(run_of(settings, tmp_path))
+    assert words.count("--set ") == len(changes)
+    assert ("--demos" in words) == (name != "ppo")
+    assert told(words) == settings
+
+
+def test_what_no_flag_can_tell_is_trained_again_from_a_copy_of_its_configuration(tmp_path):
+    directory = tmp_path / "a run"
+    settings = experiment.for_method("bc", module="mine")
+    first, second, third = commands.train(run_of(settings, directory)).splitlines()
+    copied = [str(directory / name) for name in ("config.json", runs.DEMONSTRATIONS)]
+    assert shlex.split(second) == ["cp", *copied, shlex.split(first)[-1]]
+    assert {"--resume", "--trust_imports"} <= set(third.split())
+    for command in (commands.resume, commands.evaluate):
+        words = shlex.split(command(run_of(settings, directory)))
+        assert "--trust_imports" in words and any(str(directory) in word for word in words)
+
+
+def test_a_run_whose_environment_was_an_object_has_no_commands(tmp_path):
+    settings = experiment.for_method("bc", environment=f"{envs.OBJECT}mine")
+    trained = run_of(settings, tmp_path)
+    for command in (commands.train, commands.resume, commands.evaluate):
+        assert command(trained) is None
+
+
+def test_a_run_that_came_to_its_end_continues_for_longer(tmp_path):
+    settings = experiment.with_value(experiment.for_method("bc"), "run.total_steps", 100)
+    trained = run_of(settings, tmp_path)
+    assert "--total_steps" not in commands.resume(trained._replace(step=50))
+    words = shlex.split(commands.resume(trained._replace(step=128)))
+    assert int(words[-1].partition("=")[2]) > 128
 
 
 # -------------------------------------------------------------------------------- helpers
@@ -273,11 +395,48 @@ def untrained(environment, directory):
     return runs.Run(directory, settings, env, lambda *_: idle, loaded, jnp.zeros(1), {}, 0)
 
 
+def run_of(settings, directory):
+    """A run of which only the configuration is read."""
+    env = None
+    return runs.Run(directory, settings, env, None, None, None, {}, 0)
+
+
+def told(words):
+    """The experiment that the words of a command ask for, as `planil train` reads it."""
+    words = shlex.split(words.replace("\\\n", " "))
+    assert words[:2] == ["planil", "train"]
+    changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    flags = dict(
+        word[2:].split("=", 1) for word in words if word.startswith("--") and "=" in word
+    )
+    found = compose(flags["method"], flags["env"])[0]
+    found = config.set_path(found, "run.total_steps", int(flags["total_steps"]))
+    for change in changes:
+        found = experiment.with_value(found, *config.assignment(change))
+    for flag in ("seed", "seeds"):
+        found = experiment.with_value(found, flag, int(flags[flag]))
+    return found
+
+
+def assert_on_the_sheet(figure):
+    """All panels and legends lie within the figure, and no two panels overlap."""
+    figure.draw_without_rendering()
+    sheet = figure.bbox.padded(1.0)
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    for part in [*figure.axes, *filter(None, legends)]:
+        box = part.get_tightbbox()
+        assert sheet.containsx(box.x0) and sheet.containsx(box.x1), part
+        assert sheet.containsy(box.y0) and sheet.containsy(box.y1), part
+    boxes = [axes.get_position() for axes in figure.axes]
+    for i, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[:i])
+
+
 def assert_whole(written):
     """One file: nothing is loaded from elsewhere, and every element that opens closes."""
     assert "://" not in written
     assert len(written) < 4e6
-    for source in re.findall(r"(?:src|href)=['\"]?([^'\" >]*)", written):
+    for source in re.findall(r"(?:src|srcset|href)=['\"]?([^'\" >]*)", written):
         assert source.startswith("data:")
     assert "url(" not in written and "@import" not in written
     Balance().check(written)
@@ -292,7 +451,7 @@ class Balance(html.parser.HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img", "input", "br"):
+        if tag not in ("meta", "img", "input", "br", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -71,7 +71,38 @@ def test_a_figure_of_rollouts_is_drawn():
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     seconds = np.arange(3.0)
     rows = {"observed": frames, "open loop": frames}
-    assert len(figures.world_model_frames(rows, seconds).axes) == 6
     lines = {"observed": np.zeros((5, 2)), "open loop": np.ones((5, 2))}
-    assert len(figures.world_model_lines(["x", "y"], lines, 0.1).axes) == 2
-    assert len(figures.frame_strips(np.stack([frames] * 2), seconds, 4).axes) == 6
+    for layout in (figures.WIDE, figures.NARROW):
+        assert len(figures.world_model_frames(rows, seconds, layout).axes) == 6
+        drawn = figures.world_model_lines(["x", "y"], lines, 0.1, 2, layout)
+        assert len(drawn.axes) == 2
+        strips = figures.frame_strips(np.stack([frames] * 2), seconds, ["seed 4"], layout)
+        assert len(strips.axes) == 6
+
+
+def test_the_verdict_is_of_the_numbers_that_are_drawn():
+    observed = np.where(np.arange(STEPS + 11) % 2, 1.0, -1.0)[:, None]  # deviates by 1
+    ahead = observed.copy()
+    ahead[OBSERVED:] += 0.4
+    ahead[OBSERVED + 6 :] += 0.2
+    found = world_model_rollouts.Rollouts(
+        observed, observed + 0.1, ahead, observed, 0.05, ("x",)
+    )
+    expected = np.abs(ahead - observed)[:, 0]
+    np.testing.assert_allclose(world_model_rollouts.errors(found, ahead), expected)
+    assert world_model_rollouts.departure(found) == 7
+    words = world_model_rollouts.verdict(found)
+    assert "0.10" in words and "7 steps (0.35 s)" in words
+    near = found._replace(open_loop=observed + 0.4)
+    assert world_model_rollouts.departure(near) is None
+    assert f"{STEPS + 11 - OBSERVED} steps" in world_model_rollouts.verdict(near)
+    never = found._replace(open_loop=np.full_like(observed, np.nan))
+    assert world_model_rollouts.departure(never) == 1
+
+
+def test_the_verdict_is_one_sentence_where_there_is_nothing_to_measure():
+    still, short = np.ones((STEPS, 2)), np.random.default_rng(0).normal(size=(OBSERVED, 2))
+    for values in (still, short):
+        found = world_model_rollouts.Rollouts(*[values] * 4, 0.05, ("x", "y"))
+        assert world_model_rollouts.departure(found) is None
+        assert world_model_rollouts.verdict(found).count(".") == 1

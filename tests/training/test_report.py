@@ -61,7 +61,8 @@ def test_a_line_is_strict_json_even_where_numbers_are_not_finite(tmp_path):
     (line,) = (tmp_path / report.METRICS_FILE).read_text().splitlines()
     parsed = json.loads(line, parse_constant=refuse)
     assert parsed["metrics"] == {"a": [None, None, 1.0]}
-    assert (parsed["step"], parsed.keys()) == (10, {"step", "seconds", "metrics"})
+    assert parsed["step"] == 10
+    assert parsed.keys() == {"step", "seconds", "processor_seconds", "metrics"}
     np.testing.assert_array_equal(
         report.read_metrics(tmp_path)["a"][1], [[math.nan, math.nan, 1.0]]
     )
@@ -93,6 +94,7 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path):
 def test_seconds_go_on_where_a_resumed_run_stopped(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(report.time, "process_time", lambda: 2 * clock[0])
     writer = report.Report(tmp_path, console=False)
     writer.start(0, 20)
     clock[0] += 7.0
@@ -104,6 +106,7 @@ def test_seconds_go_on_where_a_resumed_run_stopped(tmp_path, monkeypatch):
     writer.epoch(20, {"a": np.array([1.0])})
     lines = (tmp_path / report.METRICS_FILE).read_text().splitlines()
     assert [json.loads(line)["seconds"] for line in lines] == [7.0, 9.0]
+    assert [json.loads(line)["processor_seconds"] for line in lines] == [14.0, 18.0]
 
 
 def test_metrics_of_a_directory_without_a_run_are_none(tmp_path):
@@ -219,11 +222,10 @@ def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_exceeds_its_total_says_so_once_at_its_start(capsys):
-    with report.Report() as writer:
-        writer.start(0, 50_000, epoch=6_400)
+def test_a_run_that_exceeds_its_total_says_so(capsys):
+    writer = report.Report()
+    writer.last_step(0, 50_000, epoch=6_400)
     assert "step 51200 of 50000: whole epochs of 6400 steps." in capsys.readouterr().err
-    with report.Report() as writer:
-        writer.start(0, 51_200, epoch=6_400)
-        writer.start(51_200, 50_000, epoch=6_400)  # a run that has reached its total
+    writer.last_step(0, 51_200, epoch=6_400)
+    writer.last_step(51_200, 50_000, epoch=6_400)  # a run that has reached its total
     assert "whole epochs" not in capsys.readouterr().err

@@ -21,6 +21,7 @@ theirs samples a plan; the policy's standard deviation stays above 0.1
 no bound under a narrower policy.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import actions
+from planil_jax.agents.common import actions, sequences
 from planil_jax.base import (
     EnvSpec,
     EnvState,
@@ -44,6 +45,7 @@ from planil_jax.base import (
     UsageError,
 )
 from planil_jax.config import Count, Natural, NonNegative, Positive
+from planil_jax.data import replay
 from planil_jax.models import latent as models
 from planil_jax.nets import fit, heads
 from planil_jax.planners import mppi
@@ -87,9 +89,9 @@ def default_planner(horizon: int = 3, iterations: int = 6) -> mppi.Config:
         elites=64,
         sampling="gaussian",
         noise=(2.0,),
-        adapt_spread=True,
-        min_spread=0.05,
-        max_spread=2.0,
+        adapt_std=True,
+        min_std=0.05,
+        max_std=2.0,
         explore="noise",
     )
 
@@ -273,8 +275,60 @@ def sequential_vmap(function: Callable, *args: Any) -> Callable:
 # ------------------------------------------------------------------------------- learning
 
 
+class Replayed(NamedTuple):
+    """The learner's steps so far, and where sequences may start."""
+
+    buffer: replay.Replay
+    starts: jax.Array  # as `sequences.valid_starts` has them
+
+
+class Schedule(NamedTuple):
+    """When an agent learns from its replay, and how much."""
+
+    sampler: sequences.Sampler
+    seed_steps: int  # first environment steps, of all environments, at random
+    updates_per_step: float  # gradient steps for each environment step
+    ema_rate: float  # share by which the acting parameters move to the learned ones
+    past_terminal: bool = False  # whether sequences go on after a terminal step
+
+
+def update(
+    schedule: Schedule,
+    improve: Callable[[Any, Replayed, jax.Array], tuple[Any, Metrics]],
+    acting: Callable[[Any], tuple[Params, Params]],
+    state: Any,
+    rollout: Transition,
+    key: jax.Array,
+    round_: jax.Array,
+) -> tuple[Any, Metrics]:
+    """A round: its steps enter the replay, then its gradient steps are taken.
+
+    Args:
+      improve: one gradient step: `(state, replayed, key) -> (state, metrics)`.
+      acting: the learned parameters that act: `(state) -> (model, policy)`.
+      state: the agent's, with `params` and `replay`. `improve` sees it without the replay,
+        which would otherwise be copied in every gradient step.
+      rollout: the round's steps `[T, E]`.
+
+    Returns:
+      The next state, and the metrics' means over the gradient steps.
+    """
+    buffer = sequences.insert(schedule.sampler, state.replay, rollout)
+    starts = sequences.valid_starts(schedule.sampler, buffer, schedule.past_terminal)
+    random, count = gradient_steps(schedule, round_, rollout)
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, Metrics]:
+        return improve(state, Replayed(buffer, starts), key)
+
+    without_replay = dataclasses.replace(state, replay=None)
+    after, metrics = fori_mean(step, without_replay, key, count)
+    learned = InferenceParams(*acting(after), random=random)
+    params = ema_params(schedule.ema_rate, state.params, learned)
+    return dataclasses.replace(after, params=params, replay=buffer), metrics
+
+
 def gradient_steps(
-    seed_steps: int, updates_per_step: float, round_: jax.Array, rollout: Transition
+    schedule: Schedule, round_: jax.Array, rollout: Transition
 ) -> tuple[jax.Array, jax.Array]:
     """Whether the next round still has random actions `[]` bool, and how many gradient
     steps this one takes `[]` int32.
@@ -283,8 +337,8 @@ def gradient_steps(
     `updates_per_step` times the steps of the rollout `[T, E]`, every round.
     """
     steps = rollout.reward.shape[0] * rollout.reward.shape[1]
-    seed_rounds = -(-seed_steps // steps)
-    usual = int(updates_per_step * steps)
+    seed_rounds = -(-schedule.seed_steps // steps)
+    usual = int(schedule.updates_per_step * steps)
     rounds = round_ + 1  # that are completed
     of_seed_steps = jnp.where(rounds == seed_rounds, seed_rounds * usual, 0)
     count = jnp.where(rounds > seed_rounds, usual, of_seed_steps)

@@ -129,23 +129,51 @@
     context.restore();
   }
 
+  // Round numbers from low to high, about as many as are asked for.
+  function ticks(low, high, count) {
+    const rough = (high - low) / count || 1;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= 0.999 * rough);
+    const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const found = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) {
+      found.push([i * step, (i * step).toFixed(digits)]);
+    }
+    return found;
+  }
+
+  const gutter = 38; // CSS pixels left of the traces, for their scales
+  const margin = 10; // right of them, for half of a number
+
   function drawTraces() {
     const { context, width, height } = open(traces);
-    const each = height / data.traces.length;
-    const across = (step) => (step / Math.max(last, 1)) * width;
+    const below = 34; // for the seconds
+    const each = (height - below) / data.traces.length;
+    const room = width - gutter - margin;
+    const across = (step) => gutter + (step / Math.max(last, 1)) * room;
+    const line = (x, y, dx, dy) => context.strokeRect(x, y, dx, dy);
+    const seconds = ticks(0, last * data.period, 5);
     data.traces.forEach(({ name, values }, i) => {
       const low = Math.min(0, ...values), high = Math.max(0, ...values) || 1;
-      const top = i * each + 30, room = each - 44;
-      const down = (value) => top + room * (1 - (value - low) / (high - low));
+      const top = i * each + 30, tall = each - 44;
+      const down = (value) => top + tall * (1 - (value - low) / (high - low));
       context.font = "600 12.5px system-ui, sans-serif";
+      context.textAlign = "left";
       context.fillStyle = colours.ink;
       context.fillText(name, 0, i * each + 15);
-      const shown = String(values[Math.floor(now)]);
+      context.textAlign = "right";
       context.fillStyle = colours.trail;
-      context.fillText(shown, width - context.measureText(shown).width, i * each + 15);
+      context.fillText(String(values[Math.floor(now)]), width - margin, i * each + 15);
+      context.font = "11px system-ui, sans-serif";
+      context.fillStyle = colours.muted;
       context.lineWidth = 1;
-      context.strokeStyle = "#cfd5dc";
-      context.strokeRect(0, down(0), width, 0);
+      context.strokeStyle = colours.grid;
+      for (const [second] of seconds) line(across(second / data.period), top, 0, tall);
+      for (const [value, written] of ticks(low, high, tall > 90 ? 4 : 3)) {
+        context.strokeStyle = value === 0 ? "#b3bbc5" : colours.grid;
+        line(gutter, down(value), room, 0);
+        context.fillText(written, gutter - 6, down(value) + 4);
+      }
       context.lineWidth = 1.6;
       for (const [from, to, style] of [[0, last, "#b9c9d6"], [0, Math.floor(now), colours.trail]]) {
         context.strokeStyle = style;
@@ -155,8 +183,13 @@
       }
       context.strokeStyle = colours.muted;
       context.lineWidth = 1;
-      context.strokeRect(across(Math.floor(now)), top - 4, 0, room + 8);
+      line(across(Math.floor(now)), top - 4, 0, tall + 8);
     });
+    context.textAlign = "center";
+    for (const [second, written] of seconds) {
+      context.fillText(written, across(second / data.period), height - below + 6);
+    }
+    context.fillText("time [s]", gutter + room / 2, height - 8);
   }
 
   function draw() {
@@ -210,7 +243,8 @@
   find("play").addEventListener("click", toggle);
   for (const name of ["follow", "underlay"]) find(name).addEventListener("change", draw);
   const seek = (event) => {
-    if (event.buttons) pauseAt((last * event.offsetX) / traces.clientWidth);
+    const room = traces.clientWidth - gutter - margin;
+    if (event.buttons) pauseAt((last * (event.offsetX - gutter)) / room);
   };
   traces.addEventListener("pointerdown", seek);
   traces.addEventListener("pointermove", seek);

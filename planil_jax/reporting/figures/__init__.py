@@ -18,8 +18,12 @@ from planil_jax.reporting.figures.curves import (
 )
 from planil_jax.reporting.figures.frames import frame_strips, world_model_frames
 from planil_jax.reporting.figures.plane import field, landscape, plans_still, underlay
+from planil_jax.reporting.figures.style import NARROW, WIDE, Layout
 
 __all__ = [
+    "NARROW",
+    "WIDE",
+    "Layout",
     "comparison",
     "coverage",
     "field",

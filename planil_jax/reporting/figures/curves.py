@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from planil_jax.reporting.figures import style
+from planil_jax.reporting.figures.style import Layout
 
 
 class Panel(NamedTuple):
@@ -50,32 +51,39 @@ PANELS = (
 @style.styled
 def learning_curves(
     metrics: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    first_seed: int = 0,
+    members: Sequence[str],
     expert: tuple[str, float] | None = None,
+    layout: Layout = style.WIDE,
 ) -> Figure:
-    """Every metric against environment steps, one line a seed; the return is widest.
+    """Every metric against environment steps, one line a member; the return is widest.
 
     Args:
       metrics: name -> steps `[P]` and values `[P, S]`, which may be nan.
-      expert: label and value of a return to compare with.
+      members: `[S]`, the names of the lines.
+      expert: whose return to compare with, and its value.
     """
     panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
     known = {name for panel in panels for name in panel.metrics}
     panels += [Panel(name, (name,)) for name in metrics if name not in known]
-    wide = panels[0].metrics == ("eval/return",)
-    rows = max(1, math.ceil((len(panels) + wide) / 3))
-    figure = _multiples(rows)
-    grid = figure.add_gridspec(rows, 3)
-    seeds = max(values.shape[1] for _, values in metrics.values())
+    columns = layout.columns
+    returns = panels[0].metrics == ("eval/return",)
+    extra = int(returns and columns > 1)  # columns more that the return spans
+    cells = len(panels) + extra
+    rows = math.ceil(cells / columns)
+    figure = _multiples(rows, layout)
+    grid = figure.add_gridspec(rows, columns)
+    named = len(members) > 1 or (returns and expert is not None)
+    lines = _member_lines(members) if named else []
     for i, panel in enumerate(panels):
-        cell = i + (wide and i > 0)
-        place = grid[0, :2] if wide and i == 0 else grid[cell // 3, cell % 3]
+        cell = i + (extra if i else 0)
+        place = grid[0, : 1 + extra] if i == 0 else grid[cell // columns, cell % columns]
         axes = figure.add_subplot(place)
         _curves(axes, panel, metrics)
-        if panel.metrics == ("eval/return",) and expert is not None:
-            _expert_lines(axes, *expert)
-    if seeds > 1:
-        _legend(figure, _seed_lines(seeds, first_seed))
+        if cell + columns >= cells:
+            axes.set_xlabel("environment steps")
+        if i == 0 and returns and expert is not None:
+            lines += _expert_lines(axes, *expert)
+    _legend(figure, lines, layout)
     return figure
 
 
@@ -116,18 +124,21 @@ def trajectories(
     learner: np.ndarray,
     demonstrations: Sequence[np.ndarray],
     period: float,
-    first_seed: int = 0,
+    members: Sequence[str],
+    layout: Layout = style.WIDE,
 ) -> Figure:
-    """Every observation entry over time: the learner's seeds over the demonstrations.
+    """Every observation entry over time: the learner over the demonstrations.
 
     Args:
+      names: `[O]`, of the entries.
       learner: `[S, B, L + 1, O]`, nan after an end.
       demonstrations: `[L + 1, O]` each, nan where an entry was not recorded.
       period: seconds between two observations.
+      members: `[S]`, the names of the learner's lines.
     """
-    columns = min(3, len(names))
+    columns = min(layout.columns, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _multiples(rows)
+    figure = _multiples(rows, layout)
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.set(title=name, xlabel="time [s]" if i >= len(names) - columns else None)
@@ -138,7 +149,7 @@ def trajectories(
             _over_time(axes, period, episode[:, i], color=style.INK, ls=style.DASHED)
     label = "demonstrations"
     dashed = Line2D([], [], color=style.INK, linestyle=style.DASHED, label=label)
-    _legend(figure, [dashed, *_seed_lines(len(learner), first_seed)])
+    _legend(figure, [dashed, *_member_lines(members)], layout)
     return figure
 
 
@@ -164,25 +175,41 @@ def rewards(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
 @style.styled
 def world_model_lines(
-    names: Sequence[str], lines: Mapping[str, np.ndarray], period: float
+    names: Sequence[str],
+    lines: Mapping[str, np.ndarray],
+    period: float,
+    observed_steps: int,
+    layout: Layout = style.WIDE,
 ) -> Figure:
     """Observation entries over time, as observed and as a world model predicts them.
 
     Args:
-      lines: label -> `[T, O]`; the first is solid.
+      names: `[O]`, of the entries. Their units are left out.
+      lines: label -> `[T, O]` as the model reads them, normalised; the first is solid.
       period: seconds a step.
+      observed_steps: steps that all the predictions read; a vertical line ends them.
     """
-    figure = Figure(figsize=(7.2, 1.5 * len(names) + 0.6), layout="constrained")
-    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    dashes = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
-    for entry, (name, ax) in enumerate(zip(names, axes, strict=True)):
-        for index, (title, values) in enumerate(lines.items()):
-            colour = style.INK if index == 0 else style.seed_colour(index - 1)
-            how = {"color": colour, "linestyle": dashes[index % 4], "label": title}
-            _over_time(ax, period, values[:, entry], **how)
-        ax.set_ylabel(name)
-    axes[-1].set_xlabel("seconds")
-    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines))
+    columns = min(layout.columns, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = _multiples(rows, layout)
+    dashes: tuple[Any, ...] = ("-", style.DOTTED, style.DASHED, (0, (6, 1, 1, 1)))
+    styles: list[dict[str, Any]] = [
+        {"color": style.INK if i == 0 else style.seed_colour(i - 1), "ls": dashes[i % 4]}
+        for i in range(len(lines))
+    ]
+    last_read: dict[str, Any] = {"color": style.MUTED, "lw": 0.9, "ls": style.DOTTED}
+    for entry, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, entry + 1)
+        axes.set_title(name.partition(" [")[0])
+        axes.set_xlabel("time [s]" if entry >= len(names) - columns else "")
+        axes.axvline(period * (observed_steps - 1), **last_read)
+        for values, how in zip(lines.values(), styles, strict=True):
+            _over_time(axes, period, values[:, entry], **how)
+    legend = [
+        Line2D([], [], label=title, **how) for title, how in zip(lines, styles, strict=True)
+    ]
+    legend.append(Line2D([], [], label="last observation read", **last_read))
+    _legend(figure, legend, layout)
     return figure
 
 
@@ -248,41 +275,30 @@ def _curves(
             Line2D([], [], color=style.MUTED, linestyle=dash, label=label)
             for label, dash in zip(panel.labels, dashes, strict=False)
         ]
-        axes.legend(handles=lines, loc="best", handlelength=2.2)
+        axes.legend(  # beside the title, where there are no curves
+            handles=lines,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=len(lines),
+            fontsize=8.5,
+            handlelength=1.5,
+            handletextpad=0.4,
+            columnspacing=0.9,
+            borderaxespad=0.1,
+        )
     axes.set_xlim(0, 1.02 * max(steps.max() for steps, _ in metrics.values()))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 30, 1.5k, 2M
 
 
-def _thousands(value: float, _: object) -> str:
-    return f"{value / 1000:g}k" if value else "0"
-
-
-def _expert_lines(axes: Axes, who: str, value: float) -> None:
-    """The expert's return, and 95% of it where the return is positive."""
-    axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1)
-    marks = [(value, who)]
+def _expert_lines(axes: Axes, who: str, value: float) -> list[Line2D]:
+    """The expert's return, and 95% of it where the return is positive; for the legend."""
+    lines = [axes.axhline(value, color=style.INK, linewidth=0.9, zorder=1, label=who)]
     if value > 0:
-        axes.axhline(
-            0.95 * value, color=style.INK, linewidth=0.9, linestyle=style.DASHED, zorder=1
-        )
-        marks.append((0.95 * value, "95%"))
-    # The lines are close together: one label is above the upper, one below the lower.
-    for (height, label), (va, shift) in zip(
-        marks, (("bottom", 2), ("top", -4)), strict=False
-    ):
-        axes.annotate(
-            label,
-            (1, height),
-            (-2, shift),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            va=va,
-            fontsize=8.5,
-            color=style.INK,
-        )
+        how: dict[str, Any] = {"color": style.INK, "lw": 0.9, "ls": style.DASHED}
+        lines.append(axes.axhline(0.95 * value, zorder=1, label="95% of that", **how))
     axes.margins(y=0.12)
+    return lines
 
 
 def _over_time(axes: Axes, period: float, values: np.ndarray, **how: Any) -> None:
@@ -290,19 +306,26 @@ def _over_time(axes: Axes, period: float, values: np.ndarray, **how: Any) -> Non
     axes.plot(period * np.arange(len(values)), values, **how)
 
 
-def _multiples(rows: int) -> Figure:
+def _multiples(rows: int, layout: Layout) -> Figure:
     """A figure for small multiples, with space between the rows."""
-    layout = ConstrainedLayoutEngine(h_pad=0.1, hspace=0.04)
-    return Figure(figsize=(10.4, 2.4 * rows + 0.4), layout=layout)
+    engine = ConstrainedLayoutEngine(h_pad=0.1, hspace=0.04)
+    height = 2.4 if layout.columns > 1 else 1.9
+    return Figure(figsize=(layout.width, height * rows + 0.4), layout=engine)
 
 
-def _seed_lines(count: int, first_seed: int) -> list[Line2D]:
-    """A line of the legend for each seed, or for each colour if there are fewer."""
+def _member_lines(members: Sequence[str]) -> list[Line2D]:
+    """A line of the legend for each member, or for each colour if there are fewer."""
     return [
-        Line2D([], [], color=style.seed_colour(i), label=f"seed {first_seed + i}")
-        for i in range(min(count, len(style.SEED_COLOURS)))
+        Line2D([], [], color=style.seed_colour(i), label=name)
+        for i, name in enumerate(members[: len(style.SEED_COLOURS)])
     ]
 
 
-def _legend(figure: Figure, lines: list[Line2D]) -> None:
-    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines))
+def _legend(figure: Figure, lines: Sequence[Line2D], layout: Layout) -> None:
+    """A legend above all panels, in as many columns as fit."""
+    if lines:
+        widths = [0.6 + 0.075 * len(str(line.get_label())) for line in lines]  # inches
+        columns = max(1, int(layout.width / max(widths)))
+        if sum(widths) <= layout.width:
+            columns = len(lines)
+        figure.legend(handles=lines, loc="outside upper left", ncols=columns)

@@ -15,6 +15,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from planil_jax.reporting.figures import style
+from planil_jax.reporting.figures.style import Layout
 from planil_jax.reporting.views import Drive, Scene, square
 
 
@@ -27,16 +28,18 @@ def landscape(
     paths: np.ndarray,
     label: str,
     signed: bool,
-    first_seed: int = 0,
+    members: Sequence[str],
+    layout: Layout = style.WIDE,
 ) -> Figure:
-    """A learned function over the plane under the paths, one panel for each seed.
+    """A learned function over the plane under the paths, one panel for each member.
 
     Args:
       values: `[S, G, G]`, rows along y.
       paths: `[S, B, T, 2]` of the learner, metres.
       signed: whether the colours diverge at zero.
+      members: `[S]`, the titles of the panels.
     """
-    figure, panels = _panels(len(values), scene.bounds, first_seed)
+    figure, panels = _panels(members, scene.bounds, layout)
     low, high = np.nanpercentile(values, [1, 99.5])
     levels = MaxNLocator(20).tick_values(low, max(high, low + 1e-6))
     norm: Normalize = Normalize(low, high)
@@ -57,8 +60,15 @@ def landscape(
         _demonstrations(axes, scene, style.INK, alpha=0.85, linewidth=1.1)
         _lines(axes, of_seed, style.VERMILION, alpha=0.75, linewidth=1.0)
         _goal(axes, scene)
+    beside = layout.columns > 1
     bar = figure.colorbar(
-        filled, ax=panels, shrink=0.8, aspect=30, pad=0.015, ticks=MaxNLocator(6)
+        filled,
+        ax=panels,
+        location="right" if beside else "bottom",
+        shrink=0.8,
+        aspect=30,
+        pad=0.015,
+        ticks=MaxNLocator(6 if beside else 4),
     )
     bar.set_label(label)
     bar.outline.set_visible(False)
@@ -71,19 +81,19 @@ def field(
     paths: np.ndarray,
     reached: np.ndarray,
     side: float,
-    first_seed: int = 0,
-    titles: Sequence[str] | None = None,
+    members: Sequence[str],
+    layout: Layout = style.WIDE,
 ) -> Figure:
-    """Starts all over a field, by whether the goal was reached; one panel for each seed.
+    """Starts all over a field, by whether the goal was reached; a panel for each member.
 
     Args:
       paths: `[S, B, T, 2]`, metres.
       reached: `[S, B]` bool.
       side: of the field, metres.
-      titles: of the panels; None: the seeds.
+      members: `[S]`, for the titles of the panels.
     """
     half = 0.54 * side
-    figure, panels = _panels(len(paths), (-half, half, -half, half), first_seed)
+    figure, panels = _panels(members, (-half, half, -half, half), layout)
     for axes, of_seed, arrived in zip(panels, paths, reached, strict=True):
         for success, colour, marker in (
             (True, style.BLUE, "o"),
@@ -103,24 +113,33 @@ def field(
             )
         _demonstrations(axes, scene, style.INK, alpha=0.9, linewidth=1.6)
         _goal(axes, scene)
-    named = titles or [axes.get_title("left") for axes in panels]
-    for axes, title, arrived in zip(panels, named, reached, strict=True):
-        axes.set_title(f"{title}: {arrived.sum()} of {arrived.size} arrive")
+    for axes, name, arrived in zip(panels, members, reached, strict=True):
+        axes.set_title(f"{name}: {arrived.sum()} of {arrived.size} arrive")
     return figure
 
 
 @style.styled
-def plans_still(scene: Scene, drive: Drive, frames: Sequence[int] | None = None) -> Figure:
+def plans_still(
+    scene: Scene,
+    drive: Drive,
+    frames: Sequence[int] | None = None,
+    layout: Layout = style.WIDE,
+) -> Figure:
     """A drive with its sampled plans: the whole of it, and up to four steps from near.
 
     Args:
       frames: up to four control steps; None: four, spread over the way to the goal.
     """
     chosen = list(frames or _moments(scene, drive, 4))
-    figure = Figure(figsize=(10.4, 5.3), layout="constrained")
-    grid = figure.add_gridspec(2, 4)
-    whole = figure.add_subplot(grid[:, :2])
-    near = [figure.add_subplot(grid[i // 2, 2 + i % 2]) for i in range(len(chosen))]
+    beside = layout.columns > 1  # the whole, or else above the four
+    height = 0.51 * layout.width if beside else 2.1 * layout.width
+    figure = Figure(figsize=(layout.width, height), layout="constrained")
+    grid = figure.add_gridspec(*((2, 4) if beside else (4, 2)))
+    row, column = (0, 2) if beside else (2, 0)  # where the four begin
+    whole = figure.add_subplot(grid[:2, :2])
+    near = [
+        figure.add_subplot(grid[row + i // 2, column + i % 2]) for i in range(len(chosen))
+    ]
     for axes in (whole, *near):
         _bare(axes)
         _demonstrations(axes, scene, style.MUTED, alpha=0.45, linewidth=1.0)
@@ -158,19 +177,21 @@ def underlay(value: np.ndarray) -> np.ndarray:
 
 
 def _panels(
-    count: int, bounds: tuple[float, float, float, float], first_seed: int
+    titles: Sequence[str], bounds: tuple[float, float, float, float], layout: Layout
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of square maps, one for each seed, up to three in a row."""
-    columns = 2 if count == 4 else min(3, count)
+    """A figure of square maps, one for each title."""
+    count = len(titles)
+    columns = min(2 if count == 4 else count, layout.columns)
     rows = math.ceil(count / columns)
-    width = 10.4 if columns > 1 else 6.4
-    height = rows * ((width - 1.1) / columns + 0.7)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    width = layout.width if columns > 1 else min(layout.width, 6.4)
+    beside = 1.1 if layout.columns > 1 else 0.8  # the scales, inches
+    height = rows * ((width - beside) / columns + 0.7)
+    figure = Figure(figsize=(width, height), layout="compressed")
     panels = []
-    for i in range(count):
+    for i, title in enumerate(titles):
         axes = figure.add_subplot(rows, columns, i + 1)
         _bare(axes)
-        axes.set(xlim=bounds[:2], ylim=bounds[2:], title=f"seed {first_seed + i}")
+        axes.set(xlim=bounds[:2], ylim=bounds[2:], title=title)
         axes.set_xlabel("x [m]" if i >= count - columns else "")
         axes.set_ylabel("y [m]" if i % columns == 0 else "")
         panels.append(axes)

@@ -4,7 +4,7 @@ Hue never carries information alone.
 Colours: Okabe & Ito 2008, Color Universal Design.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib import patheffects
@@ -56,6 +56,18 @@ DASHED, DOTTED = (0, (4, 2)), (0, (1, 1.5))
 HALO = [patheffects.withStroke(linewidth=3.0, foreground="white")]
 
 
+class Layout(NamedTuple):
+    """The sheet that a figure is drawn on; letters are as large on each."""
+
+    width: float  # inches
+    columns: int  # of panels, at most
+    frames: int  # in a row of pictures, at most
+
+
+WIDE = Layout(width=10.4, columns=3, frames=10)
+NARROW = Layout(width=3.75, columns=1, frames=4)  # a phone
+
+
 def seed_colour(index: int) -> str:
-    """The colour of the i-th seed of a run; colours repeat."""
+    """The colour of the i-th member of a run; colours repeat."""
     return SEED_COLOURS[index % len(SEED_COLOURS)]

@@ -149,6 +149,21 @@ def test_what_exists_is_not_complained_of():
     assert list(mistakes(Page(ROOT / "page.md", inspect.cleandoc(text)))) == []
 
 
+def test_the_reference_has_every_public_name_and_the_settings_of_every_method():
+    listed = (DOCS / "reference/index.md").read_text()
+    names = [
+        name for name in pj.__all__ if name not in (*_modules_of_package(), "__version__")
+    ]
+    assert [name for name in names if f"`pj.{name}`" not in listed] == []
+    described = (DOCS / "reference/agents.md").read_text()
+    homes = {
+        f"{type(registry.method(name).config).__module__}.Config"
+        for name in registry.methods()
+        if not registry.foreign_module(name)
+    }
+    assert [home for home in sorted(homes) if f"::: {home}\n" not in described] == []
+
+
 # -------------------------------------------------------------------------------- checking
 
 

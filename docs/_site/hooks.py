@@ -19,7 +19,7 @@ _NOT_RUN = re.compile(r'^( *```\w+) notest(="[^"]*")?', re.MULTILINE)
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Replaces "folder/*" in the nav by the pages of the folder that it does not name.
 
-    They come by name, the index first, those of a log newest first.
+    They come by name, the index first.
     """
     config.nav = _expanded(config.nav, Path(config.docs_dir), _named(config.nav))
     return config
@@ -43,8 +43,9 @@ def _expanded(nav: list, docs: Path, named: set[str]) -> list:
                 expanded.append({title: value})
         elif item.endswith("/*"):
             folder = item.removesuffix("/*")
-            pages = sorted((docs / folder).glob("*.md"), reverse=folder == "log")
-            pages.sort(key=lambda page: page.stem != "index")
+            pages = sorted(
+                (docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page)
+            )
             paths = [path.relative_to(docs).as_posix() for path in pages]
             expanded += [path for path in paths if path not in named]
         else:
@@ -62,8 +63,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Makes links to files of the repository links within the site.
 
-    So `../results/env_cpu.json` is right both in a checkout and in the site, where
-    a copy of the file lies. And takes the mark of a block that the tests do not run away.
+    So `../CONTRIBUTING.md` is right both in a checkout and in the site, where a copy of
+    the file lies. And takes the mark of a block that the tests do not run away.
     """
     here = Path(page.file.abs_src_path).parent
 

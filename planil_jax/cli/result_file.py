@@ -25,9 +25,7 @@ class Asked(NamedTuple):
 
 def define_flags() -> None:
     flags.DEFINE_string("out", "", "File of results to write, .json.")
-    flags.DEFINE_string(
-        "demonstrator", "", "Run, or .npz, that demonstrated."
-    )
+    flags.DEFINE_string("demonstrator", "", "Run, or .npz, that demonstrated.")
     flags.DEFINE_string("bc", "", "Run of converged behavioural cloning, for --out.")
     flags.DEFINE_integer("tuning_trials", None, "Trials; 0: none.", lower_bound=0)
     flags.DEFINE_string("tuned", None, "What was tried in these trials.")

@@ -191,9 +191,11 @@ class Demos:
         form = "observations only" if self.episodes[0].actions is None else "with actions"
         returns = self.returns
         summary = f"mean return {returns.mean():.4g}" if len(returns) else "returns unknown"
+        ended = sum(episode.terminal for episode in self.episodes)
+        early = f", {ended} ended early" if ended else ""
         return (
             f"Demos({len(self)} episodes of {self.card.environment or 'unknown'}, "
-            f"{steps} steps, {form}, {summary})"
+            f"{steps} steps, {form}, {summary}{early})"
         )
 
 

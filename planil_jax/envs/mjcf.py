@@ -3,8 +3,9 @@
     data' = MuJoCo(data, action), repeated until the control period is over
     obs = observe(data'),  reward(data, action, data'),  terminal(data')
 
-An action holds one control per actuator, within its `ctrlrange`. Every function receives a
-whole `mjx.Data` with positions, velocities, sensors and forces of the same moment. XLA
+An action holds one control per actuator, within its `ctrlrange`. `reset`, `observe`,
+`reward` and `terminal` receive a whole `mjx.Data`, with positions, velocities, sensors and
+forces of the same moment. `expert_cost`, `success` and `recover` receive observations. XLA
 computes only the fields that a function reads. From step to step the environment carries
 the fields of `Physics` and nothing else.
 
@@ -138,8 +139,8 @@ def make(
     Raises:
       UsageError: the model is missing, faulty or more than MJX can simulate; the control
         period is not a multiple of its timestep; an actuator has no `ctrlrange`; the
-        specification fails `envs.check_spec`; or a function returns something else than
-        is stated here.
+        specification fails `envs.check_spec`; or a function fails, or returns something
+        else than is stated here.
     """
     if isinstance(xml, str):
         model = load(xml, mass, friction, gravity)
@@ -360,10 +361,39 @@ def _named(model: mujoco.MjModel, enumeration: str, member: str) -> str:
     return f"{words} (of {', '.join(filter(None, named))})" if any(named) else words
 
 
+# Role of a user's function -> what it is given. "data" and "next_data" are an `mjx.Data`.
+_INPUTS = {
+    "reset": "(key, data)",
+    "observe": "(data)",
+    "reward": "(data, action, next_data)",
+    "terminal": "(next_data)",
+    "expert_cost": "(obs, action, next_obs)",
+    "success": "(obs)",
+    "recover": "(obs)",
+}
+
+
+def _traced(name: str, role: str, function: Callable, *inputs: Any) -> Any:
+    """What a user's function returns, as shapes; its own errors become a UsageError."""
+    try:
+        return jax.eval_shape(function, *inputs)
+    except UsageError:
+        raise
+    except Exception as error:
+        given = _INPUTS[role]
+        kind = "an mjx.Data" if "data" in given else "an observation, not an mjx.Data"
+        what = given.strip("()").split(", ")[-1]
+        first = str(error).splitlines()[0] if str(error) else ""
+        raise UsageError(
+            f"environment {name!r}: {role} fails ({type(error).__name__}: {first}); it is "
+            f"called as {role}{given}, where {what} is {kind}."
+        ) from error
+
+
 def _check_reset(name: str, reset: Callable | None, home: mjx.Data) -> None:
     if reset is None:
         return
-    data = jax.eval_shape(reset, jax.random.key(0), home)
+    data = _traced(name, "reset", reset, jax.random.key(0), home)
     if not isinstance(data, mjx.Data):
         raise UsageError(
             f"environment {name!r}: reset must return its data with qpos and qvel "
@@ -381,7 +411,7 @@ def _check_reset(name: str, reset: Callable | None, home: mjx.Data) -> None:
 def _check_observe(
     name: str, observe: Callable, data: mjx.Data, names: tuple[str, ...]
 ) -> None:
-    obs = jax.eval_shape(observe, data)
+    obs = _traced(name, "observe", observe, data)
     shape = getattr(obs, "shape", None)
     if shape is not None and len(shape) == 1 and shape != (len(names),):
         raise UsageError(
@@ -394,7 +424,7 @@ def _check_observe(
 def _check_recover(name: str, recover: Callable | None, obs: Any, home: mjx.Data) -> None:
     if recover is None:
         return
-    parts = jax.eval_shape(recover, obs)
+    parts = _traced(name, "recover", recover, obs)
     if not isinstance(parts, (tuple, list)) or len(parts) != 2:
         raise UsageError(
             f"environment {name!r}: recover must return the pair (qpos, qvel), not "
@@ -408,7 +438,7 @@ def _check_scalar(
     name: str, role: str, kind: type, function: Callable | None, *arguments: Any
 ) -> None:
     if function is not None:
-        _require(name, role, jax.eval_shape(function, *arguments), (), kind)
+        _require(name, role, _traced(name, role, function, *arguments), (), kind)
 
 
 def _require(

@@ -237,7 +237,10 @@ def _find(name: str) -> str:
         if family in _MAKERS and len(name) > len(family) - 1:
             return family
     hint = did_you_mean(name, _MAKERS)
-    raise UsageError(f"no environment {name!r}.{hint} There are: {', '.join(names())}.")
+    raise UsageError(
+        f"no environment {name!r}.{hint} There are: {', '.join(names())}. One of your own "
+        "needs pj.register_env in every process, or an entry point of planil_jax.envs."
+    )
 
 
 def _load(make_fn: Maker | str) -> Maker:

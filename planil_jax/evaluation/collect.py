@@ -166,7 +166,10 @@ def summary(path: str) -> str:
     returns = "returns unknown"
     if card.returns:
         returns = f"return {np.mean(card.returns):.1f} ± {np.std(card.returns):.1f}"
-    return f"{path}: {len(episodes)} episodes of {card.environment}, {content}, {returns}"
+    ended = sum(episode.terminal for episode in episodes)
+    early = f", {ended} ended early" if ended else ""
+    many = f"{len(episodes)} episodes of {card.environment}"
+    return f"{path}: {many}, {content}, {returns}{early}"
 
 
 # -------------------------------------------------------------------------------- helpers

@@ -154,7 +154,9 @@ def table(found: dict[str, Any]) -> str:
         return _sweep_table(found)
     inside = found["in_distribution"]
     title = statistics.title(found["seeds"])
-    lines = [f"step {found['step']}, {found['seeds']} seeds; each seed, then {title}"]
+    several = found["seeds"] > 1
+    each = f"{found['seeds']} seeds; each seed, then {title}" if several else "one seed"
+    lines = [f"step {found['step']}, {each}"]
     rows = [("return", inside["returns"], inside["return"])]
     if "shares" in inside:
         rows.append(("share of the expert", inside["shares"], inside["share_of_expert"]))

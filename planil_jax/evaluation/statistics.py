@@ -9,13 +9,15 @@ ENOUGH_SEEDS = 4  # for an interquartile mean and a bootstrap
 
 
 class Summary(NamedTuple):
-    """A mean and its 95% interval."""
+    """A mean and its 95% interval, which is a point where one seed tells nothing of it."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.mean:.3f}"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -133,12 +133,14 @@ def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     inside, tiles = evaluation["in_distribution"], []
     if inside.get("expert_return", 0.0) > 0:
         share = statistics.Summary(*(100 * v for v in inside["share_of_expert"].values()))
-        interval = f"95% interval {share.low:.0f}–{share.high:.0f}%"
-        more = f"{interval}; mean of each seed: {_percentages(inside['shares'])}"
+        more = f"mean of each seed: {_percentages(inside['shares'])}"
+        if share.low < share.high:
+            more = f"95% interval {share.low:.0f}–{share.high:.0f}%; {more}"
         tiles.append((f"{share.mean:.0f}%", "of the expert's return", more))
     else:
         mean = statistics.Summary(**inside["return"])
-        more = f"95% interval {mean.low:.1f} to {mean.high:.1f}"
+        known = mean.low < mean.high
+        more = f"95% interval {mean.low:.1f} to {mean.high:.1f}" if known else "one seed"
         tiles.append((f"{mean.mean:.1f}", "return", more))
     for field in evaluation["fields"]:
         seeds = _percentages(field["successes"])

@@ -33,7 +33,7 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     draw = functools.partial(figures.learning_curves, metrics, _members(trained), expert)
     of = "member of the sweep" if trained.experiment.sweep else "seed"
     caption = f"One line for each {of}, against environment steps."
-    if expert:
+    if expert and "eval/return" in metrics:
         caption += f" The return should rise to that of the {expert[0]}, the black line."
     if "discriminator/accuracy" in metrics:
         caption += (

@@ -333,6 +333,22 @@ def test_a_function_with_a_wrong_return_value_is_named(options, words):
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("role", "function", "given"),
+    [
+        ("terminal", lambda obs: obs[0] > 1, "(next_data), where next_data is an mjx.Data"),
+        ("success", lambda data: data.qpos[0] > 1, "(obs), where obs is an observation"),
+        ("expert_cost", lambda obs, action: 0.0, "(obs, action, next_obs), where next_obs"),
+        ("reset", lambda data: data, "(key, data), where data is an mjx.Data"),
+        ("recover", lambda: (), "(obs), where obs is an observation, not an mjx.Data"),
+    ],
+)
+def test_a_function_that_fails_is_named_with_what_it_is_given(role, function, given):
+    message = said(block, **{role: function})
+    assert message.startswith(f"environment 'block': {role} fails (")
+    assert f"it is called as {role}{given}" in message
+
+
 def test_a_reward_may_be_a_plain_python_number():
     env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
     state = jax.eval_shape(env.reset, jax.random.key(0))

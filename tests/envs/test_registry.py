@@ -26,7 +26,10 @@ def refusal(name: str, **options) -> str:
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():
     message = refusal("navigaton")
     assert message.startswith("no environment 'navigaton'. Did you mean navigation")
-    assert message.endswith(f"There are: {', '.join(sorted(envs.names()))}.")
+    assert f"There are: {', '.join(sorted(envs.names()))}. " in message
+    assert message.endswith(
+        "pj.register_env in every process, or an entry point of planil_jax.envs."
+    )
 
 
 def test_a_name_similar_to_none_gets_no_hint():

@@ -54,7 +54,9 @@ def test_three_seeds_have_a_mean_with_the_t_interval():
 
 
 def test_one_seed_has_no_interval():
-    assert statistics.summary(np.array([[1.0, 3.0]])) == (2.0, 2.0, 2.0)
+    one = statistics.summary(np.array([[1.0, 3.0]]))
+    assert one == (2.0, 2.0, 2.0) and str(one) == "2.000"
+    assert str(statistics.Summary(2.0, 1.0, 3.0)) == "2.000 [1.000, 3.000]"
 
 
 def test_four_seeds_have_an_interquartile_mean_of_their_means():

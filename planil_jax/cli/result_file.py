@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 def define_flags() -> None:
     flags.DEFINE_string("out", "", "File of results to write, .json.")
-    flags.DEFINE_string("demonstrator", "", "Run that demonstrated; empty: the script.")
+    flags.DEFINE_string("demonstrator", "", "Run, or .npz, that demonstrated.")
     flags.DEFINE_string("bc", "", "Run of converged behavioural cloning, for --out.")
     flags.DEFINE_integer("tuning_trials", None, "Trials; 0: none.", lower_bound=0)
     flags.DEFINE_string("tuned", None, "What was tried in these trials.")
@@ -39,17 +39,17 @@ def read() -> Asked:
     Raises:
       UsageError: a flag is wrong, names no run, or says what no file is written for.
     """
-    paths = FLAGS.demonstrator, FLAGS.bc
     if not FLAGS.out:
         for name in ("demonstrator", "bc", "tuning_trials", "tuned", "tuned_on", "absent"):
             if FLAGS[name].value not in ("", None, []):
                 raise UsageError(f"--{name} is for a file of results: add --out.")
     elif not FLAGS.out.endswith(".json"):
         raise UsageError(f"{FLAGS.out}: a file of results (--out) must end in .json.")
-    trust = FLAGS.trust_imports
-    demonstrator, bc = (
-        runs.load(path, trust_imports=trust) if path else None for path in paths
-    )
+    demonstrator, bc = None, None
+    if FLAGS.demonstrator:
+        demonstrator = learning.load_demonstrator(FLAGS.demonstrator, FLAGS.trust_imports)
+    if FLAGS.bc:
+        bc = runs.load(FLAGS.bc, trust_imports=FLAGS.trust_imports)
     tuning = learning.Tuning(
         trials=FLAGS.tuning_trials, settings=FLAGS.tuned, on=FLAGS.tuned_on
     )

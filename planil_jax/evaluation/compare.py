@@ -40,7 +40,8 @@ class Comparison:
     actions: bool = True  # whether demonstrations hold actions
     deploy: str | None = None  # environment of the evaluation; None: the task's
     expert: bool = True  # whether the scripted expert is evaluated as well
-    # run whose first seed demonstrated, evaluated from the same starts; None: the script
+    # run whose first seed demonstrated, or an expert's file, .npz, evaluated from the same
+    # starts; None: the script
     demonstrator: str | None = None
     tuned: learning.Tuning = learning.Tuning()  # before this comparison, of every method
     absent: tuple[str, ...] = ()  # why a value of the results is not there: "bc:WHY"
@@ -172,7 +173,7 @@ def _references(plan: Comparison, environment: str, scripted: bool) -> dict[str,
     """Demonstrator and random actions, from the starts of the evaluation."""
     demonstrator = None
     if plan.demonstrator is not None:
-        demonstrator = runs.load(plan.demonstrator)
+        demonstrator = learning.load_demonstrator(plan.demonstrator)
     return learning.references(environment, plan.episodes, demonstrator, scripted=scripted)
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,14 @@ import numpy as np
 
 from planil_jax import config, envs, runs
 from planil_jax.base import UsageError
-from planil_jax.evaluation import evaluate, expert_policies, member_episodes, results
+from planil_jax.data import expert_file
+from planil_jax.evaluation import (
+    evaluate,
+    expert_policies,
+    member_episodes,
+    results,
+    saved_experts,
+)
 from planil_jax.evaluation.expert_policies import ExpertPolicy
 from planil_jax.training import run
 
@@ -71,6 +79,17 @@ def references(
         acted = member_episodes.rollout(bc, bc.env, _keys(episodes)).returns
         found["bc"] = _of_run(bc, f"bc after {bc.step} steps", acted)
     return results.plain(found)
+
+
+def load_demonstrator(path: str | Path, trust_imports: bool = False) -> runs.Run:
+    """The demonstrator of a run's directory, or of an expert's file, .npz.
+
+    Raises:
+      UsageError: as `runs.load` and `saved_experts.load` do.
+    """
+    if str(path).endswith(".npz"):
+        return saved_experts.load(path)
+    return runs.load(path, trust_imports=trust_imports)
 
 
 def by_script(demonstrations: Mapping[str, Any] | None) -> bool:
@@ -210,5 +229,8 @@ def _of_random(environment: str, episodes: int) -> tuple[float, ...]:
 
 
 def _of_run(trained: runs.Run, name: str, returns: np.ndarray) -> dict[str, Any]:
-    versions = json.loads((trained.directory / "versions.json").read_text())
-    return {"policy": name, "commit": versions["commit"], "returns": returns}
+    if trained.directory.suffix == ".npz":  # the file of a saved expert
+        commit = expert_file.read(trained.directory)[2].commit
+    else:
+        commit = json.loads((trained.directory / "versions.json").read_text())["commit"]
+    return {"policy": name, "commit": commit, "returns": returns}

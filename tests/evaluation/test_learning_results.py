@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import planil_jax as pj
 from planil_jax import runs
 from planil_jax.base import UsageError
+from planil_jax.data import expert_file
 from planil_jax.evaluation import evaluate, learning, results
 
 COMMIT = 40 * "c"
@@ -102,6 +104,15 @@ OTHERS = {
 def row(absent=(), result=RESULT, others=OTHERS) -> dict:
     args = ("task", result["config"]["method"], result, others, NOTHING, dict(absent))
     return learning.entry(*args)
+
+
+def test_an_expert_s_file_may_be_the_demonstrator():
+    file = Path(__file__).parents[2] / "experiments/experts/pendulum.npz"
+    expert = learning.load_demonstrator(file)
+    found = learning.references("pendulum", 3, expert)["demonstrator"]
+    card = expert_file.read(file)[2]
+    assert found["commit"] == card.commit
+    assert -400 < np.mean(found["returns"]) < 0  # random actions: -1,300
 
 
 def test_the_script_is_the_demonstrator_where_it_demonstrated(trained):

@@ -23,7 +23,7 @@ def main() -> None:
         logdir=LOGDIR,
         settings={
             "bc": {"loop.num_envs": 2, "loop.steps": 50, "run.total_steps": 1_000},
-            "gaifo": {"loop.num_envs": 8, "loop.steps": 50, "run.total_steps": 8_000},
+            "gaifo": {"loop.num_envs": 8, "loop.steps": 50, "run.total_steps": 2_000},
         },
     )
     print(found)

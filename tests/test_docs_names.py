@@ -95,6 +95,15 @@ def test_a_page_names_only_what_exists(path):
         ("`planil tarin`", "3: there is no command planil tarin. Did you mean train?"),
         ("`planil train --sedes=3`", "3: planil train has no flag --sedes."),
         ("`--total_step`", "3: no command has the flag --total_step."),
+        ("`run.polcy()`", "3: planil_jax.Run has no polcy."),
+        ("`mppi.Confg`", "3: planil_jax.mppi has no Confg."),
+        ("`pj.train('bc', sedes=3)`", "3: pj.train takes no argument sedes."),
+        ("`pj.train('bc', settings={'bach': 3})`", "3: no method has the setting bach."),
+        ("`pj.make_env('navigatoin')`", "3: there is no environment navigatoin."),
+        ("`pj.collect('navigatoin:a=1')`", "3: there is no environment navigatoin."),
+        ("`pj.train('bc', 'navigatoin')`", "3: there is no environment navigatoin."),
+        ("`pj.compare(['bcc:a=1'], 'pendulum')`", "3: there is no method bcc."),
+        ("`planil evaluate --tuned_trials=3`", "3: planil evaluate has no flag --tuned_"),
         ("`make tset`", "3: the Makefile has no target tset."),
         ("`python -m experiments.trian`", "3: there is no module experiments.trian."),
         ("`planil train --method=mpial`", "3: there is no method mpial."),
@@ -136,7 +145,9 @@ def test_what_exists_is_not_complained_of():
 
     [x](planil_jax/api.py), `pj.Demos.from_arrays`, `planil_jax.envs.scenes.register`,
     `planil train --method=mpail2/small --env=gym/Hopper --set planner.horizon=3`,
-    `run.policy`, `run.total_steps`, `--noactions`, `docs/algorithms/NAME.md`, `make docs`
+    `run.policy`, `run.total_steps`, `--noactions`, `planil evaluate --tuning_trials=0`,
+    `run.policy("best")`, `pj.train(...)`, `mppi.Config`, `pj.train('bc', settings=own)`,
+    `docs/algorithms/NAME.md`, `make docs`, `mpail.py`
 
     ```bash
     X=1 planil train --method=bc --env=pendulum:pixels=64 --logdir=runs/a \\
@@ -192,7 +203,7 @@ def _mistakes(page: Page) -> Iterator[tuple[int, str]]:
             for line, command in _commands(snippet):
                 yield from ((line, told) for told in _of_command(command, own))
         if snippet.language != "python":
-            yield from _of_words(snippet)
+            yield from _of_words(snippet, own)
 
 
 def _of_links(page: Page) -> Iterator[tuple[int, str]]:
@@ -217,7 +228,7 @@ def _anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def _of_words(snippet: Snippet) -> Iterator[tuple[int, str]]:
+def _of_words(snippet: Snippet, own: set[str]) -> Iterator[tuple[int, str]]:
     """Dotted names of the package, settings and flags in words or in a shell's lines."""
     for number, line in enumerate(snippet.text.splitlines()):
         at = snippet.line + number
@@ -229,6 +240,10 @@ def _of_words(snippet: Snippet) -> Iterator[tuple[int, str]]:
     if snippet.language:
         return
     word = snippet.text
+    modules = "|".join(_modules_of_package())
+    if re.fullmatch(rf"(?:(?:{modules})\.[A-Z]\w*|(?:pj|run|{modules})\.\w+\(.*\))", word):
+        yield from _of_python(snippet, own)
+        return
     if re.fullmatch(rf"(?:{'|'.join(GROUPS)})(?:\.[a-z]\w*)+", word):
         is_method = word.startswith("run.") and hasattr(pj.Run, word.split(".")[1])
         if not is_method and word not in _all_settings():
@@ -264,6 +279,8 @@ def _of_python(snippet: Snippet, own: set[str]) -> Iterator[tuple[int, str]]:
                     yield line, told
         elif isinstance(node, ast.Attribute):
             root, _, rest = ast.unparse(node).partition(".")
+            if root == "run" and rest.isidentifier() and not hasattr(pj.Run, rest):
+                yield line, f"planil_jax.Run has no {rest}."
             if root in roots and re.fullmatch(r"[\w.]+", rest):
                 if told := _missing(f"{roots[root]}.{rest}"):
                     yield line, told
@@ -297,15 +314,25 @@ def _of_call(call: ast.Call, roots: dict[str, str], own: set[str]) -> Iterator[s
     for keyword in call.keywords:
         if keyword.arg and keyword.arg not in parameters and not open_ended:
             yield f"{written} takes no argument {keyword.arg}."
-    first = call.args[0] if call.args else None
-    if written == "pj.train" and isinstance(first, ast.Constant):
-        if told := _no_method(str(first.value), own):
+    if root != "pj":
+        return
+    given = dict(zip(parameters, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    methods = [given.get("method"), *getattr(given.get("methods"), "elts", ())]
+    for method in methods:
+        if isinstance(method, ast.Constant) and isinstance(method.value, str):
+            if told := _no_method(method.value.partition(":")[0], own):
+                yield told
+    env = given.get("name" if written == "pj.make_env" else "env")
+    if isinstance(env, ast.Constant) and isinstance(env.value, str):
+        if told := _no_environment(env.value, own):
             yield told
-    for name in ("env",) if written.startswith("pj.") else ():
-        for keyword in call.keywords:
-            if keyword.arg == name and isinstance(keyword.value, ast.Constant):
-                if told := _no_environment(str(keyword.value.value), own):
-                    yield told
+    settings = given.get("settings")
+    for key in settings.keys if isinstance(settings, ast.Dict) and not own else ():
+        text = key.value if isinstance(key, ast.Constant) else None
+        if written == "pj.train" and isinstance(text, str) and "." not in text:
+            if text not in _all_settings():
+                yield f"no method has the setting {text}."
 
 
 def _missing(dotted: str) -> str | None:
@@ -468,8 +495,9 @@ def _flags(command: str) -> set[str]:
     """The flags of a command of planil, read from its source."""
     folder = ROOT / "planil_jax" / "cli"
     found = _flags_in(folder / f"{command}.py") | _flags_of_app()
-    if "settings.define_flags()" in (folder / f"{command}.py").read_text():
-        found |= _flags_in(folder / "settings.py")
+    source = (folder / f"{command}.py").read_text()
+    for module in re.findall(r"(\w+)\.define_flags\(\)", source):
+        found |= _flags_in(folder / f"{module}.py")
     return found
 
 

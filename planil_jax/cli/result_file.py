@@ -39,9 +39,12 @@ def read() -> Asked:
     Raises:
       UsageError: a flag is wrong, names no run, or says what no file is written for.
     """
-    paths = FLAGS.demonstrator, FLAGS.bc
-    if any(paths) and not FLAGS.out:
-        raise UsageError("--demonstrator and --bc are for a file of results: add --out.")
+    if not FLAGS.out:
+        for name in ("demonstrator", "bc", "tuning_trials", "tuned", "tuned_on", "absent"):
+            if FLAGS[name].value not in ("", None, []):
+                raise UsageError(f"--{name} is for a file of results: add --out.")
+    elif not FLAGS.out.endswith(".json"):
+        raise UsageError(f"{FLAGS.out}: a file of results (--out) must end in .json.")
     demonstrator, bc = None, None
     if FLAGS.demonstrator:
         demonstrator = learning.load_demonstrator(FLAGS.demonstrator, FLAGS.trust_imports)

@@ -60,11 +60,12 @@ def save(path: str | Path, expert: Expert) -> None:
     """Writes a file whole or not at all; fills in the digest of its card.
 
     Raises:
-      UsageError: the path is no .npz.
+      UsageError: the path is no .npz, the card is unsound or a weight is not finite.
     """
     path = Path(path)
     if path.suffix != ".npz":
         raise UsageError(f"{path}: an expert's weights are a file that ends in .npz.")
+    _check(path, expert.weights, expert.card)
     card = dataclasses.replace(expert.card, digest=digest(expert.weights))
     texts = {
         "settings": expert.settings,
@@ -92,11 +93,15 @@ def read(path: str | Path) -> Expert:
     for name in sorted(settings.keys() ^ wanted):
         verb = "lack" if name in wanted else "hold"
         raise UsageError(f"{path}: the expert's settings {verb} {name!r}: {MEND}.")
+    for name in ("environment", "method"):
+        if not isinstance(settings[name], str):
+            raise UsageError(f"{path}: the expert's {name} is no text: {MEND}.")
     weights = {
         name: array for name, array in arrays.items() if name.partition(".")[0] == WEIGHTS
     }
     if not weights or digest(weights) != card.digest:
         raise UsageError(f"{path}: its weights are not those that its card names: {MEND}.")
+    _check(path, weights, card)
     return Expert(weights, settings, card)
 
 
@@ -206,7 +211,7 @@ def _card(path: Path, arrays: Mapping[str, np.ndarray]) -> Card:
             f"{path} holds demonstrations, and no expert: train on it (--demos), or write "
             "an expert by `planil expert --weights`."
         )
-    if form != FORMAT or not isinstance(version, int):
+    if form != FORMAT or type(version) is not int or version < 1:
         raise UsageError(
             f"{path} is no expert's file (its card does not say {FORMAT!r}): write one by "
             "`planil expert --weights`."
@@ -220,3 +225,19 @@ def _card(path: Path, arrays: Mapping[str, np.ndarray]) -> Card:
         return config.from_config_dict(fields, Card())
     except UsageError as error:
         raise UsageError(f"{path}: its card is unsound: {error}") from None
+
+
+def _check(path: Path, weights: Mapping[str, np.ndarray], card: Card) -> None:
+    """Refuses a card that contradicts itself, and weights that are not finite numbers."""
+    mistakes = {
+        "gives an action one bound of two": len(card.action_low) != len(card.action_high),
+        "has a control period that is not above 0 s": not card.control_period > 0,
+        "has a seed or a number of steps below 0": min(card.seed, card.step) < 0,
+        "names no returns": not card.returns,
+    }
+    for mistake, made in mistakes.items():
+        if made:
+            raise UsageError(f"{path}: its card {mistake}: {MEND}.")
+    for name, array in weights.items():
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise UsageError(f"{path}: {name} holds what is no finite number: train again.")

@@ -28,7 +28,7 @@ Version 1 is what commands wrote before: `command`, `commit`, `versions`, `hardw
 
 A value of NULLABLE may be null where `why`, beside it, says why under the same name. A
 commit is 40 hexadecimal digits: changes that were not committed ("+") and a commit that is
-not known ("") are refused.
+not known ("") are refused. So are numbers that are not finite.
 """
 
 import json
@@ -53,7 +53,8 @@ _AGAIN = "write it again with its command"
 _CLEAN = "run the command again in a clone at one commit, with nothing changed"
 _TRIALS = "say how many trials, 0 for none (--tuning_trials; tuned.trials of a comparison)"
 _ABSENT = "or say why there is none (--absent=NAME:WHY)"
-_KINDS: dict[str, Any] = {"text": str, "number": (int, float), "object": dict, "list": list}
+_COUNT = "whole number from 0 on"
+_DURATION = "number of seconds"
 
 # Field -> what it is, and what to do where it is missing.
 Fields = dict[str, tuple[str, str]]
@@ -65,7 +66,8 @@ COMMON: Fields = {
     "configuration": ("object", _AGAIN),
 }
 FIRST: Fields = COMMON | {"seeds": ("list", _AGAIN), "figures": ("object", _AGAIN)}
-SECONDS: Fields = {"wall": ("number", _AGAIN), "processor": ("number", _AGAIN)}
+HARDWARE: Fields = {"device": ("text", _AGAIN), "processor": ("text", _AGAIN)}
+SECONDS: Fields = {"wall": (_DURATION, _AGAIN), "processor": (_DURATION, _AGAIN)}
 RUN: Fields = {
     "task": ("text", _AGAIN),
     "method": ("text", _AGAIN),
@@ -83,19 +85,19 @@ RUN: Fields = {
 }
 DEMONSTRATIONS: Fields = {
     "digest": ("text", _AGAIN),
-    "episodes": ("number", _AGAIN),
-    "steps": ("number", _AGAIN),
+    "episodes": (_COUNT, _AGAIN),
+    "steps": (_COUNT, _AGAIN),
     "mean_return": ("number", "say why they have none (--absent=mean_return:WHY)"),
     "expert": ("text", "say in their card who made them"),
 }
 TUNING: Fields = {
-    "trials": ("number", _TRIALS),
+    "trials": (_COUNT, _TRIALS),
     "settings": ("text", "say what was tried (--tuned; tuned.settings of a comparison)"),
     "on": ("text", "say on which seeds, starts and demonstrations (--tuned_on; tuned.on)"),
 }
 EVALUATION: Fields = {
     "environment": ("text", _AGAIN),
-    "step": ("number", _AGAIN),
+    "step": (_COUNT, _AGAIN),
     "returns": ("list", _AGAIN),
 }
 RETURNS: Fields = {"policy": ("text", _AGAIN), "returns": ("list", _AGAIN)}
@@ -112,6 +114,7 @@ OF_KIND: Mapping[str, Fields] = {
     "campaign": {"cases": ("list", _AGAIN), "outcomes": ("list", _AGAIN)},
 }
 NULLABLE = ("demonstrations", "mean_return", "demonstrator", "bc")
+FIGURES = ("rows", "evaluation", "tasks", "runs")  # one of them is in files of version 1
 
 
 # --------------------------------------------------------------------------------- writing
@@ -154,12 +157,16 @@ def write(path: str | Path, content: Mapping[str, Any]) -> str:
     not lie in results/.
 
     Raises:
-      UsageError: the file cannot be written.
+      UsageError: the file cannot be written, or a number is not finite.
     """
     path = Path(path)
     try:
+        text = dumps(content)
+    except ValueError:
+        raise UsageError(f"{path} (--out): a number in it is not finite.") from None
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dumps(content), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path} (--out) cannot be written: {error.strerror}.") from error
     try:
@@ -223,7 +230,7 @@ def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
+        return platform.processor() or "unknown"
     return next((text.split(": ")[1] for text in lines if "model name" in text), "unknown")
 
 
@@ -295,7 +302,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a file of results: {error}; {_AGAIN}.") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a file of results, an object: {_AGAIN}.")
@@ -340,8 +347,8 @@ def check(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _check_fields(content: Mapping[str, Any], path: str | Path) -> None:
-    version = content.get("version")
-    if version not in VERSIONS:
+    version, kind = content.get("version"), content.get("kind", "")
+    if type(version) is not int or version not in VERSIONS:
         raise UsageError(
             f"{path}: version is {version!r}, and results have 1 or 2: {_AGAIN}."
         )
@@ -349,8 +356,7 @@ def _check_fields(content: Mapping[str, Any], path: str | Path) -> None:
         known: Fields = FIRST
         optional = {"version", "note"}
     else:
-        kind = content.get("kind", "")
-        if kind not in OF_KIND:
+        if not isinstance(kind, str) or kind not in OF_KIND:
             raise UsageError(
                 f"{path}: kind is {kind!r}, and results are {', '.join(OF_KIND)}: {_AGAIN}."
             )
@@ -362,9 +368,15 @@ def _check_fields(content: Mapping[str, Any], path: str | Path) -> None:
             f"{path}: field {unknown[0]} is not of version {version}: {_AGAIN}."
         )
     _require(content, known, path)
-    if version == 2:
-        _require(content["seconds"], SECONDS, path, "seconds.")
-        _CHECKS[content["kind"]](content, path)
+    # Some files of version 1 name no processor.
+    _require({"processor": "unknown"} | content["hardware"], HARDWARE, path, "hardware.")
+    if not content["versions"]:
+        raise UsageError(f"{path}: versions is empty: {_AGAIN}.")
+    if version == 1:
+        _first(content, path)
+        return
+    _require(content["seconds"], SECONDS, path, "seconds.")
+    _CHECKS[kind](content, path)
 
 
 def _require(
@@ -381,9 +393,40 @@ def _require(
             if name in NULLABLE and isinstance(why, str) and why.strip():
                 continue
             raise UsageError(f"{path}: {where}{name} is missing: {mend}.")
-        wrong = not isinstance(value, _KINDS[kind]) or isinstance(value, bool)
-        if wrong or value == "" and name != "commit":
+        if not _is(kind, value) and (name, value) != ("commit", ""):
             raise UsageError(f"{path}: {where}{name} is no {kind}: {mend}.")
+
+
+def _is(kind: str, value: Any) -> bool:
+    """Whether a value is a "number", a "text", …"""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    finite = number and math.isfinite(value)
+    return {
+        "text": isinstance(value, str) and bool(value.strip()),
+        "object": isinstance(value, Mapping),
+        "list": isinstance(value, list),
+        "number": finite,
+        _COUNT: finite and value >= 0 and value == int(value),
+        _DURATION: finite and value >= 0,
+    }[kind]
+
+
+def _require_all(kind: str, values: Sequence[Any], path: str | Path, where: str) -> None:
+    """Refuses a list of which an entry is of another kind."""
+    for n, value in enumerate(values):
+        if not _is(kind, value):
+            raise UsageError(f"{path}: {where}[{n}] is no {kind}: {_AGAIN}.")
+
+
+def _first(content: Mapping[str, Any], path: str | Path) -> None:
+    """Version 1: its figures are as they were written, of one of a few forms."""
+    _require_all(_COUNT, content["seeds"], path, "seeds")
+    figures = content["figures"]
+    if not any(figures.get(name) for name in FIGURES):
+        raise UsageError(f"{path}: figures holds none of {', '.join(FIGURES)}: {_AGAIN}.")
+    rows = figures.get("rows", [])
+    _require({"rows": rows}, {"rows": ("list", _AGAIN)}, path, "figures.")
+    _require_all("object", rows, path, "figures.rows")
 
 
 def _learning(content: Mapping[str, Any], path: str | Path) -> None:
@@ -395,6 +438,7 @@ def _learning(content: Mapping[str, Any], path: str | Path) -> None:
         _require(run, RUN, path, where)
         for name, fields in (
             ("seconds", SECONDS),
+            ("configuration", {"method": ("text", _AGAIN)}),
             ("demonstrations", DEMONSTRATIONS),
             ("tuning", TUNING),
             ("evaluation", EVALUATION),
@@ -404,9 +448,50 @@ def _learning(content: Mapping[str, Any], path: str | Path) -> None:
         ):
             if run[name] is not None:
                 _require(run[name], fields, path, f"{where}{name}.")
-        if not run["curves"]:
-            raise UsageError(f"{path}: {where}curves is empty: {RUN['curves'][1]}.")
+        _require_reasons(run, path, where)
+        _require_seeds(run["seeds"], path, where)
         _require_returns(run, path, where)
+        _require_curves(run, path, where)
+
+
+def _require_reasons(run: Mapping[str, Any], path: str | Path, where: str) -> None:
+    """Refuses reasons, where there are any, that are no texts by name."""
+    reasons = run.get("why", {})
+    if not (_is("object", reasons) and all(_is("text", why) for why in reasons.values())):
+        raise UsageError(f"{path}: {where}why is no object of texts: {_AGAIN}.")
+
+
+def _require_seeds(seeds: Sequence[Any], path: str | Path, where: str) -> None:
+    """Refuses seeds that are none, or one of which comes twice."""
+    if not seeds:
+        raise UsageError(f"{path}: {where}seeds is empty: {_AGAIN}.")
+    _require_all(_COUNT, seeds, path, f"{where}seeds")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{path}: {where}seeds has a seed twice: {_AGAIN}.")
+
+
+def _require_curves(run: Mapping[str, Any], path: str | Path, where: str) -> None:
+    """Refuses curves that are none, or not of every seed; a value may be null."""
+    if not run["curves"]:
+        raise UsageError(f"{path}: {where}curves is empty: {RUN['curves'][1]}.")
+    seeds = len(run["seeds"])
+    for name, curve in run["curves"].items():
+        here = f"{where}curves.{name}"
+        wanted: Fields = {"steps": ("list", _AGAIN), "values": ("list", _AGAIN)}
+        _require(curve, wanted, path, f"{here}.")
+        steps, values = curve["steps"], curve["values"]
+        if not steps or len(steps) != len(values):
+            raise UsageError(
+                f"{path}: {here} has {len(values)} values for {len(steps)} steps: {_AGAIN}."
+            )
+        _require_all(_COUNT, steps, path, f"{here}.steps")
+        for n, row in enumerate(values):
+            if not isinstance(row, list) or len(row) != seeds:
+                raise UsageError(
+                    f"{path}: {here}.values[{n}] is not of the {seeds} seeds: {_AGAIN}."
+                )
+            known = [value for value in row if value is not None]
+            _require_all("number", known, path, f"{here}.values[{n}]")
 
 
 def _require_returns(run: Mapping[str, Any], path: str | Path, where: str) -> None:
@@ -417,7 +502,9 @@ def _require_returns(run: Mapping[str, Any], path: str | Path, where: str) -> No
             f"{path}: {where}evaluation.returns has {len(returns)} rows for "
             f"{len(run['seeds'])} seeds: {_AGAIN}."
         )
-    starts = len(returns[0]) if returns and isinstance(returns[0], list) else 0
+    if run["bc"] and not run["bc"]["returns"]:
+        raise UsageError(f"{path}: {where}bc.returns is empty: {_AGAIN}.")
+    starts = len(returns[0]) if isinstance(returns[0], list) else 0
     for name, rows in (
         ("evaluation", returns),
         ("demonstrator", run["demonstrator"] and [run["demonstrator"]["returns"]]),
@@ -430,7 +517,7 @@ def _require_returns(run: Mapping[str, Any], path: str | Path, where: str) -> No
                     f"{path}: {where}{name}.returns is not of the same {starts} starts: "
                     f"{_AGAIN}."
                 )
-            if not all(isinstance(value, int | float) for value in row):
+            if not all(_is("number", value) for value in row):
                 raise UsageError(
                     f"{path}: {where}{name}.returns holds what is no number: {_AGAIN}."
                 )
@@ -438,14 +525,26 @@ def _require_returns(run: Mapping[str, Any], path: str | Path, where: str) -> No
 
 def _benchmark(content: Mapping[str, Any], path: str | Path) -> None:
     rows, repetitions = content["rows"], content["repetitions"]
+    ratios, rivals = content["ratios"], content["rivals"]
     if not rows or len(repetitions) != len(rows):
         raise UsageError(
             f"{path}: repetitions has {len(repetitions)} entries for {len(rows)} rows: "
             f"{_AGAIN}."
         )
-    for ratio in content["ratios"]:
-        if not all(isinstance(row, dict) and ratio in row for row in rows):
+    if len(ratios) != len(rivals):
+        raise UsageError(
+            f"{path}: rivals has {len(rivals)} entries for {len(ratios)} ratios: {_AGAIN}."
+        )
+    _require_all("object", rows, path, "rows")
+    _require_all(_COUNT, repetitions, path, "repetitions")
+    _require_all("text", ratios, path, "ratios")
+    _require_all("text", rivals, path, "rivals")
+    for ratio in ratios:
+        if not all(ratio in row for row in rows):
             raise UsageError(f"{path}: rows lack the ratio {ratio}: {_AGAIN}.")
+        for n, row in enumerate(rows):
+            if row[ratio] is not None and not _is("number", row[ratio]):
+                raise UsageError(f"{path}: rows[{n}].{ratio} is no number: {_AGAIN}.")
 
 
 def _campaign(content: Mapping[str, Any], path: str | Path) -> None:
@@ -457,6 +556,7 @@ def _campaign(content: Mapping[str, Any], path: str | Path) -> None:
         )
     for n, case in enumerate(cases):
         _require(case, {"name": ("text", _AGAIN)}, path, f"cases[{n}].")
+    _require_all("object", outcomes, path, "outcomes")
 
 
 _CHECKS: Mapping[str, Callable[[Mapping[str, Any], str | Path], None]] = {
@@ -470,25 +570,26 @@ def _check_commits(content: Mapping[str, Any], path: str | Path) -> None:
     """Refuses a commit that is not clean, and trainings of several commits in one file."""
     _require_commit(content["commit"], path, "commit")
     parts = "runs" if "runs" in content else "cases"
-    trained = [part.get("commit") for part in content.get(parts, ())]
+    trained = set()
     for n, part in enumerate(content.get(parts, ())):
         for where, inner in (("", part), *((f"{k}.", part.get(k)) for k in NULLABLE)):
             if isinstance(inner, dict) and "commit" in inner:
                 _require_commit(inner["commit"], path, f"{parts}[{n}].{where}commit")
-    if len(set(trained)) > 1:
+        trained |= {part["commit"]} if "commit" in part else set()
+    if len(trained) > 1:
         raise UsageError(
-            f"{path}: {parts} are of {len(set(trained))} commits: train them all at one."
+            f"{path}: {parts} are of {len(trained)} commits: train them all at one."
         )
 
 
-def _require_commit(commit: str, path: str | Path, where: str) -> None:
-    if not commit:
+def _require_commit(commit: Any, path: str | Path, where: str) -> None:
+    if commit == "":
         raise UsageError(f"{path}: {where} is empty: {_CLEAN}.")
-    if commit.endswith("+"):
+    if isinstance(commit, str) and commit.endswith("+"):
         raise UsageError(
             f"{path}: {where} is {commit[:10]} with changes not committed: {_CLEAN}."
         )
-    if not re.fullmatch("[0-9a-f]{40}", commit):
+    if not (isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)):
         raise UsageError(
             f"{path}: {where} is {commit!r}, no commit of 40 digits: {_CLEAN}."
         )

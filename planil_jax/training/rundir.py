@@ -151,13 +151,19 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The commit of this package, "+" where files differ from it; "" outside a checkout."""
+    """The commit of this package, with "+" where it was changed; "" outside a checkout.
+
+    It was changed where files of the checkout differ, or the package has further ones.
+    """
     git = ["git", "-C", str(Path(planil_jax.__file__).parent)]
     tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]
     describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    others = [*git, "ls-files", "--others", "--exclude-standard"]
     try:
         subprocess.run(tracked, capture_output=True, check=True, timeout=10)
         described = subprocess.run(describe, capture_output=True, check=True, timeout=10)
+        more = subprocess.run(others, capture_output=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return described.stdout.decode().strip()
+    commit = described.stdout.decode().strip()
+    return f"{commit.removesuffix('+')}+" if more.stdout.strip() else commit

@@ -50,6 +50,21 @@ def test_a_directory_without_a_run_is_refused(monkeypatch, tmp_path):
     assert "holds no run" in refused(evaluate, monkeypatch, f"--run={tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "flag",
+    ["demonstrator=a", "bc=a", "tuning_trials=0", "tuned=a", "tuned_on=a", "absent=bc:a"],
+)
+def test_what_is_for_a_file_of_results_is_refused_without_one(monkeypatch, flag):
+    message = refused(evaluate, monkeypatch, "--run=nowhere", f"--{flag}")
+    name = flag.partition("=")[0]
+    assert message == f"--{name} is for a file of results: add --out."
+
+
+def test_a_number_of_trials_below_0_is_refused(monkeypatch):
+    message = refused(evaluate, monkeypatch, "--run=nowhere", "--tuning_trials=-1")
+    assert message == "--tuning_trials=-1: must be a non-negative integer."
+
+
 def test_observation_entries_that_are_no_numbers_are_refused(monkeypatch):
     arguments = ("--env=point_mass", "--out=x.npz", "--observed=0,-1")
     message = refused(collect, monkeypatch, *arguments)
@@ -66,5 +81,7 @@ def test_an_expert_needs_an_environment_or_a_run(monkeypatch):
 def test_files_of_another_ending_are_refused(monkeypatch):
     message = refused(collect, monkeypatch, "--env=point_mass", "--out=x.csv")
     assert message == "x.csv: demonstrations (--out) are a file that ends in .npz."
+    message = refused(evaluate, monkeypatch, "--run=nowhere", "--out=x.txt")
+    assert message == "x.txt: a file of results (--out) must end in .json."
     message = refused(film, monkeypatch, "--env=kitchen", "--out=x.avi")
     assert message == "x.avi: a film (--out) must end in .gif or .mp4."

@@ -361,10 +361,11 @@ def test_evaluate_writes_results_beside_their_references(run, recorded, tmp_path
 
 
 def test_a_reason_without_a_name_is_refused(refused, tmp_path):
-    message = refused("evaluate", f"--run={tmp_path}", "--absent=slow")
+    out = f"--out={tmp_path / 'x.json'}"
+    message = refused("evaluate", f"--run={tmp_path}", "--absent=slow", out)
     assert "--absent=slow: write NAME:WHY" in message
     message = refused("evaluate", f"--run={tmp_path}", f"--bc={tmp_path}")
-    assert "--demonstrator and --bc are for a file of results" in message
+    assert "--bc is for a file of results" in message
 
 
 # ---------------------------------------------------------------------------------- experts

@@ -170,14 +170,69 @@ def test_a_file_that_lacks_a_field_is_refused_by_its_name(content, field):
         (LEARNING, "runs", [], "runs is empty"),
         (LEARNING, "runs", [7], "runs[0] is no object"),
         (LEARNING, "runs", [RUN | {"bc": None, "why": []}], "runs[0].bc is missing"),
-        (BENCHMARK, "rows", [7], "rows lack the ratio ratio_to_reference"),
+        (BENCHMARK, "rows", [7], "rows[0] is no object"),
+        (BENCHMARK, "rows", [{"planner": "task"}], "rows lack the ratio ratio_to_refer"),
+        (
+            BENCHMARK,
+            "rows.0.ratio_to_reference",
+            "2",
+            "rows[0].ratio_to_reference is no nu",
+        ),
+        (BENCHMARK, "repetitions", ["often"], "repetitions[0] is no whole number"),
+        (BENCHMARK, "rivals", [], "rivals has 0 entries for 1 ratios"),
+        (BENCHMARK, "ratios", [["speed"]], "ratios[0] is no text"),
+        (BENCHMARK, "kind", ["benchmark"], "kind is ['benchmark'], and results are"),
+        (FIRST, "version", True, "version is True, and results have 1 or 2"),
+        (FIRST, "seeds", ["0"], "seeds[0] is no whole number from 0 on"),
+        (FIRST, "figures", {"about": 1}, "figures holds none of rows, evaluation, tasks"),
+        (FIRST, "figures.rows", [7], "figures.rows[0] is no object"),
+        (FIRST, "figures.rows", "a table", "figures.rows is no list"),
+        (LEARNING, "command", " ", "command is no text"),
+        (LEARNING, "versions", {}, "versions is empty"),
+        (LEARNING, "hardware", {"cores": 2}, "hardware.device is missing"),
+        (LEARNING, "hardware.processor", 7, "hardware.processor is no text"),
+        (LEARNING, "seconds.wall", -1.0, "seconds.wall is no number of seconds"),
+        (LEARNING, "seconds.wall", np.nan, "seconds.wall is no number of seconds"),
+        (LEARNING, "runs.0.configuration", {}, "runs[0].configuration.method is missing"),
+        (LEARNING, "runs.0.evaluation.step", 0.5, "runs[0].evaluation.step is no whole nu"),
+        (LEARNING, "runs.0.seeds", [], "runs[0].seeds is empty"),
+        (LEARNING, "runs.0.seeds", [0, "1"], "runs[0].seeds[1] is no whole number from 0"),
+        (LEARNING, "runs.0.seeds", [0, 0], "runs[0].seeds has a seed twice"),
+        (LEARNING, "runs.0.why", ["x"], "runs[0].why is no object of texts"),
+        (LEARNING, "runs.0.curves", {"a": 1}, "runs[0].curves.a is no object"),
+        (
+            LEARNING,
+            "runs.0.curves.eval/return.steps",
+            [10],
+            "runs[0].curves.eval/return has 2 values for 1 steps",
+        ),
+        (
+            LEARNING,
+            "runs.0.curves.eval/return.values",
+            [[1.0], [2.0]],
+            "runs[0].curves.eval/return.values[0] is not of the 2 seeds",
+        ),
+        (LEARNING, "runs.0.bc.returns", [], "runs[0].bc.returns is empty"),
+        (
+            LEARNING,
+            "runs.0.random.returns",
+            [1.0, True, 2.0],
+            "runs[0].random.returns holds what is no number",
+        ),
+        (
+            LEARNING,
+            "runs.0.random.returns",
+            [1.0, np.nan, 2.0],
+            "runs[0].random.returns holds what is no number",
+        ),
         (
             LEARNING,
             "runs",
             [RUN, RUN | {"commit": 40 * "a"}],
             "runs are of 2 commits: ",
         ),
-        (LEARNING, "runs.0.tuning.trials", True, "runs[0].tuning.trials is no number"),
+        (LEARNING, "runs.0.tuning.trials", True, "runs[0].tuning.trials is no whole nu"),
+        (LEARNING, "runs.0.tuning.trials", -1, "runs[0].tuning.trials is no whole number"),
         (LEARNING, "runs.0.curves", {}, "runs[0].curves is empty: train with evaluations"),
         (
             LEARNING,
@@ -197,6 +252,8 @@ def test_a_file_that_lacks_a_field_is_refused_by_its_name(content, field):
         (BENCHMARK, "ratios", ["speed"], "rows lack the ratio speed"),
         (CAMPAIGN, "outcomes", [], "outcomes has 0 entries for 1 cases"),
         (CAMPAIGN, "cases", [{}], "cases[0].name is missing"),
+        (CAMPAIGN, "cases.0.commit", 7, "cases[0].commit is 7, no commit of 40 digits"),
+        (CAMPAIGN, "outcomes", [7], "outcomes[0] is no object"),
     ],
 )
 def test_what_is_no_result_is_refused_in_a_sentence(content, field, value, sentence):
@@ -222,6 +279,7 @@ def test_random_actions_may_not_be_absent():
     [
         ("{", "is not a file of results: "),
         ("[]", "is not a file of results, an object: write it again"),
+        ("[" * 100_000, "is not a file of results: maximum recursion depth exceeded"),
         ('{"version": NaN}', "is not a file of results: it holds NaN, which JSON has not"),
     ],
 )
@@ -242,6 +300,18 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "area").write_text("a file")
     with pytest.raises(UsageError, match=r"x.json \(--out\) cannot be written: "):
         results.write(tmp_path / "area" / "x.json", LEARNING)
+
+
+def test_a_number_that_is_not_finite_is_never_written(tmp_path):
+    content = changed(LEARNING, "runs.0.evaluation.step", np.inf)
+    with pytest.raises(UsageError, match=r"x.json \(--out\): a number in it is not finite"):
+        results.write(tmp_path / "x.json", content)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cases_that_trained_nothing_stand_beside_those_of_one_commit():
+    cases = [{"name": "no run"}, {"name": "a run", "commit": COMMIT}]
+    results.check(CAMPAIGN | {"cases": cases, "outcomes": [{}, {}]}, "x.json")
 
 
 @pytest.mark.parametrize("name", ["x.json", "a/b/x.json", "a/x.png"])

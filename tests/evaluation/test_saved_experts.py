@@ -222,6 +222,13 @@ def test_what_is_no_expert_s_file_is_refused(path, tmp_path):
             "was trained in pendulum with the observation names ('x [m]',), and here",
         ),
         ("card", {"action_high": [3.0]}, "with the action high (3.0,), and here they are"),
+        ("card", {"version": 0}, "is no expert's file (its card does not say"),
+        ("card", {"action_low": []}, "its card gives an action one bound of two"),
+        ("card", {"control_period": 0}, "has a control period that is not above 0 s"),
+        ("card", {"step": -1}, "its card has a seed or a number of steps below 0"),
+        ("card", {"returns": []}, "its card names no returns"),
+        ("settings", {"method": ["sac"]}, "the expert's method is no text"),
+        ("settings", {"environment": 3}, "the expert's environment is no text"),
         ("settings", {"version": 3}, "cannot be read (configuration 3, not 2); use the"),
         ("settings", {"agent": None}, "the expert's settings lack 'agent'"),
         ("settings", {"imports": ["os"]}, "the expert's settings hold 'imports'"),
@@ -251,6 +258,26 @@ def test_weights_of_other_shapes_than_the_agent_s_are_refused(path):
     assert f"{name} is absent in the file, and float32 [" in refusal(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, "x"])
+def test_weights_that_are_no_finite_numbers_are_neither_written_nor_read(
+    path, tmp_path, value, monkeypatch
+):
+    weights, settings, card = expert_file.read(path)
+    name = next(iter(weights))
+    broken = expert_file.Expert(
+        weights | {name: np.full_like(weights[name], value, np.asarray(value).dtype)},
+        settings,
+        card,
+    )
+    with pytest.raises(UsageError, match="holds what is no finite number: train again"):
+        expert_file.save(tmp_path / "new.npz", broken)
+    assert not (tmp_path / "new.npz").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(expert_file, "_check", lambda *args: None)
+        expert_file.save(path, broken)
+    assert f"{name} holds what is no finite number" in refusal(path)
+
+
 def test_a_run_that_is_no_expert_is_not_written(tmp_path):
     run = fixed_run("navigation", [[1.0, 0.0]], tmp_path)
     with pytest.raises(UsageError, match="mpail imitates, and an expert's file holds what"):
@@ -278,7 +305,8 @@ def test_weights_are_read_as_they_were_written_whatever_the_leaf(tmp_path):
     assert list(named) == ["weights.count", "weights.nested.0", "weights.seen"]
     settings = {"version": 2, "environment": "", "method": "", "model": [], "agent": {}}
     path = tmp_path / "leaves.npz"
-    expert_file.save(path, expert_file.Expert(named, settings, expert_file.Card()))
+    card = expert_file.Card(control_period=0.1, returns=(1.0,))
+    expert_file.save(path, expert_file.Expert(named, settings, card))
     read = expert_file.read(path).weights
     restored = saved_experts._fitted(read, jax.eval_shape(lambda: tree))
     assert jax.tree.map(lambda leaf: leaf.tolist(), restored) == {

@@ -1,4 +1,6 @@
 import json
+import re
+import subprocess
 
 import pytest
 
@@ -117,3 +119,20 @@ def test_a_run_of_an_older_version_is_refused_in_one_sentence(tmp_path, resume):
         error.value
     )
     assert files(tmp_path) == {tmp_path / "config.json": json.dumps(PLAIN).encode()}
+
+
+def test_a_module_that_was_not_committed_makes_the_commit_unclean(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True)
+    monkeypatch.setattr(rundir.planil_jax, "__file__", str(package / "__init__.py"))
+    assert re.fullmatch("[0-9a-f]{40}", rundir._commit())
+    (tmp_path / "notes.txt").write_text("beside the package")
+    assert re.fullmatch("[0-9a-f]{40}", rundir._commit())
+    (package / "more.py").write_text("")
+    assert re.fullmatch(r"[0-9a-f]{40}\+", rundir._commit())
+    (package / "__init__.py").write_text("changed = True")
+    assert re.fullmatch(r"[0-9a-f]{40}\+", rundir._commit())

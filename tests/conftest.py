@@ -2,7 +2,8 @@
 
 Programs are dropped after each module, as a process would keep them all; workers share what
 was compiled through a directory of the session. XLA compiles for a CPU in two thirds of the
-time without its fusion emitters; XLA reads XLA_FLAGS once, when JAX first computes.
+time without its fusion emitters; XLA reads XLA_FLAGS once, when JAX first computes. None of
+this holds for tests/slow, whose programs run for long.
 """
 
 import ctypes
@@ -17,7 +18,8 @@ import pytest
 
 FLAG = "--xla_cpu_use_fusion_emitters"
 KNOWS_IT = jaxlib.__version__.startswith("0.10.")  # XLA ends a process for an unknown flag
-if KNOWS_IT and FLAG not in os.environ.get("XLA_FLAGS", ""):
+SLOW = any("tests/slow" in argument for argument in sys.argv)
+if KNOWS_IT and not SLOW and FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}=false".strip()
 
 

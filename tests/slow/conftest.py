@@ -1,5 +1,7 @@
 """Optimised programs, and demonstrations of a trained expert, made once a session."""
 
+from collections.abc import Iterator
+
 import jax
 import pytest
 
@@ -14,9 +16,11 @@ EPISODES = 20  # of an evaluation
 
 
 @pytest.fixture(scope="session", autouse=True)
-def optimised(compile_cache) -> None:
-    """Optimise all programs here: they run for long."""
+def programs(compile_cache) -> Iterator[None]:
+    """In the place of the other tests' `programs`: here all are optimised."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    assert not jax.config.values["jax_disable_most_optimizations"], "were not optimised"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 
 # Field of a configuration, at any depth, or argument -> its largest value.
 MOST = {
-    "seeds": 2,
     "num_envs": 4,
     "steps": 32,
     "rounds": 1,

@@ -234,13 +234,24 @@ def _card(path: Path, array: np.ndarray) -> Card:
         form, version = None, None
     if form != FORMAT or not isinstance(version, int):
         raise UsageError(f"{path}: its card does not say {FORMAT!r}; {AGAIN}.")
-    if version > VERSION:
+    return sound_card(path, fields, version, VERSION, Card())
+
+
+def sound_card(
+    path: Path, fields: dict[str, Any], version: int, newest: int, default: Any
+) -> Any:
+    """A file's card, as the record `default` is; of demonstrations, and of an expert.
+
+    Raises:
+      UsageError: the file is newer than this package, or a field is unsound.
+    """
+    if version > newest:
         raise UsageError(
             f"{path} has format version {version}, but this planil_jax reads up to "
-            f"{VERSION}: install a newer one."
+            f"{newest}: install a newer one."
         )
     try:
-        return config.from_config_dict(fields, Card())
+        return config.from_config_dict(fields, default)
     except UsageError as error:
         raise UsageError(f"{path}: its card is unsound: {error}") from None
 

@@ -216,15 +216,7 @@ def _card(path: Path, arrays: Mapping[str, np.ndarray]) -> Card:
             f"{path} is no expert's file (its card does not say {FORMAT!r}): write one by "
             "`planil expert --weights`."
         )
-    if version > VERSION:
-        raise UsageError(
-            f"{path} has format version {version}, but this planil_jax reads up to "
-            f"{VERSION}: install a newer one."
-        )
-    try:
-        return config.from_config_dict(fields, Card())
-    except UsageError as error:
-        raise UsageError(f"{path}: its card is unsound: {error}") from None
+    return demo_file.sound_card(path, fields, version, VERSION, Card())
 
 
 def _check(path: Path, weights: Mapping[str, np.ndarray], card: Card) -> None:

@@ -45,10 +45,10 @@ def check_functions(env: Environment) -> None:
     spec = env.spec
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.ShapeDtypeStruct((spec.action_size,), jnp.float32)
-    state = _traced(spec, "reset(key)", env.reset, key)
+    state = traced(spec.name, "reset(key)", env.reset, key)
     if not isinstance(state, EnvState):
         _refuse(spec, f"reset(key) must return an EnvState, not {type(state).__name__}")
-    returned = _traced(spec, "step(state, action)", env.step, state, action)
+    returned = traced(spec.name, "step(state, action)", env.step, state, action)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         _refuse(spec, "step(state, action) must return (EnvState, Transition)")
     after, transition = returned
@@ -73,15 +73,22 @@ def _kinds(state: EnvState) -> Iterator[tuple[str, str]]:
         yield jax.tree_util.keystr(path), f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _traced(spec: EnvSpec, what: str, function: Callable, *inputs: Any) -> Any:
+def traced(name: str, what: str, function: Callable, *inputs: Any, given: str = "") -> Any:
+    """What a user's function returns, as shapes; its own errors become a UsageError.
+
+    Args:
+      name: of the environment.
+      what: the call, for messages: "reset(key)".
+      given: what the function is given, for messages: "; it is called as …".
+    """
     try:
         return jax.eval_shape(function, *inputs)
     except UsageError:
         raise
     except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else ""
         raise UsageError(
-            f"environment {spec.name!r}: {what} fails ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else ''})."
+            f"environment {name!r}: {what} fails ({type(error).__name__}: {first}){given}."
         ) from error
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from flax import struct
 
 from planil_jax.base import Dynamics, Environment, EnvSpec, EnvState, Transition, UsageError
-from planil_jax.envs.checks import check_spec
+from planil_jax.envs.checks import check_spec, traced
 from planil_jax.envs.quiet import mjx
 
 
@@ -374,20 +374,12 @@ _INPUTS = {
 
 
 def _traced(name: str, role: str, function: Callable, *inputs: Any) -> Any:
-    """What a user's function returns, as shapes; its own errors become a UsageError."""
-    try:
-        return jax.eval_shape(function, *inputs)
-    except UsageError:
-        raise
-    except Exception as error:
-        given = _INPUTS[role]
-        kind = "an mjx.Data" if "data" in given else "an observation, not an mjx.Data"
-        what = given.strip("()").split(", ")[-1]
-        first = str(error).splitlines()[0] if str(error) else ""
-        raise UsageError(
-            f"environment {name!r}: {role} fails ({type(error).__name__}: {first}); it is "
-            f"called as {role}{given}, where {what} is {kind}."
-        ) from error
+    """What a user's function returns, as shapes; a failing one is named with its inputs."""
+    called = _INPUTS[role]
+    kind = "an mjx.Data" if "data" in called else "an observation, not an mjx.Data"
+    last = called.strip("()").split(", ")[-1]
+    given = f"; it is called as {role}{called}, where {last} is {kind}"
+    return traced(name, role, function, *inputs, given=given)
 
 
 def _check_reset(name: str, reset: Callable | None, home: mjx.Data) -> None:

@@ -14,6 +14,7 @@ from planil_jax.agents.common import latent_planning, sequences
 from planil_jax.base import Demonstrations, EnvSpec, EnvState, Task, Transition, UsageError
 from planil_jax.nets import latent
 from planil_jax.planners import mppi
+from tests.draws import normal, random_params
 
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON, BATCH = 4, 5
@@ -30,20 +31,6 @@ CONFIG = iqmpc.Config(
 )
 COMPONENTS = iqmpc.make_components(SPEC, CONFIG)
 KEY = jax.random.key(0)
-
-
-def normal(*shape, seed: int = 1, scale: float = 1.0) -> jax.Array:
-    drawn = scale * np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(drawn, jnp.float32)
-
-
-def random_params(tree, seed: int = 0):
-    """Parameters of these shapes, none of which is zero; nothing is compiled for them."""
-    leaves, structure = jax.tree.flatten(tree)
-    drawn = [
-        normal(*leaf.shape, seed=100 * seed + i, scale=0.4) for i, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(structure, drawn)
 
 
 def with_config(**fields) -> iqmpc.Components:

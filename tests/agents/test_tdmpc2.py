@@ -12,6 +12,7 @@ from planil_jax.base import EnvSpec
 from planil_jax.losses import two_hot
 from planil_jax.nets import latent
 from planil_jax.planners import mppi
+from tests.draws import normal, random_params
 
 SPEC = EnvSpec("line", ("a", "b", "c"), (0.0, -2.0), (4.0, 2.0), 100, 0.1)
 HORIZON, BATCH = 3, 5
@@ -25,20 +26,6 @@ CONFIG = tdmpc2.Config(
 )
 COMPONENTS = tdmpc2.make_components(SPEC, CONFIG)
 KEY = jax.random.key(0)
-
-
-def normal(*shape, seed: int = 1, scale: float = 1.0) -> jax.Array:
-    drawn = scale * np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(drawn, jnp.float32)
-
-
-def random_params(tree, seed: int = 0):
-    """Parameters of these shapes, none of which is zero; nothing is compiled for them."""
-    leaves, structure = jax.tree.flatten(tree)
-    drawn = [
-        normal(*leaf.shape, seed=100 * seed + i, scale=0.4) for i, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(structure, drawn)
 
 
 def init():

@@ -123,6 +123,7 @@ def check(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def check_fields(content: Mapping[str, Any], path: str | Path) -> None:
+    """Refuses fields that are missing, of another kind or unknown, and unequal numbers."""
     version, kind = content.get("version"), content.get("kind", "")
     if type(version) is not int or version not in VERSIONS:
         raise UsageError(

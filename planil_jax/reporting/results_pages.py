@@ -4,6 +4,7 @@ One page an area, `docs/results/<area>.md`, and a list of them. Equal files make
 pages. `make results-docs` writes them, and a test compares them.
 """
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax.evaluation import compare, results, statistics
+from planil_jax.evaluation import compare, learning, results, statistics
 
 MADE = "<!-- Made by `make results-docs` of the files in results/. Do not edit. -->"
 BEFORE = "Before the redesign"
@@ -118,9 +119,9 @@ def _reached(run: Content) -> dict[str, str]:
     p = None
     if bc is not None and run["configuration"]["method"] != "bc":
         p = statistics.p_better(returns.mean(1), np.mean(bc["returns"], axis=1))
-    tried = "nothing"
-    if tuning["trials"]:
-        tried = f"{tuning['trials']} trials: {tuning['settings']}; on {tuning['on']}"
+    tried = f"{tuning['trials']} trials: {tuning['settings']}; on {tuning['on']}"
+    if tuning == learning.said(learning.Tuning(trials=0)):
+        tried = "nothing"
     return {
         "task": _text(run["task"]),
         "method": _text(run["method"]),
@@ -241,7 +242,7 @@ def _origin(path: str, content: Content, level: str) -> str:
     if content["version"] == 2:
         facts.append(f"{_number(content['seconds']['wall'])} s in all")
     note = [_text(content["note"])] if "note" in content else []
-    command = content["command"].replace(" --", " \\\n    --")
+    command = re.sub(r" (?='?--)", " \\\\\n    ", content["command"])
     return _joined(
         f"{level} `results/{path}`", f"```\n{command}\n```", ", ".join(facts) + ".", *note
     )

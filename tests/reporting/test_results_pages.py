@@ -45,6 +45,23 @@ def test_a_learning_result_stands_beside_its_references():
     assert (found["seeds"], found["episodes of each"]) == ("0, 1", "3")
 
 
+def test_a_flag_in_quotes_stands_on_a_line_of_its_own():
+    text = page(LEARNING | {"command": "planil compare --a=1 '--b=one two' --c=3"})
+    assert "planil compare \\\n    --a=1 \\\n    '--b=one two' \\\n    --c=3\n" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "on", "shown"),
+    [
+        ("nothing", "nothing", "nothing"),
+        ("not counted", "seeds 0 to 2", "0 trials: not counted; on seeds 0 to 2"),
+    ],
+)
+def test_what_is_said_of_settings_without_trials_is_shown(settings, on, shown):
+    run = RUN | {"tuning": {"trials": 0, "settings": settings, "on": on}}
+    assert row(page(LEARNING | {"runs": [run]}))["tried before"] == shown
+
+
 def test_from_four_seeds_on_the_interquartile_mean_is_shown():
     returns = [[1.0], [900.0], [902.0], [5000.0]]
     run = RUN | {"seeds": [0, 1, 2, 3], "evaluation": RUN["evaluation"]}

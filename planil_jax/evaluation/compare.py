@@ -16,6 +16,7 @@ import numpy as np
 from planil_jax import config, experiment, launch, runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, learning, results, statistics
+from planil_jax.training import files
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
 RESULT = "result.json"  # in the directory of each run
@@ -138,7 +139,12 @@ def _result(
     """The result of a run: evaluated once, and read from its file after that."""
     path = trained.directory / RESULT
     if path.exists():
-        result = json.loads(path.read_text())
+        try:
+            form = {"step": int, "plan": str}
+            result = files.read(path, form, "it is evaluated again", sealed=True)
+        except files.DamagedError as error:
+            say(str(error))
+            result = {"step": None, "plan": None}
         if result["step"] == trained.step and result["plan"] == config.to_json(plan):
             return result
     say(f"evaluating {trained.directory} at step {trained.step} …")
@@ -165,7 +171,7 @@ def _result(
         result["interactions"] = interactions(
             np.array(result["steps"]), np.array(result["returns"]), expert
         )
-    path.write_text(json.dumps(result) + "\n")
+    files.write(path, files.seal(json.dumps(result)) + "\n")
     return result
 
 
@@ -237,7 +243,7 @@ def _cells(method: str, result: dict[str, Any]) -> list[str]:
         f"{error['mean']:.2f}, {error['largest']:.2f}" if error else "–",
         f"{np.mean(speeds):.2f}" if speeds else "–",
         str(result["step"]) if interacts(result) else "0",
-        f"{result['seconds']:.0f}",
+        "–" if result["seconds"] is None else f"{result['seconds']:.0f}",
     ]
 
 

@@ -20,6 +20,7 @@ from planil_jax.training import files
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
 RESULT = "result.json"  # in the directory of each run
+_FORM = {"step": int, "plan": str}  # of what decides whether it is of today
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,11 +141,10 @@ def _result(
     path = trained.directory / RESULT
     if path.exists():
         try:
-            form = {"step": int, "plan": str}
-            result = files.read(path, form, "it is evaluated again", sealed=True)
+            result = files.read(path, _FORM, "it is evaluated again", sealed=True)
         except files.DamagedError as error:
             say(str(error))
-            result = {"step": None, "plan": None}
+            result = dict.fromkeys(_FORM)
         if result["step"] == trained.step and result["plan"] == config.to_json(plan):
             return result
     say(f"evaluating {trained.directory} at step {trained.step} …")
@@ -153,7 +153,7 @@ def _result(
     evaluation = evaluate.evaluate(
         deployed, plan.episodes, fields, plan.starts, plan.expert
     )
-    result = {
+    result: dict[str, Any] = {
         "plan": config.to_json(plan),
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,

@@ -117,7 +117,7 @@ def save_paths(directory: Path, side: float, paths: FieldPaths) -> None:
 
 
 def load_paths(directory: Path, side: float) -> FieldPaths | None:
-    """Reads what `save_paths` wrote; None: no such file, or a damaged one, with a warning."""
+    """Reads what `save_paths` wrote; None: no file, or a damaged one, with a warning."""
     path = paths_file(directory, side)
     if not path.exists():
         return None

@@ -1,7 +1,7 @@
 """Checkpoints: a whole TrainState `[S]` on disk, written whole or not at all.
 
     directory/000000012800/arrays/           the leaves, by Orbax
-                           checkpoint.json   format, step, round, score, leaves, checksums; sealed
+                           checkpoint.json   format, step, round, score, leaves, checksums
     directory/.unfinished-*                  left by a killed save; the next removes it
 
 A checkpoint is written under a temporary name and then renamed, so that it is always whole.
@@ -125,10 +125,11 @@ def steps(directory: str | Path) -> list[int]:
 
 def newest(directory: str | Path | None) -> str:
     """Half a sentence about the checkpoint that a failure leaves."""
-    for step in reversed(steps(directory) if directory is not None else []):
+    for step in reversed(steps(directory) if directory else []):
+        place = _place(directory or "", step)
         with contextlib.suppress(_DamagedError, UserError):
-            _read_manifest(_place(directory, step))
-            return f"the last good checkpoint {_place(directory, step)} is kept"
+            _read_manifest(place)
+            return f"the last good checkpoint {place} is kept"
     return "there is no checkpoint yet"
 
 

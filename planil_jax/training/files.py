@@ -39,7 +39,7 @@ def warn(sentence: str) -> None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file beside, and renames it: at any time the old one or the new one is whole.
+    """Writes a file beside and renames it: the old one or the new one is always whole.
 
     Raises:
       OSError: the file cannot be written, with its path; an older one is unharmed.
@@ -128,7 +128,7 @@ def seal(text: str) -> str:
 
 
 def mismatch(value: Any, form: Form, name: str = "it") -> str:
-    """How a value of JSON differs from a form, "step is no whole number"; "": it does not."""
+    """How a value differs from a form, "step is no whole number"; "": it does not."""
     if isinstance(form, tuple):
         return "" if value is None else mismatch(value, form[0], name)
     if isinstance(form, list):

@@ -173,7 +173,8 @@ def read_metrics(logdir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]
 
 def read_seconds(logdir: str | Path) -> tuple[float | None, float | None]:
     """Seconds of training so far, and of the processor; None where they are not known."""
-    last = next(reversed(_read_with_warning(logdir)), {})
+    lines = _read_with_warning(logdir)
+    last: dict[str, Any] = lines[-1] if lines else {}
     return last.get("seconds"), last.get("processor_seconds")
 
 
@@ -354,20 +355,20 @@ def _widths(line: dict[str, Any]) -> set[int]:
 
 
 def _longest_rise(steps: list[int]) -> list[int]:
-    """Indices of as many steps as can be that increase strictly."""
-    ends: list[int] = []  # the lowest step that a rise of each length can end with
-    last: list[int] = []  # the index of that step
-    before: list[int | None] = []  # for each index, the one that it follows
-    for i, step in enumerate(steps):
-        length = bisect.bisect_left(ends, step)
-        before.append(last[length - 1] if length else None)
-        ends[length : length + 1], last[length : length + 1] = [step], [i]
+    """Indices of as many steps as can be that increase strictly, the earlier where equal."""
+    starts: list[int] = []  # minus the highest step that a rise of each length starts with
+    first: list[int] = []  # the index of that step
+    after: dict[int, int | None] = {}  # for each index, the one that follows it
+    for i in reversed(range(len(steps))):
+        length = bisect.bisect_left(starts, -steps[i])
+        after[i] = first[length - 1] if length else None
+        starts[length : length + 1], first[length : length + 1] = [-steps[i]], [i]
     rise: list[int] = []
-    at = last[-1] if last else None
+    at = first[-1] if first else None
     while at is not None:
         rise.append(at)
-        at = before[at]
-    return rise[::-1]
+        at = after[at]
+    return rise
 
 
 def _described(wrong: dict[int, str]) -> str:

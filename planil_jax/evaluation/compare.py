@@ -141,12 +141,12 @@ def _result(
     path = trained.directory / RESULT
     if path.exists():
         try:
-            result = files.read(path, _FORM, "it is evaluated again", sealed=True)
+            found = files.read(path, _FORM, "it is evaluated again", sealed=True)
         except files.DamagedError as error:
             say(str(error))
-            result = dict.fromkeys(_FORM)
-        if result["step"] == trained.step and result["plan"] == config.to_json(plan):
-            return result
+            found = dict.fromkeys(_FORM)
+        if found["step"] == trained.step and found["plan"] == config.to_json(plan):
+            return found
     say(f"evaluating {trained.directory} at step {trained.step} …")
     fields = [plan.field] if plan.field else []
     deployed = evaluate.in_env(trained, plan.deploy) if plan.deploy else trained

@@ -355,7 +355,7 @@ def _widths(line: dict[str, Any]) -> set[int]:
 
 
 def _longest_rise(steps: list[int]) -> list[int]:
-    """Indices of as many steps as can be that increase strictly; the earlier ones at par."""
+    """Indices of as many steps as can be that increase strictly; at par the earlier."""
     starts: list[int] = []  # minus the highest step that a rise of each length starts with
     first: list[int] = []  # the index of that step
     after: dict[int, int | None] = {}  # for each index, the one that follows it

@@ -5,16 +5,16 @@ The API and the commands share it:
     read the demonstrations | make the agent | open the directory | train to the end
 """
 
+import contextlib
 import dataclasses
-import os
-import shutil
+import functools
 from pathlib import Path
 
 from planil_jax import config, envs, experiment, runs, sweep
-from planil_jax.base import Agent, Demonstrations, Environment, UsageError
+from planil_jax.base import Agent, Demonstrations, Environment, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.precision import require_float32
-from planil_jax.training import run, rundir
+from planil_jax.training import files, run, rundir
 from planil_jax.training.report import Report
 
 # Fields that may change where a run is resumed.
@@ -44,9 +44,12 @@ def launch(
       report: receives sentences and metrics; None: the console and the files of `logdir`.
         It is closed at the end.
 
+    Nothing of `logdir` is made or changed before training starts: all refusals come first.
+
     Raises:
-      UsageError: a setting is wrong, the demonstrations are missing or do not fit, or
-        `logdir` holds another run, or one that is not to be resumed.
+      UsageError: a setting is wrong; the demonstrations are missing, do not fit, or are not
+        those that the run began with; or `logdir` holds another run or one that is not to
+        be resumed, or another process trains there.
       UserError: as for `training.run.train`.
     """
     float32 = require_float32()
@@ -75,11 +78,17 @@ def launch(
 
     agent = make_agent if swept else make_agent({})
     notices += experiment.config_warnings(settings, env)
-    if logdir is not None:
-        text = experiment.to_json(settings)
-        notices = rundir.open_run(logdir, text, resume, FREE) + notices
-        _keep_demos(source, logdir)
-    with report or Report(logdir, sweep.labels(settings)) as report:
+    with contextlib.ExitStack() as stack:
+        begin = _nothing
+        if logdir is not None:
+            text = experiment.to_json(settings)
+            opened = stack.enter_context(rundir.opened(logdir, text, resume, FREE))
+            begin = functools.partial(
+                _begin, opened, source, logdir, settings.demonstrations
+            )
+            notices = opened.notices + notices
+        report = stack.enter_context(report or Report(logdir, sweep.labels(settings)))
+        report.before_start(begin)
         for notice in notices:
             report.say(notice)
         for _ in run.train(
@@ -111,6 +120,8 @@ def _read_demos(
     if source is None and logdir is not None:
         kept = logdir / runs.DEMONSTRATIONS
         source = kept if kept.exists() else None
+        if source is not None and (logdir / rundir.CONFIG).exists():
+            runs.require_same_demos(kept, rundir.saved_config(logdir))
     if demonstrations is None:
         if source is None:
             raise UsageError(
@@ -126,10 +137,17 @@ def _read_demos(
     return source, demonstrations
 
 
-def _keep_demos(source: Path | None, logdir: Path) -> None:
-    """Copies the demonstrations into the run, for its evaluation and its resumption."""
+def _nothing() -> None:
+    """What is done before a run starts of which nothing is kept."""
+
+
+def _begin(opened: rundir.Opened, source: Path | None, logdir: Path, digest: str) -> None:
+    """Makes the directory, and keeps the demonstrations there for later."""
+    opened.begin()
     kept = logdir / runs.DEMONSTRATIONS
-    if source is not None and source.resolve() != kept.resolve():
-        beside = kept.with_name(f".{kept.name}.new")  # whole or not at all
-        shutil.copyfile(source, beside)
-        os.replace(beside, kept)
+    if source is None or source.resolve() == kept.resolve():
+        return
+    data = source.read_bytes()
+    if runs.digest_of(data) != digest:
+        raise UserError(f"{source} changed while training was prepared: start again.")
+    files.write(kept, data)

@@ -5,17 +5,17 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from planil_jax import config, envs, experiment, registry, sweep
+from planil_jax import envs, experiment, registry, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
 from planil_jax.data import demos
-from planil_jax.training import checkpoint, report, run, rundir, seeds
+from planil_jax.training import checkpoint, files, report, run, rundir, seeds
 
 DEMONSTRATIONS = "demonstrations.npz"
 
@@ -42,7 +42,7 @@ def load(
     env: Environment | None = None,
     trust_imports: bool = False,
 ) -> Run:
-    """Reads a run.
+    """Reads a run. A damaged checkpoint is passed over, with a warning.
 
     Args:
       which: "last", "best" or the step of a checkpoint.
@@ -52,8 +52,9 @@ def load(
         code.
 
     Raises:
-      UsageError: there is no run in the directory, it needs an environment or trust that
-        is not given, or `override` names no setting.
+      UsageError: there is no run in the directory, its configuration is damaged, its
+        demonstrations are not those that it learned from, it needs an environment or trust
+        that is not given, or `override` names no setting.
       UserError: there is no such checkpoint, or it holds parameters of other shapes.
     """
     directory = Path(directory)
@@ -71,6 +72,8 @@ def load(
     demonstrations = demos.none(env.spec)
     if experiment.needs(settings).demonstrations:
         path = directory / DEMONSTRATIONS
+        if path.exists():
+            require_same_demos(path, rundir.saved_config(directory))
         demonstrations = demos.load(path, env.spec, settings.episodes)
     keys, values = run.members((settings.seed, settings.seeds), sweep.settings(settings))
 
@@ -87,6 +90,8 @@ def load(
         template,
         int(which) if str(which).isdigit() else which,
     )
+    for notice in (*rundir.config_notices(directory), *restored.notices):
+        files.warn(notice)
     return Run(
         directory=directory,
         experiment=settings,
@@ -113,8 +118,7 @@ def load_experiment(
         raise UsageError(
             f"{directory} holds no run (no config.json); give the logdir of a training."
         )
-    settings = config.parse_json(path.read_text())
-    config.require_version(settings, str(directory))
+    settings = rundir.saved_config(directory)
     _check_imports(Path(directory), experiment.modules(settings), trust_imports)
     return experiment.from_config_dict(settings)
 
@@ -154,21 +158,20 @@ def provenance(trained: Run) -> dict[str, Any]:
     """Where a result comes from: curves, seconds, demonstrations, configuration, versions.
 
     `steps` and `returns` are the curve of evaluations during training, empty where there
-    were none. `processor_seconds` is None for a run of before they were counted.
+    were none. Seconds are None where metrics.jsonl does not tell them.
     """
     metrics = report.read_metrics(trained.directory)
     steps, returns = metrics.get("eval/return", (np.zeros(0), np.zeros(0)))
-    lines = (trained.directory / report.METRICS_FILE).read_text().splitlines()
-    last = json.loads(lines[-1])
+    seconds, processor_seconds = report.read_seconds(trained.directory)
     return {
         "steps": steps.tolist(),
         "returns": returns.tolist(),
         "curves": _curves(metrics),
-        "seconds": last["seconds"],
-        "processor_seconds": last.get("processor_seconds"),
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
         "demonstrations": demonstrations(trained),
-        "config": json.loads((trained.directory / "config.json").read_text()),
-        "versions": json.loads((trained.directory / "versions.json").read_text()),
+        "config": json.loads((trained.directory / rundir.CONFIG).read_text()),
+        "versions": rundir.saved_versions(trained.directory),
     }
 
 
@@ -185,7 +188,7 @@ def _curves(metrics: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]
 def demonstrations(trained: Run) -> dict[str, Any] | None:
     """What a run learned from; None: without demonstrations."""
     path = trained.directory / DEMONSTRATIONS
-    if not path.exists():
+    if not (path.exists() and experiment.needs(trained.experiment).demonstrations):
         return None
     episodes, card = demos.read(path)
     count = trained.experiment.episodes or len(episodes)
@@ -199,9 +202,28 @@ def demonstrations(trained: Run) -> dict[str, Any] | None:
     }
 
 
+def require_same_demos(path: Path, saved: Mapping[str, Any]) -> None:
+    """Refuses demonstrations that are not those of the configuration of their run.
+
+    Raises:
+      UsageError: their fingerprint is another.
+    """
+    recorded = saved.get("demonstrations", "")
+    if recorded and digest(path) != recorded:
+        raise UsageError(
+            f"{path} is not the file that this run learned from: its fingerprint is "
+            f"{digest(path)}, and {rundir.CONFIG} says {recorded}; put that file back."
+        )
+
+
 def digest(path: str | Path) -> str:
     """A short fingerprint of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return digest_of(Path(path).read_bytes())
+
+
+def digest_of(data: bytes) -> str:
+    """The fingerprint of a file with these bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def shows(trained: Run, values: run.Settings | None = None) -> Shows:

@@ -41,6 +41,7 @@ from absl import logging as absl_logging
 from planil_jax.base import UsageError, UserError, did_you_mean
 from planil_jax.config import Field, describe, leaves
 from planil_jax.precision import require_float32
+from planil_jax.training.files import DamageWarning
 
 FLAGS = flags.FLAGS
 
@@ -105,6 +106,7 @@ def run(
                 _widen_vectors()
                 print(_open_device(FLAGS.device), file=sys.stderr)
                 _keep_compiled(FLAGS.compile_cache)
+            warnings.showwarning = _show_warning
             main()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
@@ -386,6 +388,14 @@ def _keep_compiled(directory: str) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", path)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _show_warning(message, category, *args, plain=warnings.showwarning, **kwargs) -> None:
+    """Tells damage in one line, and other warnings as Python does."""
+    if issubclass(category, DamageWarning):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        plain(message, category, *args, **kwargs)
 
 
 def _quieten() -> None:

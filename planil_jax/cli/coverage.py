@@ -15,6 +15,7 @@ from absl import flags
 
 from planil_jax import runs
 from planil_jax.evaluation import coverage, results
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +39,7 @@ def main() -> None:
         trained = runs.load(directory, FLAGS.which, trust_imports=FLAGS.trust_imports)
         limits = coverage.parse_limits(FLAGS.limits, trained.env.spec.observation_names)
         result = found[directory] = results.plain(coverage.measure(trained, limits))
-        (trained.directory / coverage.RESULT).write_text(json.dumps(result) + "\n")
+        files.write(trained.directory / coverage.RESULT, json.dumps(result) + "\n")
         print(coverage.table(directory, result))
         if FLAGS.out:
             origin = runs.provenance(trained)

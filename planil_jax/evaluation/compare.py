@@ -16,9 +16,11 @@ import numpy as np
 from planil_jax import config, experiment, launch, runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, learning, results, statistics
+from planil_jax.training import files
 
 ENOUGH = 0.95  # share of the expert's return that counts as having learned the task
 RESULT = "result.json"  # in the directory of each run
+_FORM = {"step": int, "plan": str}  # of what decides whether it is of today
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,16 +140,20 @@ def _result(
     """The result of a run: evaluated once, and read from its file after that."""
     path = trained.directory / RESULT
     if path.exists():
-        result = json.loads(path.read_text())
-        if result["step"] == trained.step and result["plan"] == config.to_json(plan):
-            return result
+        try:
+            found = files.read(path, _FORM, "it is evaluated again", sealed=True)
+        except files.DamagedError as error:
+            say(str(error))
+            found = dict.fromkeys(_FORM)
+        if found["step"] == trained.step and found["plan"] == config.to_json(plan):
+            return found
     say(f"evaluating {trained.directory} at step {trained.step} …")
     fields = [plan.field] if plan.field else []
     deployed = evaluate.in_env(trained, plan.deploy) if plan.deploy else trained
     evaluation = evaluate.evaluate(
         deployed, plan.episodes, fields, plan.starts, plan.expert
     )
-    result = {
+    result: dict[str, Any] = {
         "plan": config.to_json(plan),
         "step": trained.step,
         "num_envs": trained.experiment.loop.num_envs,
@@ -165,7 +171,7 @@ def _result(
         result["interactions"] = interactions(
             np.array(result["steps"]), np.array(result["returns"]), expert
         )
-    path.write_text(json.dumps(result) + "\n")
+    files.write(path, files.seal(json.dumps(result)) + "\n")
     return result
 
 
@@ -237,7 +243,7 @@ def _cells(method: str, result: dict[str, Any]) -> list[str]:
         f"{error['mean']:.2f}, {error['largest']:.2f}" if error else "–",
         f"{np.mean(speeds):.2f}" if speeds else "–",
         str(result["step"]) if interacts(result) else "0",
-        f"{result['seconds']:.0f}",
+        "–" if result["seconds"] is None else f"{result['seconds']:.0f}",
     ]
 
 

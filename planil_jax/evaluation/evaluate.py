@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +17,23 @@ from planil_jax.evaluation import (
     out_of_distribution,
     statistics,
 )
-from planil_jax.training import run
+from planil_jax.training import files, run
 
 RESULT = "evaluation.json"
+_SUMMARY = {"mean": float, "low": float, "high": float}
+_FORM = {  # of what reports read
+    "step": int,
+    "in_distribution": {
+        "return": _SUMMARY,
+        "expert_return?": float,
+        "share_of_expert?": _SUMMARY,
+        "shares?": [float],
+        "cross_track_m?": {"mean": float, "largest": float},
+    },
+    "fields": [
+        {"side_m": float, "starts": int, "successes": [float], "mean_success": float}
+    ],
+}
 SPEED = "forward speed [m/s]"  # the observation entry
 
 
@@ -85,7 +100,13 @@ def evaluate(
 
 def save(trained: runs.Run, found: dict[str, Any]) -> None:
     """Writes an evaluation into the directory of its run."""
-    (trained.directory / RESULT).write_text(json.dumps(found, indent=1) + "\n")
+    files.write(trained.directory / RESULT, json.dumps(found, indent=1) + "\n")
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The evaluation of a run; {} where there is none, or a damaged one, with a warning."""
+    mend = "the report goes on without it; evaluate the run again"
+    return files.read_if_sound(directory / RESULT, _FORM, mend)
 
 
 def in_distribution(

@@ -6,7 +6,6 @@ the file that it is written to.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from planil_jax.evaluation import (
     saved_experts,
 )
 from planil_jax.evaluation.expert_policies import ExpertPolicy
-from planil_jax.training import run
+from planil_jax.training import run, rundir
 
 NO_ACTIONS = "the demonstrations hold no actions"
 NO_DEMONSTRATIONS = "the method learns without demonstrations"
@@ -232,5 +231,5 @@ def _of_run(trained: runs.Run, name: str, returns: np.ndarray) -> dict[str, Any]
     if trained.directory.suffix == ".npz":  # the file of a saved expert
         commit = expert_file.read(trained.directory)[2].commit
     else:
-        commit = json.loads((trained.directory / "versions.json").read_text())["commit"]
+        commit = rundir.saved_versions(trained.directory)["commit"]
     return {"policy": name, "commit": commit, "returns": returns}

@@ -14,7 +14,9 @@ import numpy as np
 
 from planil_jax import envs, runs
 from planil_jax.base import Environment, UsageError
+from planil_jax.data import demo_file
 from planil_jax.evaluation import member_episodes, statistics
+from planil_jax.training import files
 
 FIELD_SEED = 0x0DD
 SLOWEST = 1.4  # metres a second; at this speed the farthest start still arrives in time
@@ -111,13 +113,20 @@ def paths_file(directory: Path, side: float) -> Path:
 
 def save_paths(directory: Path, side: float, paths: FieldPaths) -> None:
     """Writes the paths on a field into a run's directory."""
-    np.savez_compressed(paths_file(directory, side), **paths._asdict())
+    demo_file.write(paths_file(directory, side), paths._asdict())
 
 
 def load_paths(directory: Path, side: float) -> FieldPaths | None:
-    """Reads what `save_paths` wrote; None: there is no such file."""
+    """Reads what `save_paths` wrote; None: no file, or a damaged one, with a warning."""
     path = paths_file(directory, side)
     if not path.exists():
         return None
-    with np.load(path) as file:
-        return FieldPaths(file["paths"], file["reached"])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            paths, reached = file["paths"], file["reached"]
+        if paths.ndim != 4 or paths.shape[:2] != reached.shape:
+            raise ValueError("its arrays do not fit each other")
+    except Exception as error:  # numpy raises many kinds about a damaged archive
+        files.warn(f"{path} is damaged ({error}): evaluate the run again.")
+        return None
+    return FieldPaths(paths, reached)

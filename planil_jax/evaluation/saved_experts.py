@@ -19,7 +19,7 @@ from planil_jax import envs, experiment, registry, runs, sweep
 from planil_jax.base import Agent, Environment, Params, UsageError
 from planil_jax.data import demos, expert_file
 from planil_jax.evaluation import expert_policies
-from planil_jax.training import run
+from planil_jax.training import run, rundir
 
 EPISODES = 64  # of the returns in the card
 
@@ -55,7 +55,6 @@ def save(trained: runs.Run, path: str | Path, member: int = 0, command: str = ""
     params = jax.tree.map(lambda leaf: leaf[member], trained.params)
     expert = expert_policies.ExpertPolicy(trained.env, agent, params, "")
     keys = jax.random.split(jax.random.key(run.EVALUATION_SEED), EPISODES)
-    versions = json.loads((trained.directory / "versions.json").read_text())
     card = expert_file.Card(
         observation_names=spec.observation_names,
         action_low=spec.action_low,
@@ -66,7 +65,7 @@ def save(trained: runs.Run, path: str | Path, member: int = 0, command: str = ""
         returns=tuple(float(value) for value in expert_policies.returns(expert, keys)),
         starts=f"jax.random.split(jax.random.key({run.EVALUATION_SEED}), {EPISODES})",
         command=command,
-        commit=versions["commit"],
+        commit=rundir.saved_versions(trained.directory)["commit"],
     )
     weights = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
     kept = {name: plain[name] for name in ("version", *expert_file.SETTINGS)}

@@ -70,7 +70,7 @@ def _field(directory: Path, side: float, methods: list[str]):
         stored = out_of_distribution.load_paths(directory / method, side)
         if stored is None:
             raise UserError(
-                f"{out_of_distribution.paths_file(directory / method, side)} is gone: "
+                f"{out_of_distribution.paths_file(directory / method, side)} is lost: "
                 f"remove {directory / method / compare.RESULT} to evaluate that run again."
             )
         paths.append(stored.paths[0])

@@ -15,6 +15,7 @@ from planil_jax.base import UsageError
 from planil_jax.evaluation import evaluate, out_of_distribution, statistics
 from planil_jax.reporting import commands, page, sections, views
 from planil_jax.training import report as training_report
+from planil_jax.training import rundir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
         raise UsageError(
             f"seed_index={seed_index} (--seed_index): the run has seeds 0 to {seeds - 1}."
         )
-    evaluation = _read_json(trained.directory / evaluate.RESULT)
+    evaluation = evaluate.read(trained.directory)
     parts = [
         _header(trained),
         _headline(trained, evaluation),
@@ -91,7 +92,7 @@ def _title(trained: runs.Run) -> str:
 
 
 def _header(trained: runs.Run) -> str:
-    settings, versions = trained.experiment, _read_json(trained.directory / "versions.json")
+    settings, versions = trained.experiment, rundir.saved_versions(trained.directory)
     last = settings.seed + settings.seeds - 1
     seeds = f"seed {last}" if settings.seeds == 1 else f"seeds {settings.seed}–{last}"
     steps = f"{trained.step:,} environment steps each".replace(",", " ")
@@ -131,14 +132,16 @@ def _headline(trained: runs.Run, evaluation: dict[str, Any]) -> str:
 def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The numbers of an evaluation: (number, name, details)."""
     inside, tiles = evaluation["in_distribution"], []
-    if inside.get("expert_return", 0.0) > 0:
-        share = statistics.Summary(*(100 * v for v in inside["share_of_expert"].values()))
+    has_shares = {"share_of_expert", "shares"} <= inside.keys()
+    if has_shares and inside.get("expert_return", 0.0) > 0:
+        shares = _summary(inside["share_of_expert"])
+        share = statistics.Summary(*(100 * value for value in shares))
         more = f"mean of each seed: {_percentages(inside['shares'])}"
         if share.low < share.high:
             more = f"95% interval {share.low:.0f}–{share.high:.0f}%; {more}"
         tiles.append((f"{share.mean:.0f}%", "of the expert's return", more))
     else:
-        mean = statistics.Summary(**inside["return"])
+        mean = _summary(inside["return"])
         known = mean.low < mean.high
         more = f"95% interval {mean.low:.1f} to {mean.high:.1f}" if known else "one seed"
         tiles.append((f"{mean.mean:.1f}", "return", more))
@@ -154,12 +157,16 @@ def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def _summary(values: dict[str, float]) -> statistics.Summary:
+    return statistics.Summary(values["mean"], values["low"], values["high"])
+
+
 def _percentages(shares: list[float]) -> str:
     return ", ".join(f"{100 * share:.0f}" for share in shares)
 
 
 def _configuration(trained: runs.Run) -> str:
-    versions = _read_json(trained.directory / "versions.json")
+    versions = rundir.saved_versions(trained.directory)
     return page.section(
         "How it was made",
         *_more_commands(trained),
@@ -217,8 +224,3 @@ def _date(directory: Path) -> str:
     path = directory / training_report.METRICS_FILE
     seconds = (path if path.exists() else directory).stat().st_mtime
     return f"{datetime.datetime.fromtimestamp(seconds):%-d %B %Y, %H:%M}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """{} where there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else {}

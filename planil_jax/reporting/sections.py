@@ -262,7 +262,7 @@ def fields(trained: runs.Run, evaluation: dict[str, Any]) -> str:
         path = out_of_distribution.paths_file(trained.directory, side)
         stored = out_of_distribution.load_paths(trained.directory, side)
         if stored is None:
-            drawn.append(page.text(f"The paths on the {side:g} m field, {path}, are gone."))
+            drawn.append(page.text(f"The paths on the {side:g} m field, {path}, are lost."))
             continue
         paths, reached = stored.paths[:_SEEDS], stored.reached[:_SEEDS]
         members = _members(trained)[:_SEEDS]

@@ -5,7 +5,8 @@
     directory/.unfinished-*                  left by a killed save; the next removes it
 
 A checkpoint is written under a temporary name and then renamed, so that it is always whole.
-Checksums reveal later damage; then the one before is read. Nothing is ever unpickled.
+Checksums, also of checkpoint.json itself, reveal later damage; then the one before is read.
+Nothing is ever unpickled.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +26,20 @@ import numpy as np
 
 from planil_jax import __version__
 from planil_jax.base import TrainState, UsageError, UserError
-from planil_jax.training import memory
+from planil_jax.training import files, memory
 
-FORMAT = 1
+FORMAT = 2  # 1 had no seal
 PARAMS = "agent.params"  # path of the acting parameters in a TrainState
 _MANIFEST = "checkpoint.json"
 _ARRAYS = "arrays"
 _UNFINISHED = ".unfinished-"
+_FORM = {
+    "step": int,
+    "round": int,
+    "score": (float, None),
+    "leaves": {},
+    "files": {},
+}
 
 
 class Restored(NamedTuple):
@@ -105,20 +113,24 @@ def save(
 def clean(directory: str | Path) -> None:
     """Removes the files of killed saves. Only the run that saves there may call it."""
     for path in Path(directory).glob(_UNFINISHED + "*"):
-        shutil.rmtree(path, ignore_errors=True)
+        _delete(path)
 
 
 def steps(directory: str | Path) -> list[int]:
     """The steps of the checkpoints that are there, oldest first."""
     names = [path.name for path in Path(directory).glob("*") if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal())
+    numbers = [int(name) for name in names if name.isdecimal()]
+    return sorted({step for step in numbers if _place("", step).name in names})
 
 
 def newest(directory: str | Path | None) -> str:
     """Half a sentence about the checkpoint that a failure leaves."""
-    if directory is None or not (there := steps(directory)):
-        return "there is no checkpoint yet"
-    return f"the last good checkpoint {_place(directory, there[-1])} is kept"
+    for step in reversed(steps(directory) if directory else []):
+        place = _place(directory or "", step)
+        with contextlib.suppress(_DamagedError, UserError):
+            _read_manifest(place)
+            return f"the last good checkpoint {place} is kept"
+    return "there is no checkpoint yet"
 
 
 def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
@@ -133,10 +145,7 @@ def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
         "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
         "files": _checksums(path),
     }
-    with open(path / _MANIFEST, "w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    files.write(path / _MANIFEST, files.seal(json.dumps(manifest, indent=1)) + "\n")
 
 
 def _prune(directory: Path, step: int, keep_last: int, keep_best: int) -> None:
@@ -158,7 +167,15 @@ def _remove(path: Path) -> None:
     if path.exists():
         hidden = path.with_name(f"{_UNFINISHED}removed-{path.name}")
         os.rename(path, hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+        _delete(hidden)
+
+
+def _delete(path: Path) -> None:
+    """Deletes a directory as far as it can be, or what lies in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(directory: Path) -> None:
@@ -239,7 +256,7 @@ def restore_params(
     else:
         raise UsageError(
             f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
-            f"of {', '.join(map(str, there))}."
+            f"of {_listed(there)}."
         )
     restored = _restore(directory, candidates, template, part)
     assert restored is not None
@@ -247,7 +264,7 @@ def restore_params(
 
 
 def _restore(
-    directory: str | Path, candidates: Iterable[int], template: Any, prefix: str
+    directory: str | Path, candidates: Sequence[int], template: Any, prefix: str
 ) -> Restored | None:
     """The first of the candidates that is whole."""
     notices: list[str] = []
@@ -263,25 +280,34 @@ def _restore(
             return Restored(
                 state, manifest["step"], manifest["round"], path, tuple(notices)
             )
-    if notices:
-        raise UserError(f"every checkpoint is damaged: {' '.join(notices)}")
-    return None
+    if not notices:
+        return None
+    others = sorted(set(steps(directory)) - set(candidates))
+    if others:
+        raise UserError(f"{' '.join(notices)} Ask for one of {_listed(others)}.")
+    raise UserError(
+        f"every checkpoint is damaged: {' '.join(notices)} Put copies back, or move "
+        f"{directory} away and train from the beginning."
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, whose seal holds."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        format_ = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(f"{_MANIFEST}: {error!r}") from None
-    if format_ != FORMAT:
+        known = {"format": int, "planil_jax": str}
+        manifest = files.parse((path / _MANIFEST).read_bytes(), known, sealed=True)
+    except (OSError, ValueError) as error:
+        raise _DamagedError(f"{_MANIFEST}: {error}") from None
+    if manifest["format"] != FORMAT:
         raise UserError(
-            f"checkpoint {path} is of format {format_}, written by planil_jax "
-            f"{manifest.get('planil_jax')}; this is planil_jax {__version__}, which reads "
+            f"checkpoint {path} is of format {manifest['format']}, written by planil_jax "
+            f"{manifest['planil_jax']}; this is planil_jax {__version__}, which reads "
             f"format {FORMAT}: install the version that wrote it."
         )
-    if not {"step", "round", "score", "leaves", "files"} <= manifest.keys():
-        raise _DamagedError(f"{_MANIFEST} lacks an entry")
+    if problem := files.mismatch(manifest, _FORM):
+        raise _DamagedError(f"{_MANIFEST}: {problem}")
+    if path.name != _place("", manifest["step"]).name:
+        raise _DamagedError(f"{_MANIFEST}: it is of step {manifest['step']}")
     return manifest
 
 
@@ -292,7 +318,8 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> None:
         raise _DamagedError(str(error)) from None
     for name, checksum in manifest["files"].items():
         if found.get(name) != checksum:
-            raise _DamagedError(f"{name} has changed since it was written")
+            what = "has changed since it was written" if name in found else "is missing"
+            raise _DamagedError(f"{name} {what}")
 
 
 def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> Any:
@@ -312,8 +339,10 @@ def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> A
         try:
             with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
                 arrays = checkpointer.restore(path / _ARRAYS, args=args)
+        except MemoryError:
+            raise
         except Exception as error:  # whatever Orbax says of files with good checksums
-            raise _DamagedError(str(error).splitlines()[0]) from error
+            raise _DamagedError(repr(error).splitlines()[0]) from error
     leaves = [_from_numpy(arrays.get(name), leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
@@ -377,6 +406,10 @@ def _quiet() -> Iterator[None]:
 
 def _place(directory: str | Path, step: int) -> Path:
     return Path(directory).absolute() / f"{step:012d}"
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps))
 
 
 def _score(path: Path) -> float | None:

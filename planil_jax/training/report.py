@@ -1,14 +1,16 @@
 """The reports of a run: lines on the console, `metrics.jsonl`, and TensorBoard.
 
     logdir/metrics.jsonl       {"step": 320, "seconds": 1.2, "processor_seconds": 2.1,
-                                "metrics": {"value/loss": [S]}}
+                                "metrics": {"value/loss": [S]}, "crc32": "9d0a2b1c"}
     logdir/tensorboard/seed 3/ the metrics, a directory for each member, named by its label
 
 There is one line of JSON an epoch. Seconds are those of training, without compiling, and
 go on where a run is resumed. A number that is not finite is written as null and read as
-nan.
+nan. A last line that was cut, by a kill or because it is being written, is left out. A line
+that is damaged otherwise is left out and reported.
 """
 
+import bisect
 import contextlib
 import errno
 import json
@@ -17,8 +19,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
@@ -27,14 +31,18 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from planil_jax.base import UserError
+from planil_jax.training import files
 
 METRICS_FILE = "metrics.jsonl"
+DAMAGED_FILE = "metrics.jsonl.damaged"  # as it was, where lines of it were left out
 EVENTS = "tensorboard"  # the directory of the event files; made with the first of them
 _PERIOD = 10.0  # seconds between lines where there is no terminal, and between flushes
 _SHOWN = ("eval/return", "train/reward")  # the first one present goes to the console
 
 _Metrics = dict[str, np.ndarray]
 _Seconds = tuple[float, float]  # wall clock, processor
+_LINE = {"step": int, "seconds?": float, "processor_seconds?": float, "metrics": {}}
+_VALUES = [(float, None)]
 
 
 class Report:
@@ -56,6 +64,7 @@ class Report:
         """
         self._console = _Console() if console else None
         self._files: list[_Lines | _TensorBoard] = []
+        self._before_start: Callable[[], None] = lambda: None
         if logdir is not None:
             self._files = [_Lines(Path(logdir)), _TensorBoard(Path(logdir), labels)]
         self._began = 0.0, 0.0  # when training began, of both clocks
@@ -97,6 +106,10 @@ class Report:
                 f"training ends at step {last} of {total}: whole epochs of {epoch} steps."
             )
 
+    def before_start(self, do: Callable[[], None]) -> None:
+        """Has something done once training is ready to start, before a file is written."""
+        self._before_start = do
+
     def start(self, step: int, total: int) -> None:
         """Training starts after `step`; lines of later steps are dropped.
 
@@ -104,9 +117,10 @@ class Report:
           total: steps that training was asked for.
 
         Raises:
-          UserError: the disk is full, or not writable.
+          UserError: the disk is full, or not writable; or as what is done before.
         """
-        spent = [file.start(step) for file in self._files]
+        self._before_start()
+        spent = [file.start(step, self.say) for file in self._files]
         seconds, processor = max(spent, default=(0.0, 0.0))
         self._began = time.monotonic() - seconds, time.process_time() - processor
         if self._console:
@@ -142,9 +156,12 @@ class Report:
 
 
 def read_metrics(logdir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The metrics of a run by name: steps `[P]` and values `[P, S]`."""
+    """The metrics of a run by name: steps `[P]` and values `[P, S]`.
+
+    Damaged lines are left out, with a warning.
+    """
     found: dict[str, tuple[list[int], list[list[float]]]] = {}
-    for line in _whole_lines(Path(logdir) / METRICS_FILE):
+    for line in _read_with_warning(logdir):
         for name, values in line["metrics"].items():
             steps, rows = found.setdefault(name, ([], []))
             steps.append(line["step"])
@@ -152,6 +169,25 @@ def read_metrics(logdir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]
     return {
         name: (np.array(steps), np.array(rows)) for name, (steps, rows) in found.items()
     }
+
+
+def read_seconds(logdir: str | Path) -> tuple[float | None, float | None]:
+    """Seconds of training so far, and of the processor; None where they are not known."""
+    lines = _read_with_warning(logdir)
+    last: dict[str, Any] = lines[-1] if lines else {}
+    return last.get("seconds"), last.get("processor_seconds")
+
+
+def _read_with_warning(logdir: str | Path) -> list[dict[str, Any]]:
+    path = Path(logdir) / METRICS_FILE
+    try:
+        found = _read_lines(path)
+    except OSError as error:
+        files.warn(f"{path} cannot be read ({error.strerror}) and is left out.")
+        return []
+    if found.damage:
+        files.warn(f"{path}: {found.damage}.")
+    return found.lines
 
 
 # --------------------------------------------------------------------------------- files
@@ -163,16 +199,22 @@ class _Lines:
     def __init__(self, logdir: Path):
         self._path = logdir / METRICS_FILE
 
-    def start(self, step: int) -> _Seconds:
-        """Drops later lines, and one that was cut; returns the seconds so far."""
-        kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
+    def start(self, step: int, say: Callable[[str], None]) -> _Seconds:
+        """Drops later and damaged lines, and says so; returns the seconds so far."""
         with _disk(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._path.with_name(f".{METRICS_FILE}.new")
-            with open(beside, "w") as file:
-                file.writelines(json.dumps(line) + "\n" for line in kept)
-            os.replace(beside, self._path)
-        last = kept[-1] if kept else {}
+            kept, damage = _read_lines(self._path, step)
+            if damage:
+                original = _free(self._path.with_name(DAMAGED_FILE))
+                files.write(original, self._path.read_bytes())
+                say(f"{self._path}: {damage}; the file as it was is kept as {original}.")
+            files.write(self._path, "".join(map(_written, kept)))
+        last = kept[-1] if kept else {"step": 0}
+        if not damage and last["step"] < step:
+            say(
+                f"{self._path} has no lines after step {last['step']}: its curves have a "
+                f"gap until step {step}, where training continues."
+            )
         return last.get("seconds", 0.0), last.get("processor_seconds", 0.0)
 
     def epoch(self, step: int, seconds: _Seconds, metrics: _Metrics) -> None:
@@ -184,7 +226,7 @@ class _Lines:
         spent = {"seconds": wall, "processor_seconds": processor}
         line = {"step": step, **spent, "metrics": plain}
         with _disk(self._path), open(self._path, "a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(_written(line))
 
     def close(self) -> None:
         pass
@@ -200,7 +242,8 @@ class _TensorBoard:
         self._flushed = 0.0
         self._writers: list[EventsWriter] = []
 
-    def start(self, step: int) -> _Seconds:
+    def start(self, step: int, say: Callable[[str], None]) -> _Seconds:
+        del say
         self._start = step
         return 0.0, 0.0
 
@@ -248,13 +291,101 @@ def _floats(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.ravel(values)]
 
 
-def _whole_lines(path: Path) -> list[dict]:
-    """The lines up to the first that was cut by a kill."""
-    lines: list[dict] = []
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError), open(path) as file:
-        for line in file:
-            lines.append(json.loads(line))
-    return lines
+class _Found(NamedTuple):
+    """What lines hold."""
+
+    lines: list[dict[str, Any]]
+    damage: str  # half a sentence about the lines that were left out; "": none was
+
+
+def _read_lines(path: Path, until: int | None = None) -> _Found:
+    """The lines of a file that are sound; none where there is no file.
+
+    Steps must increase: as many lines as can be are kept so. A last line that was cut is no
+    damage.
+
+    Args:
+      until: the last step that is wanted; None: all are.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    try:
+        *whole, rest = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return _Found([], "")
+    lines, wrong = {}, {}
+    for number, data in enumerate([*whole, *([rest] if rest else [])], start=1):
+        try:
+            lines[number] = _parse(data)
+        except ValueError as error:
+            if number <= len(whole):
+                wrong[number] = str(error)
+    widths = Counter(width for line in lines.values() for width in _widths(line))
+    usual = {width for width, _ in widths.most_common(1)}
+    for number in [n for n, line in lines.items() if not _widths(line) <= usual]:
+        del lines[number]
+        wrong[number] = "it is of another number of members"
+    wanted = [n for n in lines if until is None or lines[n]["step"] <= until]
+    kept = [wanted[i] for i in _longest_rise([lines[n]["step"] for n in wanted])]
+    for number in set(wanted) - set(kept):
+        wrong[number] = f"step {lines[number]['step']} is out of order"
+    return _Found([lines[number] for number in kept], _described(wrong))
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """A line; ValueError says why it is none."""
+    line = files.parse(data, _LINE)
+    names = dict.fromkeys(line["metrics"], _VALUES)
+    if problem := files.mismatch(line["metrics"], names):
+        raise ValueError(problem)
+    if line["step"] < 0 or len(_widths(line)) > 1:
+        raise ValueError("it is no line of metrics")
+    _written(line)  # it raises, too, where a number is not finite
+    return line
+
+
+def _written(line: dict[str, Any]) -> str:
+    """A line as it stands in the file."""
+    return files.seal(json.dumps(line, allow_nan=False)) + "\n"
+
+
+def _widths(line: dict[str, Any]) -> set[int]:
+    return {len(values) for values in line["metrics"].values()}
+
+
+def _longest_rise(steps: list[int]) -> list[int]:
+    """Indices of as many steps as can be that increase strictly; at par the earlier."""
+    starts: list[int] = []  # minus the highest step that a rise of each length starts with
+    first: list[int] = []  # the index of that step
+    after: dict[int, int | None] = {}  # for each index, the one that follows it
+    for i in reversed(range(len(steps))):
+        length = bisect.bisect_left(starts, -steps[i])
+        after[i] = first[length - 1] if length else None
+        starts[length : length + 1], first[length : length + 1] = [-steps[i]], [i]
+    rise: list[int] = []
+    at = first[-1] if first else None
+    while at is not None:
+        rise.append(at)
+        at = after[at]
+    return rise
+
+
+def _described(wrong: dict[int, str]) -> str:
+    """Which lines are left out, and why the first of them is."""
+    if not wrong:
+        return ""
+    first, *others = sorted(wrong)
+    more = f", and {len(others)} more," if others else ""
+    return f"line {first}{more} was left out ({wrong[first]})"
+
+
+def _free(path: Path) -> Path:
+    """The path, or with a number where something is there already."""
+    number, found = 2, path
+    while os.path.lexists(found):
+        number, found = number + 1, path.with_name(f"{path.name}{number}")
+    return found
 
 
 @contextlib.contextmanager

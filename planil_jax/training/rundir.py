@@ -1,71 +1,100 @@
 """The directory of a run: its configuration and its provenance.
 
 logdir/config.json     the whole configuration of the experiment
-       versions.json   packages, device and commit
+       versions.json   packages, device and commit; the fingerprint of config.json
        checkpoints/    by training.checkpoint
        metrics.jsonl   and tensorboard/, by training.report
 """
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 import planil_jax
 from planil_jax import config
 from planil_jax.base import UsageError
-from planil_jax.training import checkpoint
+from planil_jax.training import checkpoint, files, lock, report
 
 CHECKPOINTS = "checkpoints"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _VERSIONS = "versions.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LISTED = 3  # that a message lists
+_MEND = (
+    "put a copy of it back, or delete it and give the whole command of the training once "
+    "more, with resume=True (--resume)"
+)
 
 
-def open_run(
+class Opened(NamedTuple):
+    """A directory that a run may have; nothing of it is changed yet."""
+
+    notices: list[str]  # for the user, one sentence each
+    begin: Callable[[], None]  # makes it and writes configuration and versions
+
+
+@contextlib.contextmanager
+def opened(
     logdir: str | Path, config_json: str, resume: bool, free: tuple[str, ...] = ()
-) -> list[str]:
-    """Makes the directory, or checks that the run in it can be continued.
+) -> Iterator[Opened]:
+    """Checks that a run can begin in a directory, or the one there be continued.
+
+    The directory is locked against other trainings until the end of the block: at once
+    where it exists, else when the run begins.
 
     Args:
       config_json: the configuration as a JSON object, with its version.
       resume: whether a run that is there is to be continued.
       free: fields that may differ from those of the run, such as "run.total_steps".
 
-    Returns:
-      Notices for the user, one sentence each.
-
     Raises:
-      UsageError: the directory holds another run, or this one without `resume`, or it
-        cannot be made. Nothing is changed then.
+      UsageError: the directory holds another run, or this one without `resume`, another
+        process trains in it, or it cannot be made. Nothing is changed then.
     """
     logdir = Path(logdir)
-    notices = []
-    if (logdir / _CONFIG).exists():
-        _refuse_other(logdir, config_json, free)
-        if not resume:
-            raise UsageError(
-                f"{logdir} holds a run already; pass resume=True (--resume) to continue "
-                "it, or choose another logdir."
-            )
-        notices += _other_versions(logdir)
-    if resume and not checkpoint.steps(logdir / CHECKPOINTS):
-        notices.append(f"{logdir} holds no checkpoint; training starts from the beginning.")
-    try:
-        logdir.mkdir(parents=True, exist_ok=True)
-        _write(logdir / _CONFIG, config_json)
-        _write(logdir / _VERSIONS, json.dumps(versions(), indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(
-            f"logdir {logdir} cannot be written: {error.strerror or error}."
-        ) from error
-    return notices
+    with contextlib.ExitStack() as stack:
+        notices: list[str] = []
+        with _writable(logdir):
+            _require_place(logdir)
+            was_there = logdir.is_dir()
+            if was_there:
+                notices += stack.enter_context(lock.held(logdir))
+        notices += _check(logdir, config_json, resume, free)
+
+        def begin() -> None:
+            with _writable(logdir):
+                logdir.mkdir(parents=True, exist_ok=True)
+                if not was_there:
+                    stack.enter_context(lock.held(logdir))
+                    if _has_begun(logdir):
+                        raise UsageError(
+                            f"another process began a run in {logdir} meanwhile: choose "
+                            "another logdir, or pass resume=True (--resume)."
+                        )
+                made = versions() | {"config": _digest(config_json.encode())}
+                files.write(logdir / _VERSIONS, json.dumps(made, indent=2) + "\n")
+                files.write(logdir / CONFIG, config_json)
+
+        yield Opened(notices, begin)
+
+
+def open_run(
+    logdir: str | Path, config_json: str, resume: bool, free: tuple[str, ...] = ()
+) -> list[str]:
+    """Begins a run at once; returns notices. Arguments and errors are those of `opened`."""
+    with opened(logdir, config_json, resume, free) as directory:
+        directory.begin()
+    return directory.notices
 
 
 def read_config(logdir: str | Path) -> str:
@@ -75,9 +104,44 @@ def read_config(logdir: str | Path) -> str:
       UsageError: there is no run.
     """
     try:
-        return (Path(logdir) / _CONFIG).read_text()
-    except OSError:
-        raise UsageError(f"there is no run in {logdir}: it has no {_CONFIG}.") from None
+        return (Path(logdir) / CONFIG).read_text()
+    except (OSError, ValueError):
+        raise UsageError(f"there is no run in {logdir}: it has no {CONFIG}.") from None
+
+
+def saved_config(logdir: str | Path) -> dict[str, Any]:
+    """The configuration of the run, as nested dicts.
+
+    Raises:
+      UsageError: it cannot be read, or is of another version.
+    """
+    path = Path(logdir) / CONFIG
+    try:
+        saved = files.read(path, {}, _MEND)
+    except files.DamagedError as error:
+        raise UsageError(f"{path} is not a configuration: {error}") from None
+    config.require_version(saved, f"the run in {logdir}")
+    return saved
+
+
+def saved_versions(logdir: str | Path) -> dict[str, Any]:
+    """What `versions` was where the run began; without a commit, "", where it is lost."""
+    path = Path(logdir) / _VERSIONS
+    read = files.read_if_sound(path, {"commit?": str}, "the report goes on without it")
+    return {"commit": ""} | read
+
+
+def config_notices(logdir: str | Path) -> list[str]:
+    """A notice where config.json is not as it was written."""
+    path, form = Path(logdir) / CONFIG, {"config": str}
+    with contextlib.suppress(files.DamagedError, OSError):
+        recorded = files.read(path.with_name(_VERSIONS), form, "")["config"]
+        if recorded != _digest(path.read_bytes()):
+            return [
+                f"{path} has changed since it was written, by {_VERSIONS} beside it: if "
+                "you did not change it, put a copy of it back."
+            ]
+    return []
 
 
 def versions() -> dict[str, Any]:
@@ -95,13 +159,65 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _refuse_other(logdir: Path, config_json: str, free: tuple[str, ...]) -> None:
+@contextlib.contextmanager
+def _writable(logdir: Path) -> Iterator[None]:
+    """Turns an error of the disk into one sentence."""
     try:
-        saved = json.loads(read_config(logdir))
-        there = dict(config.leaves(saved))
-    except (ValueError, AttributeError) as error:
-        raise UsageError(f"{logdir / _CONFIG} is not a configuration: {error}.") from None
-    config.require_version(saved, f"the run in {logdir}")
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"logdir {logdir} cannot be written: {error.strerror or error}."
+        ) from error
+
+
+def _require_place(logdir: Path) -> None:
+    """Refuses a directory that cannot be made, before it is made."""
+    nearest = next(path for path in [logdir, *logdir.parents] if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _has_begun(logdir: Path) -> bool:
+    """Whether a checkpoint or metrics are there."""
+    metrics = logdir / report.METRICS_FILE
+    has_metrics = metrics.exists() and metrics.stat().st_size > 0
+    return has_metrics or bool(checkpoint.steps(logdir / CHECKPOINTS))
+
+
+def _check(
+    logdir: Path, config_json: str, resume: bool, free: tuple[str, ...]
+) -> list[str]:
+    """Refuses a directory that this run may not have; returns notices."""
+    there, begun = (logdir / CONFIG).exists(), _has_begun(logdir)
+    saved = saved_config(logdir) if there else {}
+    notices = []
+    if there and begun:
+        _refuse_other(logdir, saved, config_json, free)
+    if begun and not resume:
+        raise UsageError(
+            f"{logdir} holds a run already; pass resume=True (--resume) to continue it, or "
+            "choose another logdir."
+        )
+    if there and begun:
+        notices += config_notices(logdir) + _other_versions(logdir)
+    elif there:
+        notices.append(
+            f"{logdir} holds a run that ended before its first epoch did; it is trained "
+            "from the beginning, as it is set now."
+        )
+    elif begun:
+        notices.append(f"{logdir / CONFIG} is gone; it is written anew.")
+    if resume and not checkpoint.steps(logdir / CHECKPOINTS):
+        notices.append(f"{logdir} holds no checkpoint; training starts from the beginning.")
+    return notices
+
+
+def _refuse_other(
+    logdir: Path, saved: dict[str, Any], config_json: str, free: tuple[str, ...]
+) -> None:
+    there = dict(config.leaves(saved))
     here = dict(config.leaves(json.loads(config_json)))
     different = [
         f"{name} is {_as_json(there, name)} there, {_as_json(here, name)} here"
@@ -122,10 +238,13 @@ def _as_json(leaves: dict[str, Any], name: str) -> str:
 
 
 def _other_versions(logdir: Path) -> list[str]:
-    try:
-        there = json.loads((logdir / _VERSIONS).read_text())
-    except (OSError, ValueError):
+    path = logdir / _VERSIONS
+    if not path.exists():
         return []
+    try:
+        there = files.read(path, {}, "it is written anew")
+    except files.DamagedError as error:
+        return [str(error)]
     changed = [
         f"{name} was {there.get(name)}, is {now}"
         for name, now in versions().items()
@@ -136,11 +255,8 @@ def _other_versions(logdir: Path) -> list[str]:
     return [f"this run began under other versions: {'; '.join(changed)}."]
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text)
-    os.replace(beside, path)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _version(package: str) -> str:

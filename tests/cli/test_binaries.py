@@ -316,6 +316,7 @@ def test_a_run_is_continued_only_by_its_own_configuration_and_when_asked(
     logdir = tmp_path / "run"
     settings = dataclasses.replace(SETTINGS, demonstrations=runs.digest(recorded))
     rundir.open_run(logdir, experiment.to_json(settings), resume=False)
+    (logdir / report.METRICS_FILE).write_text('{"step": 1, "metrics": {}}\n')
     before = {path: path.read_bytes() for path in logdir.iterdir()}
 
     told = launch_refusal(SETTINGS, recorded, logdir)

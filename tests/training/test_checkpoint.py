@@ -9,7 +9,7 @@ import pytest
 from flax import struct
 
 from planil_jax.base import EnvState, TrainState, UsageError, UserError
-from planil_jax.training import checkpoint
+from planil_jax.training import checkpoint, files
 
 
 @struct.dataclass
@@ -219,7 +219,8 @@ def test_another_format_is_refused_and_not_passed_over(tmp_path):
     save(tmp_path, 1)
     manifest = save(tmp_path, 2) / "checkpoint.json"
     changed = json.loads(manifest.read_text()) | {"format": 99, "planil_jax": "7.8"}
-    manifest.write_text(json.dumps(changed))
+    del changed["crc32"]
+    manifest.write_text(files.seal(json.dumps(changed)))
     with pytest.raises(UserError, match="format 99, written by planil_jax 7.8"):
         restore(tmp_path)
 

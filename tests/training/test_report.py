@@ -62,7 +62,7 @@ def test_a_line_is_strict_json_even_where_numbers_are_not_finite(tmp_path):
     parsed = json.loads(line, parse_constant=refuse)
     assert parsed["metrics"] == {"a": [None, None, 1.0]}
     assert parsed["step"] == 10
-    assert parsed.keys() == {"step", "seconds", "processor_seconds", "metrics"}
+    assert parsed.keys() == {"step", "seconds", "processor_seconds", "metrics", "crc32"}
     np.testing.assert_array_equal(
         report.read_metrics(tmp_path)["a"][1], [[math.nan, math.nan, 1.0]]
     )

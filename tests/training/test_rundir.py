@@ -21,6 +21,12 @@ def changed(**fields):
     return json.dumps(plain)
 
 
+def begun(directory):
+    """A run whose first epoch has ended."""
+    rundir.open_run(directory, CONFIG, resume=False)
+    (directory / "metrics.jsonl").write_text('{"step": 5, "metrics": {}}\n')
+
+
 def files(directory):
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
@@ -41,7 +47,7 @@ def test_a_new_run_leaves_its_configuration_and_versions(tmp_path):
 
 
 def test_a_directory_with_a_run_is_refused_unless_it_is_to_be_resumed(tmp_path):
-    rundir.open_run(tmp_path, CONFIG, resume=False)
+    begun(tmp_path)
     before = files(tmp_path)
     with pytest.raises(UsageError, match="resume=True"):
         rundir.open_run(tmp_path, CONFIG, resume=False)
@@ -52,7 +58,7 @@ def test_a_directory_with_a_run_is_refused_unless_it_is_to_be_resumed(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_another_configuration_is_refused_with_the_differences(tmp_path, resume):
-    rundir.open_run(tmp_path, CONFIG, resume=False)
+    begun(tmp_path)
     before = files(tmp_path)
     other = changed(agent__rate=0.2, agent__more=1)
     with pytest.raises(UsageError) as error:
@@ -63,14 +69,14 @@ def test_another_configuration_is_refused_with_the_differences(tmp_path, resume)
 
 
 def test_only_the_first_differences_are_listed(tmp_path):
-    rundir.open_run(tmp_path, CONFIG, resume=False)
+    begun(tmp_path)
     other = changed(agent__a=1, agent__b=1, agent__c=1, agent__d=1, agent__e=1)
     with pytest.raises(UsageError, match="; and 2 more"):
         rundir.open_run(tmp_path, other, resume=True)
 
 
 def test_a_free_field_may_change_and_its_new_value_is_written(tmp_path):
-    rundir.open_run(tmp_path, CONFIG, resume=False)
+    begun(tmp_path)
     longer = changed(run__total_steps=20)
     with pytest.raises(UsageError):
         rundir.open_run(tmp_path, longer, resume=True)
@@ -85,7 +91,7 @@ def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path):
 
 
 def test_other_versions_are_reported(tmp_path):
-    rundir.open_run(tmp_path, CONFIG, resume=False)
+    begun(tmp_path)
     path = tmp_path / "versions.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1"}))
     notices = rundir.open_run(tmp_path, CONFIG, resume=True)

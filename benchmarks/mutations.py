@@ -814,9 +814,7 @@ def _patched(
     return bytes(changed)
 
 
-def _of_field(
-    local: int, central: int, form: str, value: Callable[[int], int]
-) -> Change:
+def _of_field(local: int, central: int, form: str, value: Callable[[int], int]) -> Change:
     def changed(rng: np.random.Generator, base: Base) -> Changed:
         members = _members(_arrays(base))
         members = [members[at] for at in rng.permutation(len(members))]

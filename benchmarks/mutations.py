@@ -133,7 +133,8 @@ def table(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> dict[str, dict[
 def faults(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each case that ended neither right nor in a sentence."""
     return [
-        f"{case.number} {case.kind}, {case.change}: {outcome.verdict}: {outcome.said[:160]!r}"
+        f"{case.number} {case.kind}, {case.change}: {outcome.verdict}: "
+        f"{outcome.said[:160]!r}"
         for case, outcome in zip(cases, outcomes, strict=True)
         if outcome.verdict in (SILENT, UNEXPECTED)
     ]
@@ -207,7 +208,7 @@ def _plain(value: Any) -> Any:
             value = jax.random.key_data(value)
         return str(value.dtype), value.shape, np.asarray(value).tobytes()
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _plain(value[name]) for name in sorted(value)}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

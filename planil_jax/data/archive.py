@@ -134,7 +134,11 @@ def _members(
 
 
 def _complaint(info: zipfile.ZipInfo, size: int) -> str:
-    """What is wrong with an entry of the directory of a file of `size` bytes; "": nothing."""
+    """What is wrong with an entry of a directory; "": nothing.
+
+    Args:
+      size: bytes of the whole file.
+    """
     name = info.orig_filename
     if not name.isprintable() or len(name) > _NAME:
         return f"is no name of at most {_NAME} printable characters"

@@ -14,6 +14,7 @@ What a change may lead to is known when it is made:
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -37,7 +38,7 @@ import numpy as np
 from absl import flags
 
 from planil_jax import config, envs, experiment, runs
-from planil_jax.base import TrainState, UserError
+from planil_jax.base import EnvState, TrainState, UserError
 from planil_jax.cli import app
 from planil_jax.data import demos, expert_file, formats
 from planil_jax.data.dataset import Demos
@@ -262,13 +263,15 @@ def _demonstrations(directory: Path) -> Iterator[Base]:
         )
         for length in (3, 5)
     ]
-    thin = [episode.replace(actions=None, rewards=None) for episode in whole]
+    thin = [dataclasses.replace(episode, actions=None, rewards=None) for episode in whole]
     seen = [
-        episode.replace(obs=rng.integers(0, 255, (len(episode.obs), 4, 4, 3), np.uint8))
+        dataclasses.replace(
+            episode, obs=rng.integers(0, 255, (len(episode.obs), 4, 4, 3), np.uint8)
+        )
         for episode in thin
     ]
     pictured = demos.Card(environment="arm", control_period=0.1, image=(4, 4, 3))
-    of_arrays = [
+    of_arrays: list[tuple[str, Any, demos.Card, Callable[[Path], Any]]] = [
         ("actions.npz", whole, card, demos.read),
         ("trained.npz", whole, card, lambda path: demos.load(path, spec)),
         ("thin.npz", thin, card, Demos.load),
@@ -348,7 +351,12 @@ def _experts(directory: Path) -> Iterator[Base]:
         "weights.params.kernel": np.ones((2, 3), np.float32),
         "weights.count": np.array(3, np.int32),
     }
-    settings = {"environment": "pendulum", "method": "sac", "model": [], "agent": {}}
+    settings: dict[str, Any] = {
+        "environment": "pendulum",
+        "method": "sac",
+        "model": [],
+        "agent": {},
+    }
     card = expert_file.Card(
         observation_names=("x [m]", "v [m/s]"),
         action_low=(-1.0,),
@@ -371,7 +379,7 @@ def _manifests(directory: Path) -> Iterator[Base]:
     checkpoints = directory / "checkpoints"
     state = TrainState(
         agent={"params": {"weight": jnp.arange(6.0).reshape(1, 6)}},
-        env={"time": jnp.zeros((1, 2), jnp.int32)},
+        env=EnvState(sim=(), obs=jnp.ones((1, 2, 3)), time=jnp.zeros((1, 2), jnp.int32)),
         carry=(),
         key=jax.random.split(jax.random.key(0), 1),
     )
@@ -640,7 +648,7 @@ def _numeric(arrays: dict[str, np.ndarray]) -> list[str]:
 
 
 def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
-    return names[rng.integers(len(names))]
+    return names[int(rng.integers(len(names)))]
 
 
 def _of_array(change: Callable[[np.ndarray], np.ndarray], allowed: str) -> Change:

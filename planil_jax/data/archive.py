@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
@@ -180,9 +181,7 @@ def _array(
     return array.reshape(shape, order="F" if by_columns else "C")
 
 
-def _header(
-    member: zipfile.ZipExtFile, name: str
-) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether columns come first, and type of the array in a member."""
     start = member.read(8)
     form, parse = _HEADERS.get(start[6:], ("", None))
@@ -212,7 +211,7 @@ def _require_kind(
         )
 
 
-def _filled(member: zipfile.ZipExtFile, size: int, where: str) -> np.ndarray:
+def _filled(member: IO[bytes], size: int, where: str) -> np.ndarray:
     """The rest of a member, `[size]` uint8; zipfile compares its checksum at the end."""
     # Half is left for what is made of the array.
     if size > (free := free_memory()) // 2:

@@ -140,7 +140,7 @@ def read(path: str | Path, rewards: bool = True) -> tuple[list[Episode], Card]:
     episodes = _split(path, arrays, card)
     check(path, episodes, card)
     if card.returns and "rewards" in arrays:
-        known = [np.isfinite(episode.rewards).all() for episode in episodes]
+        known = [bool(np.isfinite(np.asarray(e.rewards)).all()) for e in episodes]
         pairs = zip(card.returns, known, strict=True)
         returns = tuple(value if sound else None for value, sound in pairs)
         card = dataclasses.replace(card, returns=returns)
@@ -173,7 +173,7 @@ def refuse_rounding(arrays: Sequence[np.ndarray], where: str, names: Sequence[st
         spread = array.max(0) - array.min(0)
         noise = _NOISE * np.abs(array).max(0)
         lost = (error > _ROUNDING * spread) & (spread > noise) & np.isfinite(error)
-    for entry in np.flatnonzero(lost):
+    for entry in np.flatnonzero(lost).tolist():
         name = repr(names[entry]) if names else entry
         raise UsageError(
             f"{where}, entry {name}: float32 rounds by up to {error[entry]:.2g}, and all "

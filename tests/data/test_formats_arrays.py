@@ -129,7 +129,7 @@ def test_episodes_without_transitions_are_left_out_where_that_is_asked_for(tmp_p
     with pytest.raises(UsageError, match="theirs.npz: episode 1 has no transitions"):
         formats.convert(path, "point_mass", spec, out, 2)
     _, notes = formats.convert(path, "point_mass", spec, out, 2, skip_empty=True)
-    assert notes == ["1 episodes without transitions were left out."]
+    assert notes == ["episodes without transitions, left out: 1."]
     first, second = demos.read(out)[0]
     np.testing.assert_array_equal(first.obs, obs[:4])
     np.testing.assert_array_equal(second.obs, obs[5:])

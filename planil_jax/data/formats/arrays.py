@@ -61,7 +61,7 @@ def read(
             "skip_empty=True (--skip_empty)."
         )
     if skipped := int(chosen[-1]) + 1 - count:
-        notes.append(f"{skipped} episodes without transitions were left out.")
+        notes.append(f"episodes without transitions, left out: {skipped}.")
     ends = np.cumsum(lengths)
     parts = [(int(n), slice(ends[n] - lengths[n], ends[n])) for n in chosen]
     obs = [arrays["obs"][steps.start + n : steps.stop + n + 1] for n, steps in parts]

@@ -44,6 +44,13 @@ def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
+def printable(text: str, longest: int = 80) -> str:
+    """A text that came from a file, as a message shows it: escaped and shortened."""
+    shown = text[: longest + 1]
+    shown = shown if shown.isprintable() else ascii(shown)[1:-1]
+    return shown if len(shown) <= longest else f"{shown[:longest]}…"
+
+
 def missing_extra(what: str, module: str, extra: str) -> UserError:
     """The error where an optional dependency is not installed.
 

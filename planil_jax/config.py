@@ -16,6 +16,7 @@ import functools
 import inspect
 import json
 import math
+import reprlib
 import textwrap
 import types
 import typing
@@ -27,7 +28,7 @@ import ml_collections
 from ml_collections import config_dict as ml_config_dict
 
 from planil_jax import comments
-from planil_jax.base import UsageError, did_you_mean
+from planil_jax.base import UsageError, did_you_mean, printable
 
 VERSION = 2  # of the configurations that runs are saved with
 Config = TypeVar("Config")
@@ -172,15 +173,30 @@ def parse_json(text: str) -> dict[str, Any]:
     """What `to_json` wrote, as nested dicts.
 
     Raises:
-      UsageError: the text is no JSON object.
+      UsageError: the text is no JSON object, or gives a field twice.
     """
     try:
-        plain = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"the saved configuration is not JSON: {error}.") from None
+        plain = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise UsageError("the saved configuration is nested too deeply.") from None
+    except ValueError as error:  # a number of thousands of digits is one, too
+        reason = printable(str(error))
+        raise UsageError(f"the saved configuration is not JSON: {reason}.") from None
     if not isinstance(plain, dict):
-        raise UsageError(f"the saved configuration must be a JSON object, not {plain!r}.")
+        raise UsageError(
+            f"the saved configuration must be a JSON object, not {_written(plain)}."
+        )
     return plain
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is given twice, JSON keeps the last in silence."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"the saved configuration gives {printable(twice)} twice.")
+    return fields
 
 
 def require_version(plain: Mapping[str, Any], where: str) -> None:
@@ -202,7 +218,7 @@ def require_version(plain: Mapping[str, Any], where: str) -> None:
         )
         raise UsageError(
             f"{where} was written by {age} version of planil_jax and cannot be read "
-            f"(configuration {version}, not {VERSION}); {mend}."
+            f"(configuration {_written(version)}, not {VERSION}); {mend}."
         )
 
 
@@ -332,7 +348,8 @@ def _rebuild(mapping: Mapping[str, Any], template: Config, prefix: str) -> Confi
         path = prefix + name
         if name not in fields:
             raise UsageError(
-                f"the configuration has no field {path}.{did_you_mean(name, fields)} "
+                f"the configuration has no field {printable(path)}."
+                f"{did_you_mean(printable(name), fields)} "
                 f"{prefix.rstrip('.') or 'It'} has: {', '.join(fields)}."
             )
         hint, default = fields[name]
@@ -365,7 +382,7 @@ def _leaf(value: Any, hint: Any, path: str) -> Any:
             value == choice and type(value) is type(choice) for choice in _choices(hint)
         ):
             return value
-        raise UsageError(f"{path} is one of {_listed(hint)}, not {value!r}.")
+        raise UsageError(f"{path} is one of {_listed(hint)}, not {_written(value)}.")
     if _is_union(hint):
         return _one_of(value, hint, path)
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
@@ -374,7 +391,7 @@ def _leaf(value: Any, hint: Any, path: str) -> Any:
             pairs = enumerate(zip(value, wanted, strict=True))
             return tuple(_leaf(item, want, f"{path}[{i}]") for i, (item, want) in pairs)
     elif hint is float and _is_number(value):
-        return _finite(float(value), path)
+        return _finite(value, path)
     elif isinstance(hint, type) and isinstance(value, hint):
         if hint is bool or not isinstance(value, bool):
             return value
@@ -411,9 +428,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _finite(value: float, path: str) -> float:
-    if not math.isfinite(value):
-        raise UsageError(f"{path} must be a finite number, not {value}.")
-    return value
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise UsageError(f"{path} must be a finite number, not {number}.")
+    return number
 
 
 def _is_union(hint: Any) -> bool:
@@ -447,10 +468,15 @@ def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 12
+
+
 def _written(value: Any) -> str:
-    """A value in a message: a config by its class, which is short."""
+    """A value in a message, shortened; a config by its class."""
     is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return _type_name(type(value)) if is_config else repr(value)
+    return _type_name(type(value)) if is_config else _BRIEF.repr(value)
 
 
 def _number(value: float) -> str:

@@ -192,12 +192,13 @@ def demonstrations(trained: Run) -> dict[str, Any] | None:
         return None
     episodes, card = demos.read(path)
     count = trained.experiment.episodes or len(episodes)
-    known = len(card.returns) >= count
+    returns = [value for value in card.returns[:count] if value is not None]
+    known = len(returns) == count
     return {
         "digest": digest(path),
         "episodes": count,
         "steps": sum(episode.length for episode in episodes[:count]),
-        "mean_return": float(np.mean(card.returns[:count])) if known else None,
+        "mean_return": float(np.mean(returns)) if known else None,
         "expert": card.expert,
     }
 

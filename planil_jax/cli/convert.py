@@ -2,9 +2,11 @@
 
     planil convert --source=hopper.npz --env=gym/Hopper --episodes=4 --out=demos/hopper.npz
 
-The source is an .npz without pickles of `obs` [sum of (L + 1), O], `lengths` [N] and, where
-known, `acts` [sum of L, U] (of choices their numbers [sum of L]), `rews` [sum of L] and
-`terminal` [N].
+The source is an .npz of `obs` [sum of (L + 1), O], `lengths` [N] and, where known, `acts`
+[sum of L, U] (of choices their numbers [sum of L]), `rews` [sum of L] and `terminal` [N].
+`indices` [N - 1] may take the place of `lengths`: where the later episodes start in `acts`.
+Other arrays are left unread, and nothing is ever unpickled. Actions beyond the bounds of
+the environment are refused, unless --clip is given.
 """
 
 from absl import flags
@@ -26,9 +28,21 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("out", None, "File to write, such as demos.npz.", required=True)
     flags.DEFINE_integer("episodes", 4, "How many of the first episodes.", lower_bound=1)
+    flags.DEFINE_bool("clip", False, "Clip actions that are beyond their bounds.")
+    flags.DEFINE_bool("skip_empty", False, "Leave out episodes without transitions.")
 
 
 def main() -> None:
     spec = envs.make(FLAGS.env).spec
-    formats.convert(FLAGS.source, FLAGS.env, spec, FLAGS.out, FLAGS.episodes)
+    _, notes = formats.convert(
+        FLAGS.source,
+        FLAGS.env,
+        spec,
+        FLAGS.out,
+        FLAGS.episodes,
+        clip=FLAGS.clip,
+        skip_empty=FLAGS.skip_empty,
+    )
+    for note in notes:
+        print(f"note: {note}")
     print(f"wrote {collect.summary(FLAGS.out)}")

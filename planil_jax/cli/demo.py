@@ -31,7 +31,9 @@ def main() -> None:
     if not demonstrations.exists():
         args = "navigation", str(demonstrations), 4, 1, False
         card = collect.collect(*args, report=Report())
-        print(f"4 demonstrations, returns {', '.join(f'{r:.0f}' for r in card.returns)}")
+        print(
+            f"4 demonstrations, returns {', '.join(f'{r:.0f}' for r in card.known_returns)}"
+        )
     settings = dataclasses.replace(experiment.Experiment(), seeds=FLAGS.seeds)
     launch.launch(settings, logdir=logdir, resume=True)
     trained = runs.load(logdir)

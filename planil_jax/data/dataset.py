@@ -112,7 +112,7 @@ class Demos:
             action_high=high,
             expert=expert,
             returns=tuple(
-                float(np.sum(episode.rewards))
+                demo_file.episode_return(episode.rewards)
                 for episode in episodes
                 if episode.rewards is not None
             ),
@@ -177,8 +177,8 @@ class Demos:
 
     @property
     def returns(self) -> np.ndarray:
-        """What each episode returned, `[N]`; empty where rewards are unknown."""
-        return np.array(self.card.returns)
+        """What each episode returned, `[N]`, NaN where unknown; empty without rewards."""
+        return np.array(self.card.returns, float)
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -189,8 +189,10 @@ class Demos:
     def __repr__(self) -> str:
         steps = sum(episode.length for episode in self.episodes)
         form = "observations only" if self.episodes[0].actions is None else "with actions"
-        returns = self.returns
-        summary = f"mean return {returns.mean():.4g}" if len(returns) else "returns unknown"
+        returns, known = self.returns, self.card.known_returns
+        summary = f"mean return {np.mean(known):.4g}" if known else "returns unknown"
+        if 0 < len(known) < len(returns):
+            summary += f" ({len(returns) - len(known)} unknown)"
         ended = sum(episode.terminal for episode in self.episodes)
         early = f", {ended} ended early" if ended else ""
         return (
@@ -239,6 +241,8 @@ def _episodes(name: str, arrays: Any, count: int | None = None) -> Any:
         )
     if not all(row.dtype.kind in "fiu" for row in rows):
         raise UsageError(f"{name} must be numbers, not {rows[0].dtype}.")
+    if name == "obs" and rank == {2} and len({row.shape[1] for row in rows}) == 1:
+        demo_file.refuse_rounding(rows, name, ())
     return [row if row.dtype == np.uint8 else _single(name, row) for row in rows]
 
 

@@ -3,7 +3,8 @@
     obs      [Σ(L + 1), O] float32     one row more than transitions in each episode,
              or [Σ(L + 1), H, W, 3] uint8: pictures, a single frame each
     actions  [Σ L, U] float32          absent: observations only
-    rewards  [Σ L] float32             absent, or for reports; no imitator ever reads them
+    rewards  [Σ L] float32             absent, or for reports; no imitator ever reads them;
+                                       where one is not finite, the return is unknown
     length   [N] int32                 transitions of each episode
     terminal [N] bool                  the episode ended for good, rather than by time
     card     [] str                    JSON: the `Card`, with "format" and "version"
@@ -15,9 +16,7 @@ import dataclasses
 import difflib
 import json
 import os
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ import numpy as np
 from flax import struct
 
 from planil_jax import __version__, config
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, printable
+from planil_jax.data import archive
 
 FORMAT = "planil_jax demonstrations"
 VERSION = 2  # 1 had no pictures
@@ -34,13 +34,18 @@ AGAIN = "record it again with `planil collect`"  # the usual mend
 _REQUIRED = ("obs", "length", "terminal", "card")
 _OPTIONAL = ("actions", "rewards")
 _LAYOUT = {  # name -> (rank, kinds of dtype)
-    "obs": (2, "fiu"),  # or _PICTURES
-    "actions": (2, "fiu"),
-    "rewards": (1, "fiu"),
-    "length": (1, "iu"),
-    "terminal": (1, "b"),
+    "obs": (2, archive.NUMBERS),  # or _PICTURES
+    "actions": (2, archive.NUMBERS),
+    "rewards": (1, archive.NUMBERS),
+    "length": (1, archive.WHOLE),
+    "terminal": (1, archive.TRUTHS),
+    "card": (0, archive.TEXT),
 }
 _PICTURES = 4, np.uint8  # rank and dtype
+_TEXT, _NAME = 1000, 200  # characters of a text and of a name in a card, at most
+# Rounding to float32 may change an entry by this share of its spread. A spread below the
+# second share of its size is noise.
+_ROUNDING, _NOISE = 0.01, 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,9 +59,15 @@ class Card:
     action_low: tuple[float, ...] = ()  # [U]
     action_high: tuple[float, ...] = ()  # [U]
     expert: str = ""  # who demonstrated
-    returns: tuple[float, ...] = ()  # [N]; `save` fills it in where there are rewards
+    # [N]; `save` fills it in where there are rewards. None: unknown
+    returns: tuple[float | None, ...] = ()
     note: str = ""
     made_by: str = f"planil_jax {__version__}"
+
+    @property
+    def known_returns(self) -> tuple[float, ...]:
+        """Returns without those that are unknown, at most `[N]`."""
+        return tuple(value for value in self.returns if value is not None)
 
 
 @struct.dataclass
@@ -80,8 +91,8 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     Either all episodes hold actions or none does, and likewise rewards.
 
     Raises:
-      UsageError: the episodes do not fit the card, or hold numbers that are not finite; or
-        the path is a directory.
+      UsageError: the episodes do not fit the card, hold observations or actions that are
+        not finite, or observations that float32 cannot hold; or the path is a directory.
       OSError: the file cannot be written; an older file there is unharmed.
     """
     path = Path(path)
@@ -89,8 +100,11 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
         raise UsageError(f"{path} is a directory: name a file in it, {path / 'demos.npz'}.")
     rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
     if rewards:
-        card = dataclasses.replace(card, returns=tuple(float(np.sum(r)) for r in rewards))
+        card = dataclasses.replace(card, returns=tuple(map(episode_return, rewards)))
     check(path, episodes, card)
+    if not card.image:
+        names = card.observation_names
+        refuse_rounding([episode.obs for episode in episodes], f"{path}: obs", names)
     head = {"format": FORMAT, "version": VERSION}
     arrays = {
         "obs": np.concatenate(
@@ -104,22 +118,68 @@ def save(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
     for name in _OPTIONAL:
         parts = [getattr(episode, name) for episode in episodes]
         if parts[0] is not None:
-            arrays[name] = np.concatenate(parts, dtype=np.float32)
+            with np.errstate(over="ignore"):  # of rewards, whose return is unknown then
+                arrays[name] = np.concatenate(parts, dtype=np.float32)
     write(path, arrays)
 
 
-def read(path: str | Path) -> tuple[list[Episode], Card]:
+def read(path: str | Path, rewards: bool = True) -> tuple[list[Episode], Card]:
     """The episodes and the card of a file, checked.
+
+    Args:
+      rewards: whether they are read; no method that learns needs them.
 
     Raises:
       UsageError: there is no such file, or it is not a sound file of demonstrations.
+      UserError: it needs more memory than there is.
     """
     path = Path(path)
-    arrays = _arrays(path)
+    unread = () if rewards else ("rewards",)
+    arrays = _arrays(path, tuple(name for name in _LAYOUT if name not in unread))
     card = _card(path, arrays["card"])
-    episodes = _split(path, arrays)
+    episodes = _split(path, arrays, card)
     check(path, episodes, card)
+    if card.returns and "rewards" in arrays:
+        known = [bool(np.isfinite(np.asarray(e.rewards)).all()) for e in episodes]
+        pairs = zip(card.returns, known, strict=True)
+        returns = tuple(value if sound else None for value, sound in pairs)
+        card = dataclasses.replace(card, returns=returns)
     return episodes, card
+
+
+def episode_return(rewards: np.ndarray) -> float | None:
+    """The sum of an episode's rewards; None where it is not finite, so unknown."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(np.sum(rewards.astype(np.float32)))
+    return total if np.isfinite(total) else None
+
+
+def refuse_rounding(arrays: Sequence[np.ndarray], where: str, names: Sequence[str]) -> None:
+    """Refuses entries `[rows, O]` whose changes are lost where they become float32.
+
+    Args:
+      arrays: of all episodes, in the precision that they came in.
+      where: file and name of the array.
+      names: of the O entries; empty: messages give their index.
+
+    Raises:
+      UsageError: rounding is large against an entry's own spread.
+    """
+    if all(np.can_cast(array.dtype, np.float32) for array in arrays):
+        return
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        array = np.concatenate(arrays).astype(np.float64)
+        error = np.abs(array.astype(np.float32) - array).max(0)  # [O]
+        spread = array.max(0) - array.min(0)
+        noise = _NOISE * np.abs(array).max(0)
+        lost = (error > _ROUNDING * spread) & (spread > noise) & np.isfinite(error)
+    for entry in np.flatnonzero(lost).tolist():
+        name = repr(names[entry]) if names else entry
+        raise UsageError(
+            f"{where}, entry {name}: float32 rounds by up to {error[entry]:.2g}, and all "
+            f"values lie within {spread[entry]:.2g} of {array[0, entry]:.8g}: subtract an "
+            "origin, such as the first value, or give float32 if the loss does not matter."
+        )
 
 
 def read_card(path: str | Path) -> Card:
@@ -178,9 +238,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 # -------------------------------------------------------------------------------- reading
 
 
-def _arrays(
-    path: Path, wanted: tuple[str, ...] = _REQUIRED + _OPTIONAL
-) -> dict[str, np.ndarray]:
+def _arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The wanted arrays of a file that is ours at first sight."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory: name a file in it.{_files_in(path)}")
@@ -189,32 +247,24 @@ def _arrays(
         raise UsageError(
             f"no demonstrations file {path}.{near} Make one with `planil collect`."
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not set(_REQUIRED) <= set(archive.files):
-                raise _foreign(path, archive.files)
-            known = [name for name in wanted if name in archive.files]
-            arrays = {name: archive[name] for name in known}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UsageError(
-            f"{path} is damaged or cut short ({error}): copy it again, or {AGAIN}."
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{path} is not an .npz archive of plain arrays (pickled objects are never "
-            f"loaded, because loading them can run code): {AGAIN}."
-        ) from error
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise _foreign(path, known)
-    return arrays
+
+    def choose(names: tuple[str, ...]) -> Mapping[str, str]:
+        if not set(_REQUIRED) <= set(names):
+            raise _foreign(path, names)
+        if strange := tuple(name for name in names if name not in _LAYOUT):
+            raise UsageError(
+                f"{path} holds {archive.listed(strange)}, which planil_jax never writes; "
+                f"{AGAIN}."
+            )
+        return {name: _LAYOUT[name][1] for name in wanted if name in names}
+
+    return archive.read(path, choose, f"copy it again, or {AGAIN}")
 
 
-def _foreign(path: Path, keys: Sequence[str]) -> UsageError:
+def _foreign(path: Path, names: tuple[str, ...]) -> UsageError:
     return UsageError(
         f"{path} is not a planil_jax demonstrations file: it holds "
-        f"{', '.join(keys) or 'nothing'}, where {', '.join(_REQUIRED)} and maybe "
+        f"{archive.listed(names)}, where {', '.join(_REQUIRED)} and maybe "
         f"{', '.join(_OPTIONAL)} are wanted; convert it with planil_jax.data.demos.save."
     )
 
@@ -227,14 +277,19 @@ def _files_in(directory: Path, name: str = "") -> str:
 
 
 def _card(path: Path, array: np.ndarray) -> Card:
-    try:
-        fields = json.loads(array.item())
-        form, version = fields.pop("format"), fields.pop("version")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        form, version = None, None
-    if form != FORMAT or not isinstance(version, int):
+    fields = card_fields(array)
+    form, version = fields.pop("format", None), fields.pop("version", None)
+    if form != FORMAT or type(version) is not int:
         raise UsageError(f"{path}: its card does not say {FORMAT!r}; {AGAIN}.")
     return sound_card(path, fields, version, VERSION, Card())
+
+
+def card_fields(array: np.ndarray) -> dict[str, Any]:
+    """What the text of a card says; empty where it is none."""
+    try:
+        return config.parse_json(array.item())
+    except (ValueError, TypeError, UsageError):
+        return {}
 
 
 def sound_card(
@@ -251,14 +306,37 @@ def sound_card(
             f"{newest}: install a newer one."
         )
     try:
-        return config.from_config_dict(fields, default)
+        card = config.from_config_dict(fields, default)
     except UsageError as error:
         raise UsageError(f"{path}: its card is unsound: {error}") from None
+    check_texts(path, vars(card))
+    return card
 
 
-def _split(path: Path, arrays: dict[str, np.ndarray]) -> list[Episode]:
+def check_texts(path: str | Path, fields: Mapping[str, Any]) -> None:
+    """Refuses texts, alone or in tuples, that cannot be shown on a line.
+
+    Raises:
+      UsageError: one of them is not printable, or too long.
+    """
+    for field, value in fields.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        longest = _NAME if isinstance(value, tuple) else _TEXT
+        for text in texts:
+            if isinstance(text, str) and not (text.isprintable() and len(text) <= longest):
+                raise UsageError(
+                    f"{path}: {field} of its card, '{printable(text)}', is no text of at "
+                    f"most {longest} printable characters; {AGAIN}."
+                )
+
+
+def _split(path: Path, arrays: dict[str, np.ndarray], card: Card) -> list[Episode]:
     """Cuts a file's arrays into episodes."""
     _check_layout(path, arrays)
+    if not _pictures(arrays["obs"]):
+        names = card.observation_names
+        names = names if len(names) == arrays["obs"].shape[1] else ()
+        refuse_rounding([arrays["obs"]], f"{path}: obs", names)
     length = arrays["length"].astype(np.int64)  # [N]
 
     def cut(name: str, lengths: np.ndarray) -> Sequence[Any]:
@@ -295,7 +373,8 @@ def _check_layout(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 f"{path}: {name} has shape {array.shape} and type {array.dtype}, which "
                 f"planil_jax never writes; {AGAIN}."
             )
-    length = arrays["length"].astype(np.int64)
+    # Beyond the rows there are, lengths might overflow where they are added.
+    length = arrays["length"].clip(max=len(arrays["obs"])).astype(np.int64)
     _check_lengths(path, length)
     count, steps = len(length), int(length.sum())
     rows = {"obs": steps + count, "terminal": count, "actions": steps, "rewards": steps}
@@ -321,7 +400,7 @@ def _check_lengths(path: str | Path, lengths: Sequence[int] | np.ndarray) -> Non
 
 
 def check(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
-    """Refuses episodes that do not fit their card, or are not finite."""
+    """Refuses episodes that do not fit their card, or whose numbers are not finite."""
     _check_lengths(path, [episode.length for episode in episodes])
     _check_card(path, card, len(episodes))
     names, first = card.observation_names, episodes[0]
@@ -344,19 +423,24 @@ def check(path: str | Path, episodes: Sequence[Episode], card: Card) -> None:
                     f"{path}: {name} of episode {n} has shape {np.shape(array)}, but the "
                     f"card and the other arrays want {wanted}; {AGAIN}."
                 )
-            if array is not None and not _pictures(array):
+            if array is not None and name != "rewards" and not _pictures(array):
                 where, observed = f"{path}: {name} of episode {n}", names * (name == "obs")
                 refuse_numbers(~np.isfinite(array), array, where, "not finite", observed)
 
 
 def _check_card(path: str | Path, card: Card, episodes: int) -> None:
+    check_texts(path, vars(card))
     names = card.observation_names
+    bounds = zip(card.action_low, card.action_high, strict=False)
     mistakes = {
         "names an observation entry twice": len(set(names)) < len(names),
         "gives a frame's size other than [H, W, 3]": bool(card.image)
         and (len(card.image), card.image[-1]) != (3, 3),
         "describes both entries and pictures": bool(card.image and names),
         "gives an action one bound of two": len(card.action_low) != len(card.action_high),
+        "gives an action a lower bound that is not below its upper one": any(
+            low >= high for low, high in bounds
+        ),
         "has a control period that is not above 0 s": not card.control_period > 0,
         "has not one return an episode": len(card.returns) not in (0, episodes),
     }

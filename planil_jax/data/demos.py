@@ -44,7 +44,7 @@ def load(path: str | Path, spec: EnvSpec, first: int | None = None) -> Demonstra
 
     The file may lack entries of the observation: they are 0, and missing in `observed`.
     Pictures stay single frames; the functions that sample stack them. Actions are clipped
-    to their bounds, which they may exceed by rounding alone.
+    to their bounds, which they may exceed by rounding alone. Rewards are not read.
 
     Args:
       first: how many episodes to take from the beginning of the file; None: all.
@@ -53,7 +53,7 @@ def load(path: str | Path, spec: EnvSpec, first: int | None = None) -> Demonstra
       UsageError: the file is not sound, holds fewer episodes, or was not recorded in such
         an environment.
     """
-    episodes, card = read(path)
+    episodes, card = read(path, rewards=False)
     if first is not None and not 1 <= first <= len(episodes):
         raise UsageError(
             f"{path} holds {len(episodes)} demonstrations, and {first} are asked for: "
@@ -109,7 +109,8 @@ def none(spec: EnvSpec) -> Demonstrations:
 def describe(path: str | Path) -> str:
     """A page about a file: its card, its episodes, the range of each observation entry."""
     episodes, card = read(path)
-    returns = [f"{value:.1f}" for value in card.returns] or ["unknown"] * len(episodes)
+    returns = ["unknown" if value is None else f"{value:.1f}" for value in card.returns]
+    returns = returns or ["unknown"] * len(episodes)
     rows = [
         (
             str(n),

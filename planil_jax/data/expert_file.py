@@ -11,8 +11,6 @@
 import dataclasses
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planil_jax import __version__, config
-from planil_jax.base import UsageError
-from planil_jax.data import demo_file
+from planil_jax.base import UsageError, UserError, printable
+from planil_jax.data import archive, demo_file
 
 FORMAT = "planil_jax expert"
 VERSION = 1
@@ -92,13 +90,20 @@ def read(path: str | Path) -> Expert:
     wanted = {"version", *SETTINGS}
     for name in sorted(settings.keys() ^ wanted):
         verb = "lack" if name in wanted else "hold"
-        raise UsageError(f"{path}: the expert's settings {verb} {name!r}: {MEND}.")
+        raise UsageError(
+            f"{path}: the expert's settings {verb} '{printable(name)}': {MEND}."
+        )
     for name in ("environment", "method"):
         if not isinstance(settings[name], str):
             raise UsageError(f"{path}: the expert's {name} is no text: {MEND}.")
+    demo_file.check_texts(path, settings)
     weights = {
         name: array for name, array in arrays.items() if name.partition(".")[0] == WEIGHTS
     }
+    if strange := tuple(arrays.keys() - weights.keys() - {"settings", "card"}):
+        raise UsageError(
+            f"{path} holds {archive.listed(strange)}, which is never written: {MEND}."
+        )
     if not weights or digest(weights) != card.digest:
         raise UsageError(f"{path}: its weights are not those that its card names: {MEND}.")
     _check(path, weights, card)
@@ -108,10 +113,10 @@ def read(path: str | Path) -> Expert:
 def is_one(path: str | Path) -> bool:
     """Whether a file says that it is an expert's."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return json.loads(archive["card"].item())["format"] == FORMAT
-    except Exception:  # whatever else it is
+        card = archive.read(Path(path), lambda _: {"card": archive.TEXT}, MEND)["card"]
+    except UserError:  # whatever else it is
         return False
+    return demo_file.card_fields(card).get("format") == FORMAT
 
 
 def summary(path: str | Path) -> str:
@@ -185,27 +190,20 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise UsageError(
             f"no expert's file {path}: write one by `planil expert --weights={path}`."
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UsageError(f"{path} is damaged or cut short ({error}): {MEND}.") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is not an .npz archive of plain arrays (pickled objects are never "
-            "loaded, because loading them can run code): write it by `planil expert "
-            "--weights`."
-        ) from error
+
+    def choose(names: tuple[str, ...]) -> Mapping[str, str]:
+        # A weight that is a text is refused by `_check`.
+        kinds = {name: archive.TRUTHS + archive.NUMBERS + archive.TEXT for name in names}
+        return kinds | {
+            name: archive.TEXT for name in ("card", "settings") if name in names
+        }
+
+    return archive.read(path, choose, MEND)
 
 
 def _card(path: Path, arrays: Mapping[str, np.ndarray]) -> Card:
-    try:
-        fields = json.loads(arrays["card"].item())
-        form, version = fields.pop("format"), fields.pop("version")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        form, version = None, None
+    fields = demo_file.card_fields(arrays["card"]) if "card" in arrays else {}
+    form, version = fields.pop("format", None), fields.pop("version", None)
     if form == demo_file.FORMAT:
         raise UsageError(
             f"{path} holds demonstrations, and no expert: train on it (--demos), or write "

@@ -164,8 +164,12 @@ def summary(path: str) -> str:
     if episodes[0].actions is not None:
         content = "observations and actions"
     returns = "returns unknown"
-    if card.returns:
-        returns = f"return {np.mean(card.returns):.1f} ± {np.std(card.returns):.1f}"
+    if known := card.known_returns:
+        returns = f"return {np.mean(known):.1f} ± {np.std(known):.1f}"
+        if len(known) < len(episodes):
+            returns += (
+                f" ({len(episodes) - len(known)} unknown: rewards that are not finite)"
+            )
     ended = sum(episode.terminal for episode in episodes)
     early = f", {ended} ended early" if ended else ""
     many = f"{len(episodes)} episodes of {card.environment}"

@@ -55,7 +55,7 @@ def _expert_return(
         return "expert", evaluation["in_distribution"]["expert_return"]
     if not experiment.needs(trained.experiment).demonstrations:
         return None
-    returns = demos.read(trained.directory / runs.DEMONSTRATIONS)[1].returns
+    returns = demos.read(trained.directory / runs.DEMONSTRATIONS)[1].known_returns
     return ("demonstrations", float(np.mean(returns))) if returns else None
 
 

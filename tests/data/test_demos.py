@@ -255,6 +255,47 @@ def test_a_number_that_is_not_finite_is_refused_by_episode_step_and_entry(path):
     assert "obs of episode 1, step 2, entry 'v [m/s]': nan is not finite" in refusal(path)
 
 
+def test_a_reward_that_is_not_finite_leaves_its_episode_s_return_unknown(path, tmp_path):
+    first, second = episodes()
+    second = second.replace(rewards=np.array([1.0, np.nan, 4.0], np.float32))
+    demos.save(tmp_path / "nan.npz", [first, second], CARD)
+    assert demos.read(tmp_path / "nan.npz")[1].returns == (2.0, None)
+    assert "unknown" in demos.describe(tmp_path / "nan.npz")
+    rewrite(path, rewards=np.array([np.inf, 1.0, 2.0, 4.0]))
+    assert demos.read(path)[1].returns == (None, 7.0)
+
+
+def test_rewards_are_not_read_where_methods_learn(path):
+    sound = demos.load(path, SPEC)
+    rewrite(path, rewards=np.array(["not", "a", "number", "here"]))
+    jax.tree.map(np.testing.assert_array_equal, demos.load(path, SPEC), sound)
+    with pytest.raises(UsageError, match="rewards has shape .* where numbers are wanted"):
+        demos.read(path)
+
+
+def test_positions_that_float32_cannot_hold_are_refused(tmp_path):
+    far = np.cumsum(np.full((41, 3), 0.05), 0) + [0.0, 0.0, 5572094.0]
+    episode = demos.Episode(obs=far)
+    message = r"entry 'angle \[rad\]': float32 rounds by up to 0.25, .* subtract an origin"
+    with pytest.raises(UsageError, match=message):
+        demos.save(tmp_path / "far.npz", [episode], CARD)
+    assert not (tmp_path / "far.npz").exists()
+    near = far - [0.0, 0.0, 5572094.0]
+    demos.save(tmp_path / "near.npz", [demos.Episode(obs=near)], CARD)
+    np.testing.assert_allclose(demos.read(tmp_path / "near.npz")[0][0].obs, near, 1e-6)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "two\nlines", "\u202egpj", "x" * 1001])
+def test_texts_that_cannot_be_shown_on_a_line_are_refused(path, text):
+    change_card(path, expert=text)
+    assert "expert of its card" in refusal(path) and refusal(path).isprintable()
+
+
+def test_lengths_that_overflow_are_refused(path):
+    rewrite(path, length=np.array([2**62, 2**62, 2**62, 2**62 + 2]))
+    assert "the lengths of the 4 episodes need" in refusal(path)
+
+
 # --------------------------------------------------------------------------------- loading
 
 

@@ -12,7 +12,7 @@ LENGTHS = np.array([3, 5])
 
 def convert(source, environment, path, count):
     spec = envs.make(environment).spec
-    return formats.convert(source, environment, spec, path, count)
+    return formats.convert(source, environment, spec, path, count)[0]
 
 
 def source(tmp_path, **changes):
@@ -72,10 +72,17 @@ def test_choices_may_be_given_by_their_numbers(tmp_path):
         ({"obs": np.zeros((10, 3))}, 2, "obs is (10, 3), where its lengths and point_mass"),
         ({"acts": np.zeros((8, 3))}, 2, "acts is (8, 3), where its lengths and point_mass"),
         ({"rews": np.zeros(7)}, 2, "rews is (7,), where"),
-        ({"terminal": np.zeros(3)}, 2, "terminal is (3,), where"),
+        ({"terminal": np.zeros(3, bool)}, 2, "terminal is (3,), where"),
+        ({"terminal": np.zeros(2)}, 2, "type float64, where bools are wanted"),
+        ({"terminal": np.array(["False"] * 2)}, 2, "type <U5, where bools are wanted"),
+        ({"acts": np.ones((8, 2)) * 1j}, 2, "type complex128, where numbers are wanted"),
+        ({"acts": np.full((8, 2), np.inf)}, 2, "episode 0, step 0, entry 0: inf is not f"),
+        ({"acts": np.full((8, 2), 90.0)}, 2, "90 is outside point_mass's bounds [-1, 1]: "),
+        ({"lengths": np.array([-3, 11])}, 2, "lengths must say of one episode or more"),
+        ({"lengths": np.array([0, 8])}, 2, "episode 0 has no transitions: leave such"),
         ({"lengths": None}, 2, "lacks 'lengths'; it holds obs"),
         ({}, 3, "has 2 episodes, not 3"),
-        ({"obs": np.array([{}])}, 2, "no readable .npz without pickles"),
+        ({"obs": np.array([{}])}, 2, "obs is an array of objects (pickled objects are nev"),
     ],
 )
 def test_unsuitable_arrays_are_refused_in_one_sentence(tmp_path, changes, count, message):
@@ -83,3 +90,46 @@ def test_unsuitable_arrays_are_refused_in_one_sentence(tmp_path, changes, count,
     with pytest.raises(UsageError) as caught:
         convert(path, "point_mass", str(tmp_path / "ours.npz"), count)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_actions_are_clipped_where_that_is_asked_for_and_it_is_said(tmp_path):
+    acts = np.zeros((8, 2))
+    acts[1, 0], acts[4, 1], acts[5, 1] = 90.0, -90.0, 1 + 1e-6
+    path, _ = source(tmp_path, acts=acts)
+    out, spec = str(tmp_path / "ours.npz"), envs.make("point_mass").spec
+    _, notes = formats.convert(path, "point_mass", spec, out, 2, clip=True)
+    assert notes == ["2 of 16 numbers of actions were clipped to their bounds."]
+    first, second = demos.read(out)[0]
+    assert first.actions[1, 0] == 1 and second.actions[1, 1] == -1
+    acts[2, 0] = np.nan
+    path, _ = source(tmp_path, acts=acts)
+    with pytest.raises(UsageError, match="episode 0, step 2, entry 0: nan is not finite"):
+        formats.convert(path, "point_mass", spec, out, 2, clip=True)
+
+
+def test_indices_take_the_place_of_lengths_and_other_arrays_are_left_unread(tmp_path):
+    path, _ = source(tmp_path)
+    ours, theirs = str(tmp_path / "ours.npz"), str(tmp_path / "indices.npz")
+    spec = envs.make("point_mass").spec
+    convert(path, "point_mass", ours, 2)
+    path, _ = source(
+        tmp_path, lengths=None, indices=np.array([3]), infos=np.array([{}, {}])
+    )
+    _, notes = formats.convert(path, "point_mass", spec, theirs, 2)
+    assert notes == ["left unread: infos."]
+    for one, other in zip(demos.read(ours)[0], demos.read(theirs)[0], strict=True):
+        np.testing.assert_array_equal(one.obs, other.obs)
+        np.testing.assert_array_equal(one.actions, other.actions)
+
+
+def test_episodes_without_transitions_are_left_out_where_that_is_asked_for(tmp_path):
+    lengths, obs = np.array([3, 0, 5]), np.arange(44.0).reshape(11, 4)
+    path, _ = source(tmp_path, lengths=lengths, obs=obs, terminal=None)
+    out, spec = str(tmp_path / "ours.npz"), envs.make("point_mass").spec
+    with pytest.raises(UsageError, match="theirs.npz: episode 1 has no transitions"):
+        formats.convert(path, "point_mass", spec, out, 2)
+    _, notes = formats.convert(path, "point_mass", spec, out, 2, skip_empty=True)
+    assert notes == ["episodes without transitions, left out: 1."]
+    first, second = demos.read(out)[0]
+    np.testing.assert_array_equal(first.obs, obs[:4])
+    np.testing.assert_array_equal(second.obs, obs[5:])

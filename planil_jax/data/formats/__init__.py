@@ -8,8 +8,15 @@ from planil_jax.data.formats import arrays
 
 
 def convert(
-    source: str, environment: str, spec: EnvSpec, path: str, count: int
-) -> demo_file.Card:
+    source: str,
+    environment: str,
+    spec: EnvSpec,
+    path: str,
+    count: int,
+    *,
+    clip: bool = False,
+    skip_empty: bool = False,
+) -> tuple[demo_file.Card, list[str]]:
     """Writes the first `count` episodes of a file of others as demonstrations.
 
     Args:
@@ -17,11 +24,16 @@ def convert(
       environment: its name, for the card.
       spec: of that environment.
       path: the file to write, .npz.
+      clip: whether actions beyond the environment's bounds are clipped to them.
+      skip_empty: whether episodes without transitions are left out.
+
+    Returns:
+      The card, and a sentence for all that was changed or left unread.
 
     Raises:
       UsageError: the source is no such file, or does not fit the environment.
     """
-    episodes = arrays.read(source, spec, count)
+    episodes, notes = arrays.read(source, spec, count, clip=clip, skip_empty=skip_empty)
     card = demo_file.Card(
         environment=environment,
         control_period=spec.control_period,
@@ -31,4 +43,4 @@ def convert(
         expert=f"of {Path(source).name}",
     )
     demo_file.save(path, episodes, card)
-    return demo_file.read(path)[1]
+    return demo_file.read(path)[1], notes

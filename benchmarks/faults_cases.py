@@ -118,21 +118,22 @@ def _struck(
     time.sleep(moment * share * seconds)
     process.send(number)
     first = process.end()
-    trained = (logdir / report.METRICS_FILE).exists() and not evaluates
+    lines = logdir / report.METRICS_FILE
+    epochs = len(lines.read_text().splitlines()) if lines.exists() else 0
     again = bench.call(argv)
     if evaluates:
         return judge(again, {"table": again.out}, [{"table": wanted["table"]}])
     outcome = _finish(bench, method, logdir, again)
     if number != signal.SIGKILL:
-        outcome = worst(outcome, _of_signal(first, number, trained))
+        outcome = worst(outcome, _of_signal(first, number, 0 < epochs < EPOCHS))
     return outcome
 
 
-def _of_signal(first: Ended, number: signal.Signals, trained: bool) -> Outcome:
-    """A process that trained says that it was stopped; before that it may just die."""
+def _of_signal(first: Ended, number: signal.Signals, trains: bool) -> Outcome:
+    """A process that trains says that it was stopped; before and after it may just die."""
     if first.status is None or "Traceback" in first.err:
         return judge(first, {}, [{}])
-    died = first.status < 0 and trained
+    died = first.status < 0 and trains
     words = f"died of {number.name} without a word" if died else ""
     which = "unexpected" if died else "equal"
     return {"outcome": which, "status": first.status, "words": words}

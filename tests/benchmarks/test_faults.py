@@ -154,7 +154,7 @@ def test_a_file_that_cannot_grow_is_one_sentence(bench):
     assert faults_bench.judge(ended, {}, [RIGHT])["outcome"] == "sentence", ended
 
 
-def test_a_directory_that_vanishes_while_training_is_one_sentence(bench):
+def test_a_directory_that_vanishes_while_training_ends_without_a_traceback(bench):
     logdir = bench.workdir / "vanishing"
     ended = faults_bench.call(
         bench.train("bc", logdir, 2), after=[1, "vanish", str(logdir)]

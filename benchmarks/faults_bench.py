@@ -207,8 +207,8 @@ def _captured(name: str) -> Iterator[list[str]]:
         os.dup2(kept, number)
         os.close(kept)
         os.set_blocking(read, False)
-        with os.fdopen(read, "rb") as file:
-            texts.append((file.read() or b"").decode(errors="replace"))
+        with os.fdopen(read, "rb") as pipe:
+            texts.append((pipe.read() or b"").decode(errors="replace"))
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
         members = [f"seed {seed}" for seed in range(seed_count)]
         drawn = figures.learning_curves(metrics, members, ("expert", 100.0), layout)
         titles = [axes.get_title("left") for axes in drawn.axes]
-        assert titles[0] == "Return in evaluation" and "other/metric" in titles
+        assert titles[0] == "Return in evaluation" and "Other: metric" in titles
         assert len(drawn.axes[1].lines) >= seed_count
         assert_on_the_sheet(drawn)
         assert not any(axes.texts for axes in drawn.axes)  # nothing is written over curves

@@ -64,7 +64,7 @@ def learning_curves(
     """
     panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
     known = {name for panel in panels for name in panel.metrics}
-    panels += [Panel(name, (name,)) for name in metrics if name not in known]
+    panels += [Panel(_title(name), (name,)) for name in metrics if name not in known]
     columns = layout.columns
     returns = panels[0].metrics == ("eval/return",)
     extra = int(returns and columns > 1)  # columns more that the return spans
@@ -85,6 +85,12 @@ def learning_curves(
             lines += _expert_lines(axes, *expert)
     _legend(figure, lines, layout)
     return figure
+
+
+def _title(name: str) -> str:
+    """ "Model: fresh error" for "model/fresh_error"."""
+    part, _, what = name.replace("_", " ").rpartition("/")
+    return f"{part.capitalize()}: {what}" if part else what
 
 
 @style.styled

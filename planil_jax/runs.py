@@ -119,8 +119,11 @@ def load_experiment(
             f"{directory} holds no run (no config.json); give the logdir of a training."
         )
     settings = rundir.saved_config(directory)
-    _check_imports(Path(directory), experiment.modules(settings), trust_imports)
-    return experiment.from_config_dict(settings)
+    try:
+        _check_imports(Path(directory), experiment.modules(settings), trust_imports)
+        return experiment.from_config_dict(settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> None:

@@ -87,7 +87,7 @@ def damage(path):
 @pytest.mark.parametrize(
     ("method", "fields", "plan", "words"),
     [
-        ("bc", {"environment": "pendulum:choices=3"}, {}, "acts continuously, but"),
+        ("gaifo", {"environment": "pendulum:pixels=32"}, {}, "shows pictures"),
         ("bc", {"sweep": ("agent.nothing=1,2",)}, {}, "nothing"),
         ("bc", {"environment": "nowhere"}, {}, "nowhere"),
         ("gaifo", {}, {"absent": ("seconds:lost",)}, "write NAME:WHY"),

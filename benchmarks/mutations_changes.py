@@ -147,7 +147,7 @@ def _paths(nested: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def _field(rng: Rng, whole: dict, kinds: type = object) -> tuple[Any, Any]:
-    """A part of an object, and the name of a field in it, or an index where it is a list."""
+    """A part of an object, and the name of a field in it, or its index in a list."""
     paths = [path for path in _paths(whole) if isinstance(path[-1], kinds)]
     *above, name = pick(rng, paths)
     return functools.reduce(lambda node, key: node[key], above, whole), name

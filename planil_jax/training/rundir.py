@@ -118,7 +118,7 @@ def saved_config(logdir: str | Path) -> dict[str, Any]:
     """
     path = Path(logdir) / CONFIG
     saved = files.read(path, {}, _MEND)
-    config.require_version(saved, f"the run in {logdir}")
+    config.require_version(saved, str(path))
     return saved
 
 

@@ -17,6 +17,7 @@ from planil_jax.base import (
     Needs,
     Task,
     UsageError,
+    printable,
 )
 from planil_jax.data.demos import require_actions, require_length
 from planil_jax.losses.adversarial import BIASES
@@ -86,7 +87,9 @@ def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
     of_method = (settings["module"],) if settings.get("module") else ()
     imports = settings.get("imports", ())
     if isinstance(imports, str) or not isinstance(imports, Sequence):
-        raise UsageError(f"imports must be names of modules, not {imports!r}.")
+        raise UsageError(
+            f"imports must be names of modules, not {printable(repr(imports))}."
+        )
     return (*imports, *of_method)
 
 

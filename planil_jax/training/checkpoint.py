@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from planil_jax import __version__
-from planil_jax.base import TrainState, UsageError, UserError
+from planil_jax.base import TrainState, UsageError, UserError, printable
 from planil_jax.training import files, memory
 
 FORMAT = 2  # 1 had no seal
@@ -323,7 +323,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise UserError(
             f"checkpoint {path} is of format {manifest['format']}, written by planil_jax "
-            f"{manifest['planil_jax']}; this is planil_jax {__version__}, which reads "
+            f"{printable(manifest['planil_jax'])}; this is planil_jax {__version__}, which reads "
             f"format {FORMAT}: install the version that wrote it."
         )
     if problem := files.mismatch(manifest, _FORM):
@@ -375,9 +375,10 @@ def _check_fit(path: Path, there: dict[str, str], wanted: dict, prefix: str) -> 
     below = [name for name in there if name == prefix or name.startswith(f"{prefix}.")]
     for name in here | dict.fromkeys(below if prefix else there):
         if there.get(name) != here.get(name):
+            written = printable(str(there.get(name, "absent")))
             raise UserError(
-                f"checkpoint {path} does not fit this configuration: {name} is "
-                f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here."
+                f"checkpoint {path} does not fit this configuration: {printable(name)} is "
+                f"{written} there, {here.get(name, 'absent')} here."
             )
 
 

@@ -323,8 +323,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise UserError(
             f"checkpoint {path} is of format {manifest['format']}, written by planil_jax "
-            f"{printable(manifest['planil_jax'])}; this is planil_jax {__version__}, which reads "
-            f"format {FORMAT}: install the version that wrote it."
+            f"{printable(manifest['planil_jax'])}; this is planil_jax {__version__}, which "
+            f"reads format {FORMAT}: install the version that wrote it."
         )
     if problem := files.mismatch(manifest, _FORM):
         raise _DamagedError(f"{_MANIFEST}: {problem}")

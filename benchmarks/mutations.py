@@ -265,12 +265,13 @@ def _demonstrations(directory: Path) -> Iterator[Base]:
         for episode in thin
     ]
     arm = demos.Card(environment="arm", control_period=0.1, image=(4, 4, 3))
-    for name, episodes, its_card, read in [
+    sound: list[tuple[str, Any, demos.Card, Callable[[Path], Any]]] = [
         ("actions.npz", whole, card, demos.read),
         ("trained.npz", whole, card, lambda path: demos.load(path, spec)),
         ("thin.npz", thin, card, Demos.load),
         ("pictures.npz", pictured, arm, demos.read),
-    ]:
+    ]
+    for name, episodes, its_card, read in sound:
         path = directory / name
         demos.save(path, episodes, its_card)
         yield _base(

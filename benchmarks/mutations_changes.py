@@ -51,6 +51,7 @@ Change: TypeAlias = Callable[[Rng, Base], Changed]
 
 def of_kind(kind: str) -> dict[str, Change]:
     """The changes that suit a kind of file, by name."""
+    named: dict[str, Change]
     named = {f"bytes: {name}": partial(_by_bytes, change) for name, change in BYTES.items()}
     if kind != "source":
         named |= {

@@ -3,9 +3,9 @@
     python -m benchmarks.mutations --count=3000 --out=results/benchmarks/mutations.json
 
 A case takes a sound file (demonstrations, a source of `planil convert`, the configuration
-of a run, an expert, a checkpoint's manifest, or what else a run directory says), changes
-one thing in it, and reads it. The number of a case and the seed decide the change, so that
-any case can be repeated alone, with --first. `mutations_changes` has the changes.
+of a run, an expert or a checkpoint's manifest), changes one thing in it, and reads it. The
+number of a case and the seed decide the change, so that any case can be repeated alone, with
+--first. A refusal must name the file. `mutations_changes` has the changes.
 """
 
 import contextlib
@@ -135,7 +135,8 @@ def main() -> None:
     timing.writable(FLAGS.out)
     began = time.monotonic()
     cases, outcomes = run(FLAGS.count, FLAGS.seed, FLAGS.first)
-    print(*faults(cases, outcomes), sep="\n")
+    for line in faults(cases, outcomes):
+        print(line)
     for kind, counts in table(cases, outcomes).items():
         ends = (f"{many} {verdict}" for verdict, many in counts.items() if many)
         print(f"{kind}: {'; '.join(ends)}")

@@ -4,7 +4,7 @@
 
 A case takes a sound file (demonstrations, a source of `planil convert`, the configuration
 of a run, an expert or a checkpoint's manifest), changes one thing in it, and reads it. The
-number of a case and the seed decide the change, so that any case can be repeated alone, with
+number of a case and the seed decide the change, so that any case can be repeated, with
 --first. A refusal must name the file. `mutations_changes` has the changes.
 """
 

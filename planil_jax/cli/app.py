@@ -105,9 +105,7 @@ def run(
     sys.exit(0)
 
 
-def _run(
-    main: Callable[[], None], argv: list[str], compute: bool, positional: str
-) -> None:
+def _run(main: Callable[[], None], argv: list[str], compute: bool, positional: str) -> None:
     if _HELP & set(argv[1:]):
         print(help_text(main, argv))
         return

@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -68,7 +67,7 @@ class Hearing:
         self.patient = False  # whether the first signal waits
         self.caught: list[int] = []  # numbers, the first one first
         self._arrived = 0  # signals that the thread saw; Python joins those of a kind
-        self._acting = False
+        self._acting = threading.Event()  # Python raises, or the signals are given back
         self._handlers: dict[int, Any] = {}  # those before
         self._writer: socket.socket | None = None
         self._outer_writer = -1
@@ -108,7 +107,7 @@ class Hearing:
         """Gives the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._handlers = {}
+        self._acting.set()
         if self._writer is not None:
             signal.set_wakeup_fd(self._outer_writer)
             self._writer.close()
@@ -122,7 +121,7 @@ class Hearing:
         self.caught.append(number)
         if self.patient and max(len(self.caught), self._arrived) == 1:
             return
-        self._acting = True
+        self._acting.set()
         raise_stopped(number, self.sentence(number))
 
     def _watch(self, reader: socket.socket, numbers: frozenset[int]) -> None:
@@ -138,8 +137,7 @@ class Hearing:
                 self._arrived += 1
                 if self.patient and self._arrived == 1 or hasattr(sys, "ps1"):
                     continue
-                time.sleep(_GRACE)
-                if self._handlers and not self._acting:
+                if not self._acting.wait(_GRACE):
                     os.write(2, f"{self.sentence(number)}\n".encode())
                     os._exit(128 + number)
 

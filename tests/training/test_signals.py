@@ -45,8 +45,8 @@ class Report(report.Report):
 def last(epochs):
     """The bytes of the last state."""
     for _, state, _ in epochs:
-        leaves = jax.tree.map(checkpoint._to_numpy, jax.tree.leaves(state))
-    return [leaf.tobytes() for leaf in leaves]
+        leaves = jax.tree.map(checkpoint._plain, jax.tree.leaves(state))
+    return [np.asarray(leaf).tobytes() for leaf in leaves]
 
 
 @pytest.mark.parametrize("number", NUMBERS)

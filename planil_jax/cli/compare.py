@@ -21,6 +21,7 @@ from planil_jax.cli import app
 from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 from planil_jax.reporting import pictures
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -40,6 +41,8 @@ def main() -> None:
     logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
+    files.require_writable(FLAGS.out, "--out")
+    files.require_writable(logdir / "comparison.json", "--logdir")
     for task, name in compare.names(plan.tasks).items():
         directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
         found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)

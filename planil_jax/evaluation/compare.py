@@ -275,7 +275,7 @@ def save(
         ],
     )
     text = "\n\n".join(table(task, plan, of_task) for task, of_task in found.items())
-    (directory / "comparison.md").write_text(text + "\n")
+    files.write(directory / "comparison.md", text + "\n")
     paths = [directory / "comparison.json", *([Path(also)] if also else [])]
     return text, [results.write(path, content) for path in paths]
 

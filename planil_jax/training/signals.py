@@ -1,4 +1,4 @@
-"""Signals that stop a training: the epoch ends and is saved, and a sentence says how to go on.
+"""Signals that stop a training: its epoch ends and is saved, and one says how to go on.
 
     with signals.heard("resume=True continues it"):  # a whole command: they act at once
         compile
@@ -125,7 +125,7 @@ class Hearing:
         raise_stopped(number, self.sentence(number))
 
     def _watch(self, reader: socket.socket, numbers: frozenset[int]) -> None:
-        """Ends the process where a signal has to act at once and Python does not come to it.
+        """Ends the process where a signal acts at once and Python does not come to it.
 
         Not where somebody sits before a prompt or a notebook, which would end with it.
         """
@@ -147,7 +147,7 @@ _hearing: Hearing | None = None  # signals are the process's, so that there is o
 
 @contextlib.contextmanager
 def heard(words: str = _KEPT) -> Iterator[Hearing]:
-    """Signals act at once in the block, by `Stopped` or `Interrupted`, but where it is patient.
+    """Signals act at once in the block, by `Stopped` or `Interrupted`.
 
     Args:
       words: the end of the sentence that is said then.

@@ -27,7 +27,8 @@ def used():
     return psutil.Process().memory_info().rss / 1e6
 
 def state(obs):
-    return TrainState(agent={{"obs": obs}}, env=(), carry=(), key=jax.random.split(jax.random.key(0), 1))
+    key = jax.random.split(jax.random.key(0), 1)
+    return TrainState(agent={{"obs": obs}}, env=(), carry=(), key=key)
 
 shape = 1, {SIZE}, 1000, 250
 template = jax.eval_shape(lambda: state(jax.numpy.zeros(shape)))

@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# Trains under a machine that takes the process away every few seconds, as a batch system
-# does, and goes on until training is done. Its end equals that of an undisturbed training,
-# bit for bit.
+#SBATCH --job-name=planil --time=04:00:00 --open-mode=append
+#SBATCH --requeue --signal=B:USR1@120
 #
-#     bash examples/preempted.sh runs/preempted --method=bc --env=point_mass --demos=demos.npz
+# A training as a batch job of Slurm, which goes on until it is done:
 #
-# SIGNALS are sent in turn, EVERY so many seconds. Exit codes from 128 on mean "stopped by a
-# signal, resume me"; any other code is an end.
+#     sbatch examples/preempted.sh --method=mpail2 --env=gym/Hopper \
+#         --demos=demos/hopper4.npz --logdir=runs/hopper
+#
+# Slurm sends USR1 to this shell 120 seconds before the time is up, and TERM where another
+# job takes the place. The shell forwards it. The training ends its epoch, saves it and
+# exits with 128 + the signal's number. Then the job is queued again, and --resume goes on
+# bit for bit as if nothing had happened. An epoch must be shorter than the 120 seconds.
 set -u
-logdir=$1
-shift
-read -ra signals <<< "${SIGNALS:-USR1 TERM HUP USR2}"
-planil=${PLANIL:-planil}
 
-for ((turn = 0; turn < ${TURNS:-100}; turn++)); do
-    $planil train --logdir="$logdir" --resume "$@" &
-    training=$!
-    # As long as there is a signal to send, this sends the next one after a while.
-    signal=${signals[turn % ${#signals[@]}]}
-    (sleep "${EVERY:-20}" && kill -s "$signal" "$training") 2> /dev/null &
-    clock=$!
+${PLANIL:-planil} train --resume "$@" &
+training=$!
+for signal in USR1 USR2 TERM HUP; do
+    trap "kill -s $signal $training" "$signal"
+done
+
+wait "$training"
+code=$?
+while kill -0 "$training" 2> /dev/null; do # the wait ended by a trap: the training goes on
     wait "$training"
     code=$?
-    kill "$clock" 2> /dev/null
-    if ((code < 128)); then
-        exit "$code"
-    fi
-    echo "stopped by SIG$signal with code $code; resuming" >&2
 done
-echo "not done after $turn turns" >&2
-exit 1
+
+if ((code >= 128)) && [[ -n ${SLURM_JOB_ID:-} ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -8,16 +8,20 @@
 SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are heard, as far as the system has them and
 they are not ignored, as `nohup` has it. The exit code is 128 + the signal's number. The
 second signal acts at once. Python sees no signal while compiled code runs; then a thread,
-which does, ends the process after a second.
+which does, ends the process after a second. A signal that comes again within a second is
+one: batch systems signal a script and its children, and the script may forward it. Of
+Ctrl-C every one counts.
 """
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -66,7 +70,8 @@ class Hearing:
         self.words = _KEPT  # the end of the sentence about a signal that acts at once
         self.patient = False  # whether the first signal waits
         self.caught: list[int] = []  # numbers, the first one first
-        self._arrived = 0  # signals that the thread saw; Python joins those of a kind
+        self._counted = _Count()
+        self._arrived = _Count()  # by the thread; Python joins signals of a kind
         self._acting = threading.Event()  # Python raises, or the signals are given back
         self._handlers: dict[int, Any] = {}  # those before
         self._writer: socket.socket | None = None
@@ -119,7 +124,7 @@ class Hearing:
 
     def _hear(self, number: int, frame: Any) -> None:
         self.caught.append(number)
-        if self.patient and max(len(self.caught), self._arrived) == 1:
+        if self.patient and max(self._counted.add(number), self._arrived.total) == 1:
             return
         self._acting.set()
         raise_stopped(number, self.sentence(number))
@@ -134,12 +139,25 @@ class Hearing:
                 number = data[0]
                 if number not in numbers:
                     continue
-                self._arrived += 1
-                if self.patient and self._arrived == 1 or hasattr(sys, "ps1"):
+                if self._arrived.add(number) == 1 and self.patient or hasattr(sys, "ps1"):
                     continue
                 if not self._acting.wait(_GRACE):
                     os.write(2, f"{self.sentence(number)}\n".encode())
                     os._exit(128 + number)
+
+
+class _Count:
+    """Counts signals, and those of a kind within a second once."""
+
+    def __init__(self) -> None:
+        self.total, self._last = 0, (0, -math.inf)
+
+    def add(self, number: int) -> int:
+        (before, since), now = self._last, time.monotonic()
+        if number != before or now - since > _GRACE or number == signal.SIGINT:
+            self.total += 1
+        self._last = number, now
+        return self.total
 
 
 _hearing: Hearing | None = None  # signals are the process's, so that there is one

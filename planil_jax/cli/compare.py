@@ -37,12 +37,12 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    files.require_writable(FLAGS.out, "--out")
+    files.require_writable(Path(FLAGS.logdir) / "comparison.json", "--logdir")
     plan = config.from_config_dict(FLAGS.config, compare.Comparison())
     logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    files.require_writable(FLAGS.out, "--out")
-    files.require_writable(logdir / "comparison.json", "--logdir")
     for task, name in compare.names(plan.tasks).items():
         directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
         found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)

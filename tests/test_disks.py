@@ -181,6 +181,14 @@ def test_a_full_disk_is_one_sentence_with_the_name_of_the_file(tmp_path, monkeyp
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_directory_that_vanished_is_named(tmp_path):
+    with report.Report(tmp_path / "run", console=False) as writer:
+        writer.start(0, 2)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=f"{tmp_path}/run was moved or removed"):
+            writer.epoch(1, {"a": np.zeros(1)})
+
+
 # ------------------------------------------------------------------------------- refusals
 
 

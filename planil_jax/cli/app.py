@@ -424,7 +424,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         case UserError():
             return f"error: {error}", error.exit_code
         case signals.Stopped() | signals.Interrupted():
-            return error.sentence, error.code
+            return error.sentence, int(error.code or 0)
         case KeyboardInterrupt():
             return "interrupted; earlier checkpoints and files are kept.", 130
         case OSError() if disk_full or error.errno in (errno.ENOSPC, errno.EDQUOT):

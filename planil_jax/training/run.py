@@ -145,10 +145,10 @@ def train(
                     keep_best=config.keep_best,
                 )
             if stop:
-                saved = f"saved as {place}" if place else "not saved"
+                where = f"saved as {directory}/{place.name}" if place else "not saved"
                 report.say(
                     f"{signals.name(stop[0])} stopped training after step {step}, which is "
-                    f"{saved}; {again}."
+                    f"{where}; {again}."
                 )
                 signals.raise_stopped(stop[0])
         yield Epoch(step, state, metrics)

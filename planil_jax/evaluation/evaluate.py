@@ -111,7 +111,9 @@ def is_kept(trained: runs.Run) -> bool:
     path = trained.directory / RESULT
     reason = files.unwritable(path)
     if reason:
-        files.warn(f"{path} cannot be written ({reason}): it is not kept there.")
+        files.warn(
+            f"{path} cannot be written ({reason}), so that the evaluation is not kept there."
+        )
     return not reason
 
 

@@ -180,6 +180,7 @@ def test_the_first_signal_waits_while_python_does_not_run():
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")
 def test_a_forked_child_dies_of_a_signal_and_its_parent_hears_nothing():
     with signals.patient() as hearing:
         if not (child := os.fork()):

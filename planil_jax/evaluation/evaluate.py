@@ -112,7 +112,7 @@ def is_kept(trained: runs.Run) -> bool:
     reason = files.unwritable(path)
     if reason:
         files.warn(
-            f"{path} cannot be written ({reason}), so that the evaluation is not kept there."
+            f"{path} cannot be written ({reason}): this evaluation is not kept there."
         )
     return not reason
 

@@ -92,9 +92,7 @@ class Hearing:
         return f"{name(number)} acts at once: {self.words}."
 
     def listen(self) -> None:
-        """Takes the signals over; in the main thread, as Python wants it."""
-        if threading.current_thread() is not threading.main_thread():
-            return
+        """Takes the signals over."""
         _forget_in_children()
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -132,14 +130,16 @@ class Hearing:
     def _watch(self, reader: socket.socket, numbers: frozenset[int]) -> None:
         """Ends the process where a signal acts at once and Python does not come to it.
 
-        Not where somebody sits before a prompt or a notebook, which would end with it.
+        Not where somebody sits before a prompt or a notebook, which would end with it, and
+        not of the first Ctrl-C, of which a script may have to clean up.
         """
         with reader:
             while data := reader.recv(1):
                 number = data[0]
                 if number not in numbers:
                     continue
-                if self._arrived.add(number) == 1 and self.patient or hasattr(sys, "ps1"):
+                waits = self.patient or number == signal.SIGINT
+                if self._arrived.add(number) == 1 and waits or hasattr(sys, "ps1"):
                     continue
                 if not self._acting.wait(_GRACE):
                     os.write(2, f"{self.sentence(number)}\n".encode())
@@ -190,8 +190,14 @@ def patient(words: str = _KEPT) -> Iterator[Hearing]:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[Hearing]:
-    """The hearing of the process; it ends with the outermost block."""
+    """The hearing of the process; it ends with the outermost block.
+
+    Python hears signals in the main thread alone; in others nothing is heard.
+    """
     global _hearing
+    if threading.current_thread() is not threading.main_thread():
+        yield Hearing()
+        return
     if _hearing is not None:
         yield _hearing
         return

@@ -28,6 +28,7 @@ from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
 from planil_jax.evaluation import saved_experts, statistics
 from planil_jax.precision import require_float32
+from planil_jax.training import files
 from planil_jax.training import report as training_report
 
 load_demos = Demos.load
@@ -120,11 +121,12 @@ class Run:
 
         if path is not None:
             path = _path(path, "path", "nav.html")
+            files.require_writable(path, "path")
         written = report.write(self._trained, seed_index)
         if path is None:
             return Page(written)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(written.read_bytes())
+        files.write(path, written.read_bytes())
         return Page(path)
 
     def policy(self, seed: int | str = 0, *, sampling_seed: int = 0) -> Policy:

@@ -21,6 +21,7 @@ from planil_jax.cli import app
 from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 from planil_jax.reporting import pictures
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -36,6 +37,8 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    files.require_writable(FLAGS.out, "--out")
+    files.require_writable(Path(FLAGS.logdir) / "comparison.json", "--logdir")
     plan = config.from_config_dict(FLAGS.config, compare.Comparison())
     logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:

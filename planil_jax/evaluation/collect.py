@@ -18,6 +18,7 @@ from planil_jax.data import demos
 from planil_jax.envs import scenes
 from planil_jax.evaluation import expert_policies
 from planil_jax.evaluation.expert_policies import ExpertPolicy
+from planil_jax.training import files
 from planil_jax.training.report import Report
 
 if TYPE_CHECKING:
@@ -133,12 +134,14 @@ def record(
       report: says how long it takes; None: nothing is said.
 
     Raises:
-      UsageError: the path is no .npz, or there are no such observation entries.
+      UsageError: the path is no .npz or cannot be written, or there are no such
+        observation entries.
       UserError: the expert is no better than random actions; or MuJoCo's renderer is to
         draw, and there is no OpenGL.
     """
     if not path.endswith(".npz"):
         raise UsageError(f"{path}: demonstrations (--out) are a file that ends in .npz.")
+    files.require_writable(path, "--out")
     spec, render_spec = _drawn(expert.env.spec, view)
     columns = _columns(spec, observed)
     keys = jax.random.split(jax.random.key(seed), episodes)

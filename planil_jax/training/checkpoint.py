@@ -34,6 +34,9 @@ PARAMS = "agent.params"  # path of the acting parameters in a TrainState
 _MANIFEST = "checkpoint.json"
 _ARRAYS = "arrays"
 _UNFINISHED = ".unfinished-"
+# Bytes of a chunk, which is compressed at once, and of a file, which is kept until it is
+# written. A replay of 600 MB and one of 1.2 GB cost 60 MB more while they are saved.
+_CHUNK, _FILE = 4 << 20, 16 << 20
 _FORM = {
     "step": int,
     "round": int,
@@ -105,7 +108,12 @@ def save(
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, Exception) and (reason := _disk_error(error)):
-            raise UserError(f"{reason} {directory}; {newest(directory)}.") from error
+            named = getattr(error, "filename", None) or unfinished / _ARRAYS
+            file = str(named).replace(str(unfinished), str(place))
+            raise UserError(
+                f"{reason}: {file} could not be written, and no checkpoint could be saved; "
+                f"{newest(directory)}."
+            ) from error
         raise
     _prune(directory, step, keep_last, keep_best)
     return place
@@ -138,10 +146,12 @@ def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
     import orbax.checkpoint as ocp  # here: a quarter of the time that a command starts in
 
     leaves = dict(_named_leaves(state))
-    arrays = {name: _to_numpy(leaf) for name, leaf in leaves.items()}
-    arrays = {name: array for name, array in arrays.items() if array.size}
-    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path / _ARRAYS, arrays)
+    arrays = {name: _plain(leaf) for name, leaf in leaves.items() if leaf.size}
+    # Of arrays of numpy, or in one chunk, Orbax makes copies before it writes.
+    chunks = dict.fromkeys(arrays, ocp.SaveArgs(chunk_byte_size=_CHUNK))
+    args = ocp.args.PyTreeSave(arrays, save_args=chunks, ocdbt_target_data_file_size=_FILE)
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path / _ARRAYS, args)
     manifest = manifest | {
         "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
         "files": _checksums(path),
@@ -203,10 +213,8 @@ def _disk_error(error: Exception) -> str:
     full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
     if full or number in (errno.ENOSPC, errno.EDQUOT):
         why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-        return f"the disk is full{why}: no checkpoint could be saved in"
-    if isinstance(error, OSError):
-        return f"no checkpoint could be saved ({error.strerror or text}) in"
-    return ""
+        return f"the disk is full{why}"
+    return (error.strerror or text) if isinstance(error, OSError) else ""
 
 
 # ------------------------------------------------------------------------------ restoring
@@ -365,7 +373,7 @@ def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> A
             raise
         except Exception as error:  # whatever Orbax says of files with good checksums
             raise _DamagedError(repr(error).splitlines()[0]) from error
-    leaves = [_from_numpy(arrays.get(name), leaf) for name, leaf in wanted.items()]
+    leaves = [_from_numpy(arrays.pop(name, None), leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -400,8 +408,8 @@ def _is_key(leaf: Any) -> bool:
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_numpy(leaf: jax.Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def _plain(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _from_numpy(array: np.ndarray | None, like: Any) -> jax.Array:

@@ -7,6 +7,7 @@ that stands before it. A seal that does not hold is damage. A file that is not s
 older version or written by hand, is taken where its types are right.
 """
 
+import errno
 import json
 import os
 import re
@@ -55,6 +56,36 @@ def write(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def unwritable(path: str | Path) -> str:
+    """Why a file cannot be written there, "Permission denied"; "": nothing is in its way.
+
+    Nothing is made. A directory that is missing could be made.
+    """
+    path = Path(path).absolute()
+    nearest = next(place for place in path.parents if os.path.lexists(place))
+    if path.is_dir():
+        return os.strerror(errno.EISDIR)
+    if not nearest.is_dir():
+        return os.strerror(errno.ENOTDIR)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return os.strerror(errno.EACCES)
+    return ""
+
+
+def require_writable(path: str | Path | None, argument: str) -> None:
+    """Refuses, before any work, a file that could not be written after it.
+
+    Args:
+      path: None or empty: no file is asked for.
+      argument: what asks for it, such as "--out".
+
+    Raises:
+      UsageError: it could not.
+    """
+    if path and (reason := unwritable(path)):
+        raise UsageError(f"{path} ({argument}) cannot be written: {reason}.")
 
 
 def read(path: Path, form: Form, mend: str, sealed: bool = False) -> dict[str, Any]:

@@ -39,6 +39,9 @@ def free(device: jax.Device) -> int:
 def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str:
     """One line about the memory of a run, spread evenly over the devices.
 
+    On a CPU the process needs some 0.5 GB besides, for JAX itself and its compiler. Saving
+    writes the state in pieces, without copies of it; see `checkpoint`.
+
     Args:
       state: `[S]`, arrays or the shapes of `jax.eval_shape`.
       temporary: further bytes that the compiled program needs on each device.

@@ -394,6 +394,11 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not path.parent.exists():
+            raise UserError(
+                f"{path.parent} was moved or removed while it was trained in: put it back, "
+                "and resume=True (--resume) continues from its last checkpoint."
+            ) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
         raise UserError(

@@ -13,10 +13,7 @@ each member's agent is made inside the program, from its settings. The members S
 are all seeds with the first settings, all seeds with the second, and so on.
 """
 
-import contextlib
 import functools
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +34,7 @@ from planil_jax.base import (
     UserError,
 )
 from planil_jax.config import Count, Natural, check
-from planil_jax.training import checkpoint, loop, memory, seeds
+from planil_jax.training import checkpoint, loop, memory, seeds, signals
 from planil_jax.training.report import Report
 
 EVALUATION_SEED = 0x5EED  # every seed of every run is evaluated from the same starts
@@ -91,12 +88,13 @@ def train(
     directory: str | Path | None = None,
     report: Report | None = None,
     settings: Settings | None = None,
+    again: str = "the same call continues it",
 ) -> Iterator[Epoch]:
     """Trains, and yields after every epoch.
 
     A run that was killed, at any time, continues from its last checkpoint bit for bit as if
-    it had not stopped. Ctrl-C and SIGTERM let the epoch end and save it; a second one acts
-    at once and loses what came after the last checkpoint.
+    it had not stopped. Signals, see `signals`, let the epoch end and save it; a second one
+    acts at once and loses what came after the last checkpoint.
 
     Args:
       agent: an agent; with `settings`, a function that makes one from a member's settings.
@@ -105,8 +103,10 @@ def train(
         is saved.
       report: receives sentences and metrics; None: nothing is reported.
       settings: `[P]` each, numbers to try side by side; members S = P × seeds.
+      again: half a sentence about how to go on from what a signal stopped.
 
     Raises:
+      signals.Stopped, signals.Interrupted: a signal; the epoch is saved, and it is said.
       UserError: something is no longer finite, memory or the disk does not suffice, the
         checkpoints do not fit, or a setting decides the shape of the program. Earlier
         checkpoints are kept.
@@ -121,7 +121,8 @@ def train(
     state, step, round_ = _begin(program, directory, report)
     report.start(step, config.total_steps)
     while step < config.total_steps:
-        with _signals_deferred() as signals:
+        lost = f"what came after the last checkpoint is lost; {again}"
+        with signals.patient(lost) as hearing:
             state, metrics, finite = program.epoch(np.int32(round_), state)
             step, round_ = step + epoch_steps, round_ + loop_config.rounds
             metrics, finite = jax.device_get((metrics, finite))
@@ -132,9 +133,9 @@ def train(
                 metrics["eval/return"] = np.asarray(program.evaluate(state.agent.params))
                 score = float(np.mean(metrics["eval/return"]))
             report.epoch(step, metrics)
-            stop = bool(signals)
+            stop, place = hearing.caught[:1], None  # the number of a signal, or none
             if directory and (stop or _due(number, config.checkpoint_every, last)):
-                checkpoint.save(
+                place = checkpoint.save(
                     directory,
                     state,
                     step=step,
@@ -144,7 +145,12 @@ def train(
                     keep_best=config.keep_best,
                 )
             if stop:
-                report.say(f"stopped after step {step}; {checkpoint.newest(directory)}.")
+                where = f"saved as {directory}/{place.name}" if place else "not saved"
+                report.say(
+                    f"{signals.name(stop[0])} stopped training after step {step}, which is "
+                    f"{where}; {again}."
+                )
+                signals.raise_stopped(stop[0])
         yield Epoch(step, state, metrics)
 
 
@@ -353,32 +359,3 @@ def _check(loop_config: loop.Config, config: Config, seed_count: int) -> None:
     check(config, "run.")
     if seed_count < 1:
         raise UsageError(f"there must be at least 1 seed, not {seed_count}.")
-
-
-@contextlib.contextmanager
-def _signals_deferred() -> Iterator[list[int]]:
-    """Defers Ctrl-C and SIGTERM to the end of the block; a second one acts at once.
-
-    State is donated: an interrupted epoch would leave neither the old state nor the new.
-    """
-    caught: list[int] = []
-
-    def defer(number: int, frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, defer)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if caught:
-        raise (
-            KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
-        )

@@ -163,8 +163,9 @@ def _writable(logdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        file = f" ({error.filename})" if error.filename else ""
         raise UsageError(
-            f"logdir {logdir} cannot be written: {error.strerror or error}."
+            f"logdir {logdir} cannot be written{file}: {error.strerror or error}."
         ) from error
 
 

@@ -278,6 +278,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
         with pytest.raises(UserError) as raised:
             save(tmp_path, 2)
     assert "the disk is full" in str(raised.value)
+    assert f"{tmp_path}/000000000002/arrays could not be written" in str(raised.value)
     assert f"the last good checkpoint {kept} is kept" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
     assert filling(restore(tmp_path)) == 1.0
@@ -306,5 +307,5 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_directory_that_cannot_be_written_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="no checkpoint could be saved"):
+    with pytest.raises(UserError, match="checkpoints.* could not be written"):
         save(tmp_path / "file" / "checkpoints", 1)

@@ -328,47 +328,6 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
     assert list(toy.train(directory=tmp_path)) == []
 
 
-@pytest.fixture
-def interruptible():
-    """A process that a shell starts in the background ignores SIGINT; the tests need it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_epoch_end_and_saves_it(tmp_path, number):
-    keeping = KeepingReport(at=72, do=lambda: signal.raise_signal(number))
-    rare = config(checkpoint_every=None)
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
-        list(toy.train(config=rare, directory=tmp_path, report=keeping))
-    assert signal.getsignal(number) is before
-    assert checkpoint.steps(tmp_path) == [72]
-    assert any("stopped after step 72" in sentence for sentence in keeping.said)
-    straight, _ = finish(toy.train())
-    resumed, _ = finish(toy.train(directory=tmp_path))
-    assert_bitwise_equal(resumed, straight)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_a_second_signal_acts_at_once(tmp_path):
-    def twice():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        list(
-            toy.train(
-                config=config(checkpoint_every=None),
-                directory=tmp_path,
-                report=KeepingReport(at=48, do=twice),
-            )
-        )
-    assert checkpoint.steps(tmp_path) == []
-
-
 KILLED = """
 import os, signal, sys, toy
 from planil_jax.training import checkpoint, report

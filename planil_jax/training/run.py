@@ -409,12 +409,10 @@ class _Members:
         self.stopped += tuple(found)
         left = int(self.running.sum())
         if not left:
-            who = f"training of {self._name(failed[0])}"
-            if self._count > 1:
-                who += f", like all {self._count} members by now,"
+            last = f", the last of {self._count} members" if self._count > 1 else ""
             raise UserError(
-                f"{who} became not finite at step {step} in {found[0].part}; "
-                f"{checkpoint.newest(directory)}."
+                f"training of {self._name(failed[0])} became not finite at step {step} in "
+                f"{found[0].part}{last}; {checkpoint.newest(directory)}."
             )
         rest = f"the other {left} go on" if left > 1 else "the other goes on"
         for one in found:

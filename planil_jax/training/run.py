@@ -430,11 +430,10 @@ class _Members:
             return
         self._told_invalid = True
         most = int(np.argmax(counts))
-        total = f"{counts.sum()} steps" if counts.sum() > 1 else "1 step"
         report.say(
-            f"{total} before step {step}, most of them of {self._name(most)}, became not "
-            "finite: each ends its episode and is not learned from; train/invalid_steps "
-            "goes on counting."
+            f"{counts.sum()} of the steps before step {step} became not finite, "
+            f"{counts[most]} of them of {self._name(most)}: each ends its episode and is "
+            "not learned from; train/invalid_steps goes on counting."
         )
 
     def _name(self, member: int) -> str:

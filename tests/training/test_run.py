@@ -259,8 +259,8 @@ def test_the_seed_that_became_not_finite_is_named():
     keeping = KeepingReport()
     next(toy.train(count=2, first=10 + low, demos=demos, report=keeping))
     assert keeping.said[-1] == (
-        f"seed {11 + low} became not finite at step 24 in value and stopped; its parameters "
-        "of step 0 are kept and the other goes on."
+        f"seed {11 + low} became not finite at step 24 in value and stopped; its "
+        "parameters of step 0 are kept and the other goes on."
     )
 
 

@@ -289,11 +289,11 @@ def test_no_sequence_of_a_replay_goes_through_a_step_that_is_not_valid(name):
     count = tiny.LOOP.steps
     rows = (np.arange(-count - 1, 0) + int(after.cursor)) % tiny.CAPACITY
     steps = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], after.steps)
-    goes_on = np.concatenate([valid[:1] & True, valid[1:] & valid[:-1]])
+    goes_on = np.concatenate([valid[:1], valid[1:] & valid[:-1]])
     if "first" in steps:
         cut = steps["first"][1:]
     else:
-        cut = (steps.get("ended", steps.get("truncated")))[:-1]
+        cut = steps.get("ended", steps.get("truncated"))[:-1]
     assert cut[~goes_on].all()
     ended = np.asarray(recorded.terminal | recorded.truncated)
     assert (cut[1:][goes_on[1:]] == ended[:-1][goes_on[1:]]).all()

@@ -228,11 +228,16 @@ def test_metrics_are_finite_scalars_named_part_and_quantity(name):
 
 @functools.cache
 def rollout(name: str):
-    """The state of an agent that has learned for an epoch, and a rollout of it."""
+    """The state of an agent that has learned, and the next rollout of it, whose first
+    steps are in the middle of episodes."""
     made, state = tiny.bench(name), tiny.train(name, count=1)[0]
-    args = (state.agent.params, state.env, state.carry, jax.random.key(3))
-    collect = functools.partial(loop.collect, made.agent, made.env, tiny.LOOP)
-    return state.agent, jax.jit(collect)(*args)[2]
+    collect = jax.jit(functools.partial(loop.collect, made.agent, made.env, tiny.LOOP))
+    keys = jax.random.split(jax.random.key(3))
+    env, carry, before = collect(state.agent.params, state.env, state.carry, keys[0])
+    learned, _ = learner(name)(state.agent, before, before.valid)
+    recorded = collect(learned.params, env, carry, keys[1])[2]
+    assert not (before.terminal | before.truncated)[-1].any()
+    return learned, recorded
 
 
 @functools.cache

@@ -27,9 +27,10 @@ def rollout(trained: runs.Run, env: Environment, keys: jax.Array) -> Episodes:
     def one_member(params, settings):
         agent = trained.make_agent(env, settings)
         steps, alive = loop.evaluate(agent, rewarding, params, keys)
-        done = (steps.reward[..., 1:] * alive[..., None]).any(1)
-        steps = dataclasses.replace(steps, reward=steps.reward[..., 0])  # [B, L]
-        return steps.obs[:, :1], steps.next_obs, loop.returns(steps, alive), done
+        rewards = jnp.where(alive[..., None], steps.reward, 0.0)  # [B, L, 1 + K]
+        known = jnp.all(steps.valid, axis=1)
+        returns = jnp.where(known, rewards[..., 0].sum(1), jnp.nan)
+        return steps.obs[:, :1], steps.next_obs, returns, rewards[..., 1:].any(1)
 
     first, next_obs, returns, done = runs.over_seeds(one_member, trained)
     obs = np.concatenate([first, next_obs], axis=2)

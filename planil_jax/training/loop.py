@@ -172,14 +172,11 @@ def evaluate(
 
         def one_step(running, step_key):
             state, carry, alive = running
-            before = state, carry
-            after, transition = _step(agent, env, params, before, step_key, False)
-            valid = transition.valid | ~alive
+            after, transition = _step(agent, env, params, (state, carry), step_key, False)
             ended = transition.terminal | transition.truncated
-            # What is broken is stepped no further.
-            state, carry = _where(transition.valid, after, before)
+            valid = transition.valid | ~alive
             transition = dataclasses.replace(transition, valid=valid)
-            return (state, carry, alive & ~ended), (transition, alive & valid)
+            return (*after, alive & ~ended), (transition, alive & valid)
 
         start = (env.reset(reset_key), agent.carry(), jnp.ones((), bool))
         step_keys = jax.random.split(act_key, env.spec.episode_length)

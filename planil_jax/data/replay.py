@@ -67,7 +67,8 @@ def end_episodes(replay: Replay, name: str, ended: jax.Array) -> Replay:
       name: of the steps' `[C, E]` bool that tells ends.
     """
     marked = replay.steps[name].at[replay.cursor - 1].max(ended)  # row -1 is the last one
-    return replay.replace(steps=replay.steps | {name: marked})
+    steps = replay.steps | {name: marked}
+    return Replay(steps, replay.cursor, replay.size)
 
 
 def sample(

@@ -199,7 +199,7 @@ def table(found: dict[str, Any]) -> str:
         )
     if "speed_m_per_s" in inside:
         lines.append(f"  mean speed, m/s        {_row(inside['speed_m_per_s'])}")
-    return "\n".join([*lines, *found["stopped"]])
+    return "\n".join([*lines, *found.get("stopped", [])])
 
 
 def _row(values: list[float]) -> str:
@@ -223,4 +223,4 @@ def _sweep_table(found: dict[str, Any]) -> str:
             for name, values in by_point.items()
         )
         lines.append(f"  {label.split(', ', 1)[-1]:30} {summaries}")
-    return "\n".join([*lines, *found["stopped"]])
+    return "\n".join([*lines, *found.get("stopped", [])])

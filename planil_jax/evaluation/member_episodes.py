@@ -28,6 +28,7 @@ def rollout(trained: runs.Run, env: Environment, keys: jax.Array) -> Episodes:
         agent = trained.make_agent(env, settings)
         steps, alive = loop.evaluate(agent, rewarding, params, keys)
         rewards = jnp.where(alive[..., None], steps.reward, 0.0)  # [B, L, 1 + K]
+        assert steps.valid is not None  # the loop writes it
         known = jnp.all(steps.valid, axis=1)
         returns = jnp.where(known, rewards[..., 0].sum(1), jnp.nan)
         return steps.obs[:, :1], steps.next_obs, returns, rewards[..., 1:].any(1)

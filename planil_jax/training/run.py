@@ -78,7 +78,7 @@ class Epoch(NamedTuple):
 class Program(NamedTuple):
     """The compiled functions of a run, and the shapes of its state."""
 
-    count: int  # S
+    members: int  # S
     template: TrainState  # [S] of ShapeDtypeStruct
     init: Callable[[], TrainState]
     # (first_round [], state, which is donated, running [S]) -> state, metrics, finite
@@ -124,7 +124,7 @@ def train(
     program = compile_program(
         agent, env, loop_config, config, demos, seed_range, report, settings
     )
-    group = _Members(program.count, seed_range)
+    group = _Members(program.members, seed_range)
     state, step, round_ = _begin(program, group, directory, report)
     report.start(step, config.total_steps)
     while step < config.total_steps:
@@ -217,7 +217,7 @@ def compile_program(
         return training(demos, first_round, state, values, placed)
 
     return Program(
-        count=keys.shape[0],
+        members=keys.shape[0],
         template=template,
         init=lambda: jax.jit(init, out_shardings=layout.per_seed)(keys, values),
         epoch=epoch,

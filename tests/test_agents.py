@@ -270,6 +270,11 @@ def filled(rollout, valid: np.ndarray, number: float):
 
 
 @each(LEARNERS)
+def test_the_loop_knows_whether_rewards_are_read(name):
+    assert tiny.bench(name).agent.reads_rewards == (name in ENGINES)
+
+
+@each(LEARNERS)
 def test_nothing_that_is_recorded_of_a_step_that_is_not_valid_is_learned_from(name):
     state, recorded = rollout(name)
     valid = some_valid()

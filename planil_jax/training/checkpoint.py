@@ -1,7 +1,8 @@
 """Checkpoints: a whole TrainState `[S]` on disk, written whole or not at all.
 
     directory/000000012800/arrays/           the leaves, by Orbax
-                           checkpoint.json   format, step, round, score, leaves, checksums
+                           checkpoint.json   format, step, round, score, leaves, checksums,
+                                             members that stopped
     directory/.unfinished-*                  left by a killed save; the next removes it
 
 A checkpoint is written under a temporary name and then renamed, so that it is always whole.

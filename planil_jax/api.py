@@ -165,6 +165,11 @@ class Run:
                 f"{self.directory} was never evaluated while it was trained, so that none "
                 "of its seeds is known to be the best: give its index."
             )
+        if np.isnan(returns[-1]).all():
+            raise UsageError(
+                f"the last evaluation of {self.directory} found no return that is finite, "
+                "so that none of its seeds is known to be the best: give its index."
+            )
         return int(np.nanargmax(returns[-1]))
 
     def __repr__(self) -> str:

@@ -65,7 +65,8 @@ class Method(NamedTuple):
                 f"method {self.name!r}: make(task, config) of {self.module.__name__} must "
                 f"return an Agent, not {agent!r}."
             )
-        return agent
+        reads_rewards = agent.reads_rewards or not self.needs(config).demonstrations
+        return agent._replace(reads_rewards=reads_rewards)
 
     def shows(self, task: Task, config: Any) -> Shows:
         """The parts of a trained agent that a report can show."""

@@ -41,6 +41,7 @@ class Run(NamedTuple):
     settings: run.Settings  # [S] of what a sweep tries, by the paths of fields
     step: int  # environment steps of each seed when they were saved
     override: str = ""  # settings that are not those of its training
+    stopped: tuple[checkpoint.Stopped, ...] = ()  # members that became not finite
 
 
 def load(
@@ -110,6 +111,7 @@ def load(
         settings=values,
         step=restored.step,
         override=override,
+        stopped=restored.stopped,
     )
 
 
@@ -243,6 +245,16 @@ def shows(trained: Run, values: run.Settings | None = None) -> Shows:
     member = sweep.apply_overrides(trained.experiment, values or {})
     task = experiment.make_task(member, trained.env, trained.demos)
     return registry.method(member.method).shows(task, member.agent)
+
+
+def stops(trained: Run) -> list[str]:
+    """A sentence about each member that stopped in training."""
+    labels = sweep.labels(trained.experiment)
+    return [
+        f"{labels[one.member]} became not finite at step {one.step} in {one.part} and "
+        f"stopped; its parameters are those of step {one.kept}."
+        for one in trained.stopped
+    ]
 
 
 def over_seeds(function: Callable[..., Any], trained: Run) -> Any:

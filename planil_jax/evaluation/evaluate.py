@@ -92,6 +92,7 @@ def evaluate(
         "step": trained.step,
         "seeds": trained.experiment.seeds,
         "members": sweep.labels(trained.experiment),
+        "stopped": runs.stops(trained),
         "in_distribution": in_distribution(trained, episodes, expert),
         "fields": [],
     }
@@ -230,7 +231,7 @@ def table(found: dict[str, Any]) -> str:
         )
     if "speed_m_per_s" in inside:
         lines.append(f"  mean speed, m/s        {_row(inside['speed_m_per_s'])}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.get("stopped", [])])
 
 
 def _row(values: list[float]) -> str:
@@ -254,4 +255,4 @@ def _sweep_table(found: dict[str, Any]) -> str:
             for name, values in by_point.items()
         )
         lines.append(f"  {label.split(', ', 1)[-1]:30} {summaries}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.get("stopped", [])])

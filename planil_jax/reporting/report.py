@@ -69,6 +69,7 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
     evaluation = evaluate.read(trained.directory)
     parts = [
         _header(trained),
+        *map(page.text, runs.stops(trained)),
         _headline(trained, evaluation),
         sections.curves(trained, evaluation),
         sections.world_model(trained),

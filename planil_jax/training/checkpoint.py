@@ -1,7 +1,8 @@
 """Checkpoints: a whole TrainState `[S]` on disk, written whole or not at all.
 
     directory/000000012800/arrays/           the leaves, by Orbax
-                           checkpoint.json   format, step, round, score, leaves, checksums
+                           checkpoint.json   format, step, round, score, leaves, checksums,
+                                             members that stopped
     directory/.unfinished-*                  left by a killed save; the next removes it
 
 A checkpoint is written under a temporary name and then renamed, so that it is always whole.
@@ -43,7 +44,17 @@ _FORM = {
     "score": (float, None),
     "leaves": {},
     "files": {},
+    "stopped?": [{"member": int, "step": int, "part": str, "kept": int}],
 }
+
+
+class Stopped(NamedTuple):
+    """A member that became not finite."""
+
+    member: int  # its index among the S
+    step: int  # after the epoch in which it did
+    part: str  # what was not finite, "value"
+    kept: int  # the step whose parameters it keeps
 
 
 class Restored(NamedTuple):
@@ -54,6 +65,7 @@ class Restored(NamedTuple):
     round: int  # rounds so far
     path: Path
     notices: tuple[str, ...]  # a sentence for each newer checkpoint that was passed over
+    stopped: tuple[Stopped, ...] = ()
 
 
 class _DamagedError(Exception):
@@ -70,6 +82,7 @@ def save(
     step: int,
     round_: int,
     score: float | None = None,
+    stopped: Sequence[Stopped] = (),
     keep_last: int = 2,
     keep_best: int = 2,
 ) -> Path:
@@ -81,6 +94,7 @@ def save(
         from before the run was resumed at an earlier step, are dropped.
       round_: rounds so far.
       score: of the whole sweep, higher is better; None: it was not evaluated.
+      stopped: members of which only the acting parameters mean anything.
       keep_last: newest checkpoints to keep.
       keep_best: checkpoints to keep for their score.
 
@@ -96,6 +110,7 @@ def save(
         "step": step,
         "round": round_,
         "score": score if score is not None and math.isfinite(score) else None,
+        "stopped": [one._asdict() for one in stopped],
     }
     try:
         clean(directory)
@@ -307,8 +322,12 @@ def _restore(
                 ) from None
             notices.append(f"checkpoint {path} is damaged ({damage}) and was passed over.")
         else:
+            stopped = tuple(
+                Stopped(*(one[name] for name in Stopped._fields))
+                for one in manifest.get("stopped", ())
+            )
             return Restored(
-                state, manifest["step"], manifest["round"], path, tuple(notices)
+                state, manifest["step"], manifest["round"], path, tuple(notices), stopped
             )
     if not notices:
         return None

@@ -258,6 +258,7 @@ class _TensorBoard:
                 values = [
                     Summary.Value(tag=name, simple_value=float(per_seed[member]))
                     for name, per_seed in metrics.items()
+                    if math.isfinite(per_seed[member])  # else there is a gap
                 ]
                 summary = Summary(value=values)
                 writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
@@ -484,6 +485,9 @@ class _Console:
 
 
 def _mean_and_range(values: np.ndarray) -> str:
+    values = values[np.isfinite(values)]  # those of members that stopped are not
+    if len(values) == 0:
+        return "unknown"
     if len(values) == 1:
         return f"{values[0]:.4g}"
     return f"{np.mean(values):.4g} ({np.min(values):.4g} to {np.max(values):.4g})"

@@ -110,9 +110,10 @@ def comparison(
     axes = figure.add_subplot()
     for i, (method, (steps, returns)) in enumerate(curves.items()):
         colour = style.seed_colour(i)
-        axes.plot(steps, returns.mean(1), color=colour, label=method)
+        known = np.ma.masked_invalid(returns)  # a member that stopped has none
+        axes.plot(steps, known.mean(1), color=colour, label=method)
         axes.fill_between(
-            steps, returns.min(1), returns.max(1), color=colour, alpha=0.15, linewidth=0
+            steps, known.min(1), known.max(1), color=colour, alpha=0.15, linewidth=0
         )
     for method, value in flat.items():
         axes.axhline(value, color=style.MUTED, linestyle=style.DOTTED, label=method)

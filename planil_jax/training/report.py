@@ -225,7 +225,7 @@ class _Lines:
         wall, processor = (round(value, 3) for value in seconds)
         spent = {"seconds": wall, "processor_seconds": processor}
         line = {"step": step, **spent, "metrics": plain}
-        with _disk(self._path), open(self._path, "a") as file:
+        with _disk(self._path), open(self._path, "a", opener=_existing) as file:
             file.write(_written(line))
 
     def close(self) -> None:
@@ -285,6 +285,11 @@ class _TensorBoard:
         for writer in self._writers:
             writer.flush()
         self._flushed = time.monotonic()
+
+
+def _existing(path: str, mode: int) -> int:
+    """Opens a file that is there: a run that was moved or removed is not begun anew."""
+    return os.open(path, mode & ~os.O_CREAT)
 
 
 def _floats(values: np.ndarray) -> list[float]:
@@ -396,10 +401,10 @@ def _disk(path: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
-        raise UserError(
-            f"{reason}: {path} could not be written; the checkpoints are kept, and "
-            "resume=True (--resume) continues from the last."
-        ) from error
+        rest = "the checkpoints are kept, and resume=True (--resume) continues from the last"
+        if not path.parent.is_dir():
+            rest = f"{path.parent} was moved or removed while the run was trained"
+        raise UserError(f"{reason}: {path} could not be written; {rest}.") from error
 
 
 # ------------------------------------------------------------------------------- console

@@ -26,6 +26,7 @@ class Bench:
     def __init__(self, workdir: str | Path, seed: int):
         self.workdir, self.seed = Path(workdir).absolute(), seed
         self.case = self.workdir / "case"  # of the case at hand; the same path for all
+        self.cache = f"--compile_cache={self.workdir / 'xla'}"
         self.words = self.workdir / "words"
         self.words.mkdir(parents=True, exist_ok=True)
         self._demos = self.workdir / "demos.npz"
@@ -43,14 +44,13 @@ class Bench:
 
     def argv(self, command: str, logdir: Path, epochs: int = MORE) -> list[str]:
         """A command on a run that is there."""
-        cache = f"--compile_cache={self.workdir / 'xla'}"
         steps = epochs * faults_settings.LOOP.steps_per_epoch
         return {
             "resume": ["train", f"--logdir={logdir}", "--resume", f"--total_steps={steps}"],
             "evaluate": ["evaluate", f"--run={logdir}", "--episodes=2"],
             "report": ["report", f"--run={logdir}"],
             "inspect": ["inspect", str(logdir / "demonstrations.npz")],
-        }[command] + [cache]
+        }[command] + [self.cache]
 
     def start(self, argv: Sequence[str], *disturbance: Any) -> Process:
         """Starts `planil`, with the arguments of `faults_process.run`."""

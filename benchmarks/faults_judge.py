@@ -48,15 +48,10 @@ def judge(
         return Outcome(OTHER, f"it did not end within {LIMIT:g} s: {lines[-1:]}")
     if _TRACEBACK in ended.out + ended.err:
         return Outcome(OTHER, f"a traceback: {lines[-1]}")
-    if (
-        ended.status in (1, 2)
-        and errors
-        and errors == lines[-1:]
-        and not _LOGGED.search(ended.err)
-    ):
-        which = OTHER if "unexpected" in errors[0] else SENTENCE
-        return Outcome(which, errors[0])
-    if ended.status or _LOGGED.search(ended.err):
+    logged = _LOGGED.search(ended.err)
+    if ended.status in (1, 2) and lines and errors == lines[-1:] and not logged:
+        return Outcome(OTHER if "unexpected" in errors[0] else SENTENCE, errors[0])
+    if ended.status or logged:
         return Outcome(OTHER, f"exit code {ended.status}: {errors or lines[-1:]}")
     said, wrong = " | ".join(notices), _wrong(found, wanted[0])
     if not wrong:

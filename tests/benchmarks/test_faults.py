@@ -125,7 +125,7 @@ def test_every_method_of_the_campaign_has_small_settings():
 def bench(tmp_path_factory):
     """A campaign without its processes: commands are called here."""
     made = faults_bench.Bench(tmp_path_factory.mktemp("faults"), 0)
-    made.call = call
+    made.call, made.cache = call, "--compile_cache="
     return made
 
 

@@ -47,7 +47,7 @@ def one_epoch(name: str, path: Path, cores: str = "") -> list[np.ndarray]:
 
 
 def over_seeds(name: str, seeds_by: str, *numbers: int) -> list[np.ndarray]:
-    """The state and the metrics `[S]` after an epoch of some seeds, as a run trains them."""
+    """State and metrics `[S]` after an epoch of some seeds, as a run trains them."""
     made = tiny.bench(name)
     states = [made.init(jax.random.key(number)) for number in numbers]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

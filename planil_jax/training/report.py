@@ -399,12 +399,17 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not path.parent.exists():
+            raise UserError(
+                f"{path.parent} was moved or removed while it was trained in: put it back, "
+                "and resume=True (--resume) continues from its last checkpoint."
+            ) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
-        rest = "the checkpoints are kept, and resume=True (--resume) continues from the last"
-        if not path.parent.is_dir():
-            rest = f"{path.parent} was moved or removed while the run was trained"
-        raise UserError(f"{reason}: {path} could not be written; {rest}.") from error
+        raise UserError(
+            f"{reason}: {path} could not be written; the checkpoints are kept, and "
+            "resume=True (--resume) continues from the last."
+        ) from error
 
 
 # ------------------------------------------------------------------------------- console

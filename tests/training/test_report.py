@@ -166,7 +166,7 @@ def test_a_disk_that_fills_up_before_the_start_is_one_sentence(tmp_path, monkeyp
 
 def test_a_directory_that_is_removed_while_training_is_not_begun_anew(tmp_path):
     logdir = tmp_path / "run"
-    with pytest.raises(UserError, match="run was moved or removed"):
+    with pytest.raises(UserError, match="run was moved or removed while it was trained in"):
         with report.Report(logdir, console=False) as made:
             made.start(0, 8)
             shutil.rmtree(logdir)

@@ -114,45 +114,36 @@ def work(
 
 def counted(judged: Lines) -> dict[str, dict[str, int]]:
     """How many cases of each kind there were, and how many had each outcome."""
-    kinds = {kind: Counter() for kind in sorted({line["kind"] for line in judged})}
-    for line in judged:
-        kinds[line["kind"]][line["outcome"]] += 1
-    return {
-        kind: {"cases": count.total()}
-        | {name: count[name] for name in faults_judge.OUTCOMES}
-        for kind, count in kinds.items()
-    }
+    many = Counter((line["kind"], line["outcome"]) for line in judged)
+    rows = {}
+    for kind in sorted({line["kind"] for line in judged}):
+        row = {outcome: many[kind, outcome] for outcome in faults_judge.OUTCOMES}
+        rows[kind] = {"cases": sum(row.values())} | row
+    return rows
 
 
 def table(judged: Lines) -> str:
     """A line a kind, and one for all."""
-    rows = counted(judged) | {
-        "all": counted([line | {"kind": "all"} for line in judged])["all"]
-    }
-    head = f"{'kind of fault':34}" + "".join(f"{name:>10}" for name in rows["all"])
-    lines = [
-        f"{kind:34}" + "".join(f"{number:10}" for number in row.values())
-        for kind, row in rows.items()
-    ]
-    return "\n".join([head, *lines])
+    rows = counted(judged) | counted([line | {"kind": "all"} for line in judged])
+    lines = ["".join(["kind of fault".ljust(34), *(f"{name:>10}" for name in rows["all"])])]
+    for kind, row in rows.items():
+        lines.append(
+            "".join([kind.ljust(34), *(f"{number:10}" for number in row.values())])
+        )
+    return "\n".join(lines)
 
 
 def content(judged: Lines) -> dict[str, Any]:
     """A file of results: the table, and those that ended otherwise in words."""
     rows = counted(judged)
+    others = [line for line in judged if line["outcome"] == faults_judge.OTHER]
     return results.new(
         "campaign",
         shlex.join(["python", "-m", "benchmarks.faults", *sys.argv[1:]]),
         {"seed": FLAGS.seed, "sizes": faults_settings.SIZES},
         cases=[{"name": kind} for kind in rows],
         outcomes=list(rows.values()),
-        extra={
-            "other": [
-                f"{line['name']}: {line['words']}"
-                for line in judged
-                if line["outcome"] == faults_judge.OTHER
-            ]
-        },
+        extra={"other": [f"{line['name']}: {line['words']}" for line in others]},
     )
 
 

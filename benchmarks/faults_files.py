@@ -1,11 +1,11 @@
 """Files that are injured, or changed, and then read."""
 
 import contextlib
+import functools
 import json
 import os
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from benchmarks.faults_bench import MORE, Bench, Case
@@ -16,13 +16,11 @@ from planil_jax.training import rundir
 
 COMMANDS = ("resume", "evaluate", "report")
 MUTATIONS, CHUNK = 3000, 250
-# A verdict of benchmarks.mutations -> an outcome.
-VERDICTS = {
+# The verdicts of benchmarks.mutations that are right; the others are OTHER.
+RIGHT = {
     "accepted, equal": EQUAL,
     "accepted, as the file says": EQUAL,
     "refused in a sentence": SENTENCE,
-    "accepted, silently wrong": OTHER,
-    "unexpected": OTHER,
 }
 
 
@@ -66,7 +64,11 @@ def files(bench: Bench) -> Iterator[Case]:
     random.Random(bench.seed).shuffle(cases)
     for file, how, command in cases:
         name = f"{file}, {how}, {command}"
-        yield Case(f"injured file, {command}", name, partial(_injured, file, how, command))
+        yield Case(
+            f"injured file, {command}",
+            name,
+            functools.partial(_injured, file, how, command),
+        )
 
 
 def _injured(file: str, how: str, command: str, bench: Bench) -> Outcome:
@@ -101,20 +103,18 @@ def _made(command: str, logdir: Path, ended: Ended) -> Found:
     return found
 
 
+@functools.cache
 def _wanted(bench: Bench, command: str) -> list[Found]:
     """What a command makes of an uninjured run; then of its older checkpoints."""
     if command == "resume":
         return bench.trained("bc", MORE)
-    kept = bench.workdir / "undisturbed" / f"{command}.json"
-    if not kept.exists():
-        source, found = bench.undisturbed("bc")[0], []
-        steps = sorted(int(p.name) for p in (source / rundir.CHECKPOINTS).iterdir())[::-1]
-        for which in [[]] if command == "inspect" else [[f"--which={s}"] for s in steps]:
-            logdir = bench.fresh(source)
-            ended = bench.must([*bench.argv(command, logdir), *which])
-            found.append(_made(command, logdir, ended))
-        kept.write_text(json.dumps(found))
-    return json.loads(kept.read_text())
+    source, found = bench.undisturbed("bc")[0], []
+    steps = sorted(int(p.name) for p in (source / rundir.CHECKPOINTS).iterdir())[::-1]
+    for which in [[]] if command == "inspect" else [[f"--which={step}"] for step in steps]:
+        logdir = bench.fresh(source)
+        ended = bench.must([*bench.argv(command, logdir), *which])
+        found.append(_made(command, logdir, ended))
+    return found
 
 
 # ------------------------------------------------------------------------------ mutations
@@ -124,7 +124,7 @@ def mutations(bench: Bench) -> Iterator[Case]:
     """Demonstrations, sources, configurations and manifests that are changed."""
     for first in range(0, MUTATIONS, CHUNK):
         name = f"mutations {first} to {first + CHUNK - 1}"
-        yield Case("changed file", name, partial(_mutated, first))
+        yield Case("changed file", name, functools.partial(_mutated, first))
 
 
 def _mutated(first: int, bench: Bench) -> Outcome | list[tuple[str, str, Outcome]]:
@@ -133,7 +133,11 @@ def _mutated(first: int, bench: Bench) -> Outcome | list[tuple[str, str, Outcome
     if ended.status != 0:
         return Outcome(OTHER, f"exit code {ended.status}: {ended.err[-200:]}")
     return [
-        (f"changed {kind}", f"{number}: {kind}, {change}", Outcome(VERDICTS[verdict], said))
+        (
+            f"changed {kind}",
+            f"{number}: {kind}, {change}",
+            Outcome(RIGHT.get(verdict, OTHER), said),
+        )
         for (number, kind, change), (verdict, said, _) in json.loads(path.read_text())
     ]
 

@@ -41,7 +41,7 @@ def _finish(bench: Bench, method: str, logdir: Path, argv: Sequence[str], first:
     else:
         table = ended.out
     found = numbers(logdir) | {"table": table}
-    return worst(first, judge(ended, found, [bench.undisturbed(method)[2]]))
+    return worst(first, judge(ended, found, [bench.undisturbed(method)[1]]))
 
 
 # ---------------------------------------------------------------------- kills and signals
@@ -71,9 +71,9 @@ def _strike(bench: Bench, kind: str, n: int, method: str, phase: str, number: in
 
 def _struck(method: str, phase: str, number: int, moment: float, bench: Bench) -> Outcome:
     """A process gets a signal; then its command runs again."""
-    source, seconds, _ = bench.undisturbed(method)
+    seconds = bench.seconds(method)
     if phase == "evaluating":
-        logdir = bench.fresh(source)
+        logdir = bench.fresh(bench.undisturbed(method)[0])
         argv = bench.argv("evaluate", logdir)
     else:
         logdir = bench.fresh()

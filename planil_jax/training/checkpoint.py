@@ -114,7 +114,8 @@ def save(
     }
     try:
         clean(directory)
-        unfinished.mkdir(parents=True)
+        directory.mkdir(exist_ok=True)  # without parents: a run that was removed stays so
+        unfinished.mkdir()
         _require_room(directory, memory.size(state))
         _write(unfinished, manifest, state)
         _remove(place)

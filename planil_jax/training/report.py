@@ -225,7 +225,7 @@ class _Lines:
         wall, processor = (round(value, 3) for value in seconds)
         spent = {"seconds": wall, "processor_seconds": processor}
         line = {"step": step, **spent, "metrics": plain}
-        with _disk(self._path), open(self._path, "a") as file:
+        with _disk(self._path), open(self._path, "a", opener=_existing) as file:
             file.write(_written(line))
 
     def close(self) -> None:
@@ -286,6 +286,11 @@ class _TensorBoard:
         for writer in self._writers:
             writer.flush()
         self._flushed = time.monotonic()
+
+
+def _existing(path: str, mode: int) -> int:
+    """Opens a file that is there: a run that was moved or removed is not begun anew."""
+    return os.open(path, mode & ~os.O_CREAT)
 
 
 def _floats(values: np.ndarray) -> list[float]:

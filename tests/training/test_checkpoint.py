@@ -101,6 +101,12 @@ def test_the_restored_state_is_the_saved_one_bit_for_bit(tmp_path):
         assert np.asarray(there).tobytes() == np.asarray(here).tobytes()
 
 
+def test_a_run_that_was_removed_is_not_begun_anew(tmp_path):
+    with pytest.raises(UserError, match="No such file or directory"):
+        save(tmp_path / "run" / "checkpoints", 4)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_template_may_be_shapes_alone(tmp_path):
     save(tmp_path, 1, fill=7.0)
     template = jax.eval_shape(make_state)

@@ -38,6 +38,7 @@ _UNFINISHED = ".unfinished-"
 # Bytes of a chunk, which is compressed at once, and of a file, which is kept until it is
 # written. A replay of 600 MB and one of 1.2 GB cost 60 MB more while they are saved.
 _CHUNK, _FILE = 4 << 20, 16 << 20
+_OVERHEAD = 1 << 18  # bytes at most that Orbax's own files take beside the arrays
 _FORM = {
     "step": int,
     "round": int,
@@ -116,7 +117,7 @@ def save(
         clean(directory)
         directory.mkdir(exist_ok=True)  # without parents: a run that was removed stays so
         unfinished.mkdir()
-        _require_room(directory, memory.size(state))
+        _require_room(directory, memory.size(state) + _OVERHEAD)
         _write(unfinished, manifest, state)
         _remove(place)
         os.rename(unfinished, place)
@@ -225,11 +226,16 @@ def _disk_error(error: Exception) -> str:
     """The beginning of a sentence about the disk; "" for errors of another kind."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    # Orbax wraps the errors of TensorStore, which have no number.
-    full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
-    if full or number in (errno.ENOSPC, errno.EDQUOT):
+
+    def means(*codes: int) -> bool:
+        # Orbax wraps the errors of TensorStore, which have no number.
+        return number in codes or any(os.strerror(code) in text for code in codes)
+
+    if means(errno.ENOSPC, errno.EDQUOT):
         why = f" ({error.strerror})" if isinstance(error, OSError) else ""
         return f"the disk is full{why}"
+    if means(errno.EFBIG):
+        return "a file may not become so large here (ulimit -f)"
     return (error.strerror or text) if isinstance(error, OSError) else ""
 
 

@@ -263,16 +263,20 @@ def test_the_first_leaf_that_does_not_fit_is_named(tmp_path, template, says):
 
 
 @pytest.mark.parametrize(
-    "error",
+    "error, says",
     [
-        OSError(errno.ENOSPC, "No space left on device"),
-        ValueError(
-            "RESOURCE_EXHAUSTED: write failed [OS error 28: No space left on device]"
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (
+            ValueError(
+                "RESOURCE_EXHAUSTED: write failed [OS error 28: No space left on device]"
+            ),
+            "the disk is full",
         ),
+        (ValueError("OUT_OF_RANGE: Error writing: File too large"), "ulimit -f"),
     ],
 )
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, error
+    tmp_path, monkeypatch, error, says
 ):
     kept = save(tmp_path, 1, fill=1.0)
 
@@ -283,7 +287,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
         patched.setattr(checkpoint, "_checksums", full)
         with pytest.raises(UserError) as raised:
             save(tmp_path, 2)
-    assert "the disk is full" in str(raised.value)
+    assert says in str(raised.value)
     assert f"{tmp_path}/000000000002/arrays could not be written" in str(raised.value)
     assert f"the last good checkpoint {kept} is kept" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]

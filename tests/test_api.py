@@ -77,6 +77,8 @@ def test_demonstrations_of_arrays_survive_a_file(tmp_path):
     spec = pj.make_env("point_mass").spec
     made = pj.Demos.from_arrays(obs, actions, terminal=[True, False], expert="me")
     assert repr(made).endswith(", 1 ended early)")
+    with pytest.raises(pj.UsageError, match="the control period, .* save demos.completed"):
+        made.save(tmp_path / "mine.npz")
     made.completed(spec).save(tmp_path / "mine.npz")
     read = pj.load_demos(tmp_path / "mine.npz")
     assert [len(episode.obs) for episode in read] == [4, 3]

@@ -137,7 +137,20 @@ class Demos:
             them from an environment), or the episodes do not fit them; or the path is a
             directory.
         """
-        demo_file.save(_file(path), self.episodes, self.card)
+        card, first = self.card, self.episodes[0]
+        missing = {
+            "the control period": not card.control_period,
+            "the names of the observation entries": not (
+                card.observation_names or card.image
+            ),
+            "the bounds of the actions": first.actions is not None and not card.action_low,
+        }
+        if unknown := [what for what, absent in missing.items() if absent]:
+            raise UsageError(
+                f"{path} is not written, as {', '.join(unknown)} are unknown: save "
+                "demos.completed(env.spec), or give them to from_arrays."
+            )
+        demo_file.save(_file(path), self.episodes, card)
 
     def completed(self, spec: EnvSpec) -> "Demos":
         """With what the arrays did not say taken from an environment.

@@ -124,7 +124,7 @@ def train(
     program = compile_program(
         agent, env, loop_config, config, demos, seed_range, report, settings
     )
-    group = _Members(program.members, seed_range)
+    group = _Members(program.members, seed_range, settings or {})
     state, step, round_ = _begin(program, group, directory, report)
     report.start(step, config.total_steps)
     while step < config.total_steps:
@@ -355,8 +355,7 @@ def _finite(state: TrainState, metrics: Metrics) -> Metrics:
     for name, value in metrics.items():
         if name not in ("train/reward", "train/invalid_steps"):
             note(name, jnp.isfinite(value))
-    # `params` last: it copies other parts, whose names say more.
-    return dict(sorted(finite.items(), key=lambda part: part[0] == "params"))
+    return finite
 
 
 # ------------------------------------------------------------------------------ the host
@@ -365,9 +364,9 @@ def _finite(state: TrainState, metrics: Metrics) -> Metrics:
 class _Members:
     """The members S of a run: which still run, and what is said of the others."""
 
-    def __init__(self, count: int, seed_range: tuple[int, int]):
+    def __init__(self, count: int, seed_range: tuple[int, int], settings: Settings):
         self.stopped: tuple[checkpoint.Stopped, ...] = ()
-        self._count, self._seeds = count, seed_range
+        self._count, self._seeds, self._settings = count, seed_range, settings
         self._told_invalid = False
 
     @property
@@ -409,7 +408,7 @@ class _Members:
             return
         found = []
         for member in failed:
-            part = next(name for name, values in finite.items() if not values[member])
+            part = _telling([name for name in finite if not finite[name][member]])
             kept = step - epoch_steps
             found.append(checkpoint.Stopped(member, step, part, kept))
         self.stopped += tuple(found)
@@ -444,10 +443,19 @@ class _Members:
 
     def _name(self, member: int) -> str:
         first, seeds = self._seeds
-        name = f"seed {first + member % seeds}"
-        if self._count > seeds:
-            name += f" with settings {member // seeds + 1} of the sweep"
-        return name
+        point = member // seeds
+        tried = (f", {name}={values[point]:g}" for name, values in self._settings.items())
+        return f"seed {first + member % seeds}{''.join(tried)}"
+
+
+def _telling(parts: list[str]) -> str:
+    """The part that says most: one of the agent, but `params` copies others; a metric
+    tells least."""
+    last = ("params", "env", "carry")
+    return min(
+        parts,
+        key=lambda name: ("/" in name, last.index(name) + 1 if name in last else 0),
+    )
 
 
 def _mean_of_finite(values: np.ndarray) -> float | None:

@@ -84,7 +84,7 @@ def test_members_that_diverge_stop_and_the_others_learn_as_without_them(seeds_by
     assert np.isfinite(state.agent.params).all()
     stops = [sentence for sentence in said if "stopped" in sentence]
     assert len(stops) == 2
-    assert stops[0].startswith("seed 0 with settings 3 of the sweep became not finite at s")
+    assert stops[0].startswith("seed 0, rate=1e+38 became not finite at step ")
     assert "and stopped; its parameters of step" in stops[0]
 
 
@@ -111,7 +111,7 @@ def test_the_parameters_that_a_stopped_member_keeps_are_those_before_it_broke():
     state, _, said = sweep(RATES)
     first, _, _ = sweep(RATES, total_steps=24)
     for member in (2, 5):
-        one = next(s for s in said if f"settings {member + 1} " in s and "stopped" in s)
+        one = next(s for s in said if f"rate={RATES[member]:g} became" in s)
         kept = int(one.split("parameters of step ")[1].split()[0])
         assert kept in (0, 24)
         if kept == 24:
@@ -199,3 +199,17 @@ def test_a_reward_that_no_imitator_reads_stops_nothing(tmp_path):
     assert_equal(*states)
     assert np.isnan(last.metrics["train/reward"]) and np.isnan(last.metrics["eval/return"])
     assert last.metrics["train/invalid_steps"] == 0
+
+
+def test_the_part_that_says_most_is_named(tmp_path):
+    """A metric and the parameters that act follow from what is learned."""
+    group = run._Members(2, (4, 2), {})
+    names = ["carry", "env", "params", "policy", "policy/loss"]
+    finite = {name: np.array([True, False]) for name in names}
+    keeping = Keeping()
+    group.stop(finite, 40, 20, None, keeping)
+    assert group.stopped == (checkpoint.Stopped(1, 40, "policy", 20),)
+    assert keeping.said == [
+        "seed 5 became not finite at step 40 in policy and stopped; its parameters of step "
+        "20 are kept and the other goes on."
+    ]

@@ -27,6 +27,8 @@ FILES = (
 )
 EVALUATION = {
     "step": 20,
+    "seeds": 1,
+    "members": ["seed 0"],
     "in_distribution": {"return": {"mean": 1.0, "low": 0.5, "high": 1.5}},
     "fields": [],
 }

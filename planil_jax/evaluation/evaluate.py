@@ -26,6 +26,8 @@ RESULT = "evaluation.json"
 _SUMMARY = {"mean": float, "low": float, "high": float}
 _FORM = {  # of what reports read
     "step": int,
+    "seeds": int,
+    "members": [str],
     "in_distribution": {
         "return": _SUMMARY,
         "expert_return?": float,

@@ -134,6 +134,8 @@ def _headline(trained: runs.Run, evaluation: dict[str, Any]) -> str:
 def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The numbers of an evaluation: (number, name, details)."""
     inside, tiles = evaluation["in_distribution"], []
+    members = len(evaluation["members"])
+    over = f", mean of {members} members" if members > evaluation["seeds"] else ""
     has_shares = {"share_of_expert", "shares"} <= inside.keys()
     if has_shares and inside.get("expert_return", 0.0) > 0:
         shares = _summary(inside["share_of_expert"])
@@ -141,12 +143,12 @@ def _tiles(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
         more = f"mean of each seed: {_percentages(inside['shares'])}"
         if share.low < share.high:
             more = f"95% interval {share.low:.0f}–{share.high:.0f}%; {more}"
-        tiles.append((f"{share.mean:.0f}%", "of the expert's return", more))
+        tiles.append((f"{share.mean:.0f}%", f"of the expert's return{over}", more))
     else:
         mean = _summary(inside["return"])
         known = mean.low < mean.high
         more = f"95% interval {mean.low:.1f} to {mean.high:.1f}" if known else "one seed"
-        tiles.append((f"{mean.mean:.1f}", "return", more))
+        tiles.append((f"{mean.mean:.1f}", f"return{over}", more))
     for field in evaluation["fields"]:
         seeds = _percentages(field["successes"])
         more = f"from {field['starts']} starts; each seed: {seeds}"

@@ -53,7 +53,7 @@ def drive():
 # -------------------------------------------------------------------------------- figures
 
 
-@pytest.mark.parametrize("seed_count", [1, 3, 8])
+@pytest.mark.parametrize("seed_count", [1, 3, 8, 12])
 def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
     steps = np.arange(1, 6) * 1000
     values = np.ones((5, seed_count)) * np.geomspace(1, 100, 5)[:, None]
@@ -74,7 +74,8 @@ def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
         assert_on_the_sheet(drawn)
         assert not any(axes.texts for axes in drawn.axes)  # nothing is written over curves
         names = [text.get_text() for text in drawn.legends[0].get_texts()]
-        assert {"seed 0", "expert"} <= set(names)
+        assert {"seed 0", "expert", *members[:10]} <= set(names)
+        assert ("and 2 more, in the same colours" in names) == (seed_count == 12)
     page.figure(drawn, "caption", "alt")
 
 
@@ -286,7 +287,8 @@ def test_an_evaluation_is_the_headline_and_says_where_it_is_of_another_step(tmp_
         "cross_track_m": {"mean": 0.25, "largest": 1.5},
     }
     field = {"side_m": 40.0, "starts": 32, "successes": [0.5, 1.0], "mean_success": 0.75}
-    found = {"step": 7, "in_distribution": inside, "fields": [field]}
+    found = {"step": 7, "seeds": 2, "members": ["seed 0", "seed 1"]}
+    found |= {"in_distribution": inside, "fields": [field]}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
     written = report.write(untrained("pendulum", tmp_path)).read_text()
     for text in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):

@@ -321,11 +321,16 @@ def _multiples(rows: int, layout: Layout) -> Figure:
 
 
 def _member_lines(members: Sequence[str]) -> list[Line2D]:
-    """A line of the legend for each member, or for each colour if there are fewer."""
-    return [
+    """A line of the legend for each member, or for each colour, and how many are more."""
+    named = members[: len(style.SEED_COLOURS)]
+    lines = [
         Line2D([], [], color=style.seed_colour(i), label=name)
-        for i, name in enumerate(members[: len(style.SEED_COLOURS)])
+        for i, name in enumerate(named)
     ]
+    if more := len(members) - len(named):
+        what = f"and {more} more, in the same colours"
+        lines.append(Line2D([], [], linestyle="", label=what))
+    return lines
 
 
 def _legend(figure: Figure, lines: Sequence[Line2D], layout: Layout) -> None:

@@ -10,7 +10,10 @@ import matplotlib
 from matplotlib import patheffects
 from matplotlib.colors import LinearSegmentedColormap
 
-SEED_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SEED_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
+    *("#56B4E9", "#332288", "#882255", "#999933", "#8C6D31"),
+)
 BLUE, VERMILION, GREEN = SEED_COLOURS[:3]
 INK, MUTED = "#1b1f24", "#667080"
 

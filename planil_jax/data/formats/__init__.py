@@ -1,10 +1,35 @@
 """Demonstrations in the formats of others; one reader a file."""
 
+import dataclasses
 from pathlib import Path
 
-from planil_jax.base import EnvSpec
-from planil_jax.data import demo_file
-from planil_jax.data.formats import arrays
+from planil_jax.base import EnvSpec, UsageError
+from planil_jax.data import archive, demo_file
+from planil_jax.data.demo_file import Card, Episode
+from planil_jax.data.formats import (
+    arrays,
+    csv_log,
+    d4rl,
+    fit,
+    hdf5,
+    huggingface,
+    lerobot,
+    minari,
+    parquet,
+    robomimic,
+)
+from planil_jax.data.formats.recording import Options, Source
+
+__all__ = ["Options", "convert", "is_ours", "read", "source_of"]
+
+_LAYOUTS = (
+    "an .npz or HDF5 of arrays, a Minari, robomimic, LeRobot or Hugging Face dataset, or a "
+    "log in CSV or parquet"
+)
+_REMOTE = (
+    "; remote datasets are not fetched: download it first, such as with `minari download` "
+    "or `hf download --repo-type dataset`, and name its directory"
+)
 
 
 def convert(
@@ -12,20 +37,18 @@ def convert(
     environment: str,
     spec: EnvSpec,
     path: str,
-    count: int,
-    *,
-    clip: bool = False,
-    skip_empty: bool = False,
-) -> tuple[demo_file.Card, list[str]]:
+    count: int | None,
+    options: Options = Options(),
+) -> tuple[Card, list[str]]:
     """Writes the first `count` episodes of a file of others as demonstrations.
 
     Args:
-      source: an .npz of arrays, see `arrays`.
+      source: a file or a directory; see the readers of this package.
       environment: its name, for the card.
       spec: of that environment.
       path: the file to write, .npz.
-      clip: whether actions beyond the environment's bounds are clipped to them.
-      skip_empty: whether episodes without transitions are left out.
+      count: how many episodes; None: all.
+      options: how the source is read.
 
     Returns:
       The card, and a sentence for all that was changed or left unread.
@@ -33,14 +56,79 @@ def convert(
     Raises:
       UsageError: the source is no such file, or does not fit the environment.
     """
-    episodes, notes = arrays.read(source, spec, count, clip=clip, skip_empty=skip_empty)
-    card = demo_file.Card(
-        environment=environment,
-        control_period=spec.control_period,
-        observation_names=spec.observation_names,
-        action_low=spec.action_low,
-        action_high=spec.action_high,
-        expert=f"of {Path(source).name}",
-    )
-    demo_file.save(path, episodes, card)
-    return demo_file.read(path)[1], notes
+    episodes, card, notes = read(source, spec, count, options)
+    demo_file.save(path, episodes, dataclasses.replace(card, environment=environment))
+    return demo_file.read_card(path), notes
+
+
+def read(
+    source: str, spec: EnvSpec | None, count: int | None, options: Options
+) -> tuple[list[Episode], Card, list[str]]:
+    """The first episodes of a source, their card, and what is to be said; see `fit`."""
+    return fit.demonstrations(source_of(source, options, spec), spec, count, options)
+
+
+def is_ours(source: str) -> bool:
+    """Whether a source is a file of demonstrations that this package wrote."""
+    path = Path(source).expanduser()
+    return not path.is_dir() and path.suffix == ".npz" and "card" in _names(path)
+
+
+def source_of(source: str, options: Options, spec: EnvSpec | None) -> Source:
+    """The reader of a source, by what the source holds.
+
+    Raises:
+      UsageError: there is none, or it is not laid out in a way that is known.
+    """
+    path, args = Path(source).expanduser(), (options, spec, source)
+    if path.is_dir():
+        if (file := minari.file_in(path)) is not None:
+            return minari.read(file, *args)
+        for reader in (lerobot, huggingface):
+            if reader.is_one(path):
+                return reader.read(path, *args)
+        if (path / "data").is_dir() and (path / "data" / "metadata.json").is_file():
+            raise UsageError(
+                f"{source} is a Minari dataset in Arrow, which is not read: create it with "
+                'data_format="hdf5".'
+            )
+        raise UsageError(f"{source} is no dataset that is known: name {_LAYOUTS}.")
+    if not path.exists():
+        remote = _REMOTE if not path.suffix and not path.is_absolute() else ""
+        raise UsageError(f"there is no file or directory {source}{remote}.")
+    if path.suffix.lower() in csv_log.SUFFIXES:
+        return csv_log.read(path, *args)
+    if path.suffix.lower() in parquet.SUFFIXES:
+        return parquet.read(path, *args)
+    if hdf5.is_one(path):
+        return _in_hdf5(path, *args)
+    if path.suffix == ".npz" and d4rl.is_one(_names(path)):
+        return d4rl.read(path, *args)
+    return arrays.read(path, *args)
+
+
+def _in_hdf5(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Source:
+    with hdf5.File(path).opened() as root:
+        names = list(root)
+        readers = [each for each in (robomimic, minari) if each.is_one(root)]
+    if d4rl.is_one(names):
+        readers.append(d4rl)
+    if not readers:
+        raise UsageError(
+            f"{shown} holds {archive.listed(tuple(names))}, and is laid out neither as of "
+            "Minari (episode_0/observations), nor as of robomimic (data/demo_0/obs), nor as "
+            "of D4RL (observations, actions, terminals): write it as one of them."
+        )
+    return readers[0].read(path, options, spec, shown)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Names of the arrays in an .npz."""
+    found: list[str] = []
+
+    def choose(names: tuple[str, ...]) -> dict[str, str]:
+        found.extend(names)
+        return {}
+
+    archive.read(path, choose, "copy it again, or write it as plain arrays")
+    return tuple(found)

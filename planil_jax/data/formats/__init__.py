@@ -1,6 +1,7 @@
 """Demonstrations in the formats of others; one reader a file."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from planil_jax.base import EnvSpec, UsageError
@@ -22,6 +23,10 @@ from planil_jax.data.formats.recording import Options, Source
 
 __all__ = ["Options", "convert", "is_ours", "read", "source_of"]
 
+# (path, options, spec, the source as messages name it) -> its episodes
+Reader = Callable[[Path, Options, EnvSpec | None, str], Source]
+
+_DEFAULTS = Options()
 _LAYOUTS = (
     "an .npz or HDF5 of arrays, a Minari, robomimic, LeRobot or Hugging Face dataset, or a "
     "log in CSV or parquet"
@@ -38,7 +43,7 @@ def convert(
     spec: EnvSpec,
     path: str,
     count: int | None,
-    options: Options = Options(),
+    options: Options = _DEFAULTS,
 ) -> tuple[Card, list[str]]:
     """Writes the first `count` episodes of a file of others as demonstrations.
 
@@ -80,46 +85,54 @@ def source_of(source: str, options: Options, spec: EnvSpec | None) -> Source:
     Raises:
       UsageError: there is none, or it is not laid out in a way that is known.
     """
-    path, args = Path(source).expanduser(), (options, spec, source)
+    path = Path(source).expanduser()
+    try:
+        return _reader(path, source)(path, options, spec, source)
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror or error}.") from error
+
+
+def _reader(path: Path, source: str) -> Reader:
+    """What reads a file or a directory."""
     if path.is_dir():
-        if (file := minari.file_in(path)) is not None:
-            return minari.read(file, *args)
-        for reader in (lerobot, huggingface):
-            if reader.is_one(path):
-                return reader.read(path, *args)
-        if (path / "data").is_dir() and (path / "data" / "metadata.json").is_file():
-            raise UsageError(
-                f"{source} is a Minari dataset in Arrow, which is not read: create it with "
-                'data_format="hdf5".'
-            )
-        raise UsageError(f"{source} is no dataset that is known: name {_LAYOUTS}.")
+        return _reader_of_directory(path, source)
     if not path.exists():
         remote = _REMOTE if not path.suffix and not path.is_absolute() else ""
         raise UsageError(f"there is no file or directory {source}{remote}.")
     if path.suffix.lower() in csv_log.SUFFIXES:
-        return csv_log.read(path, *args)
+        return csv_log.read
     if path.suffix.lower() in parquet.SUFFIXES:
-        return parquet.read(path, *args)
+        return parquet.read
     if hdf5.is_one(path):
-        return _in_hdf5(path, *args)
+        return _reader_of_hdf5(path)
     if path.suffix == ".npz" and d4rl.is_one(_names(path)):
-        return d4rl.read(path, *args)
-    return arrays.read(path, *args)
+        return d4rl.read
+    return arrays.read
 
 
-def _in_hdf5(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Source:
+def _reader_of_directory(path: Path, source: str) -> Reader:
+    for reader in (minari, lerobot, huggingface):
+        if reader.in_directory(path):
+            return reader.read
+    if (path / "data" / "metadata.json").is_file():
+        raise UsageError(
+            f"{source} is a Minari dataset in Arrow, which is not read: create it with "
+            'data_format="hdf5".'
+        )
+    raise UsageError(f"{source} is no dataset that is known: name {_LAYOUTS}.")
+
+
+def _reader_of_hdf5(path: Path) -> Reader:
     with hdf5.File(path).opened() as root:
         names = list(root)
-        readers = [each for each in (robomimic, minari) if each.is_one(root)]
-    if d4rl.is_one(names):
-        readers.append(d4rl)
-    if not readers:
-        raise UsageError(
-            f"{shown} holds {archive.listed(tuple(names))}, and is laid out neither as of "
-            "Minari (episode_0/observations), nor as of robomimic (data/demo_0/obs), nor as "
-            "of D4RL (observations, actions, terminals): write it as one of them."
-        )
-    return readers[0].read(path, options, spec, shown)
+        for reader in (robomimic, minari, d4rl):
+            if reader.is_one(root):
+                return reader.read
+    raise UsageError(
+        f"{path} holds {archive.listed(tuple(names))}, and is laid out neither as of Minari "
+        "(episode_0/observations), nor as of robomimic (data/demo_0/obs), nor as of D4RL "
+        "(observations, actions, terminals): write it as one of them."
+    )
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -84,8 +84,8 @@ class _Csv:
             stamps = np.array([np.datetime64(cell.strip().rstrip("Z")) for cell in cells])
         except ValueError as error:
             raise UsageError(
-                f"{self.shown}: {printable(label)!r} has times that are neither numbers nor "
-                f"ISO 8601 ({printable(str(error))}): write seconds."
+                f"{self.shown}: {printable(label)!r} has times that are neither numbers "
+                f"nor ISO 8601 ({printable(str(error))}): write seconds."
             ) from None
         return (stamps - stamps[0]) / np.timedelta64(1, "ns") * 1e-9
 
@@ -95,7 +95,8 @@ class _Csv:
     def _check_names(self) -> None:
         if not self.labels or all(map(_is_number, self.labels)):
             raise UsageError(
-                f"{self.shown} has no names in its first line: write the columns' names there."
+                f"{self.shown} has no names in its first line: write those of the "
+                "columns there."
             )
         for n, name in enumerate(self.labels):
             if not name or self.labels.index(name) != n:
@@ -108,15 +109,16 @@ class _Csv:
         if len(line) != len(self.labels):
             raise UsageError(
                 f"{self.shown}, line {self._lines[-1]}, has {len(line)} cells and "
-                f"{len(self.labels)} columns have names: mend the line; it may be cut short."
+                f"{len(self.labels)} columns have names: mend the line, or copy the "
+                "file again."
             )
         return line
 
     def _no_number(self, label: str, row: int, cell: str) -> UsageError:
         return UsageError(
             f"{self.shown}, line {self._lines[row]}: {printable(label)!r} is "
-            f"{printable(cell, 40)!r}, where a number is wanted: mend the line, or leave the "
-            "column out with names= (--map)."
+            f"{printable(cell, 40)!r}, where a number is wanted: mend the line, or leave "
+            "the column out with names= (--map)."
         )
 
 

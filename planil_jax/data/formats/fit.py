@@ -31,12 +31,18 @@ class _Fitted:
         self.said: dict[str, None] = {}  # sentences, each once
         self.counts: Counter[str] = Counter()  # "… {}" -> how many
         self.left_out: list[str] = []
+        self.clipped = self.numbers = 0  # numbers of actions
 
     def notes(self) -> list[str]:
         counted = [sentence.format(count) for sentence, count in self.counts.items()]
         left_out = [f"left out: {reason}" for reason in self.left_out[:_SHOWN]]
         if len(self.left_out) > _SHOWN:
             left_out.append(f"left out, in all: {len(self.left_out)} episodes.")
+        if self.clipped:
+            counted.append(
+                f"{self.clipped} of {self.numbers} numbers of actions were clipped to their "
+                "bounds."
+            )
         return [*self.said, *counted, *left_out]
 
 
@@ -225,8 +231,8 @@ def _frames(
     height, width, _ = spec.frame
     there = [f"{key} {recording.obs[key].shape[1:]}" for key in sorted(pictures)]
     raise UsageError(
-        f"{where} holds {listed(there)} of decoded frames, and {spec.name} wants one column "
-        f"of {height} × {width}: decode the frames to that size, or name it with names= "
+        f"{where} holds {listed(there)} of decoded frames, where {spec.name} wants "
+        f"one column of {height} × {width}: decode the frames to that size, or name it with names= "
         "(--map=THEIRS)."
     )
 
@@ -295,8 +301,8 @@ def _timed(
         )
     if spec.discrete and recording.actions:
         raise UsageError(
-            f"{where} has rows every {usual:.4g} s, {spec.name} acts every {period:g} s, and "
-            "choices have no mean: record choices at the control period, or convert the "
+            f"{where} has rows every {usual:.4g} s, {spec.name} acts every "
+            f"{period:g} s, and choices have no mean: record choices at the control period, or convert the "
             "observations alone."
         )
     if times[-1] - times[0] < period * 0.99:
@@ -349,16 +355,16 @@ def _actions(
     low, high = np.array(spec.action_low), np.array(spec.action_high)
     slack = 1e-6 + 1e-5 * (high - low)
     outside = (actions < low - slack) | (actions > high + slack)
-    if outside.any():
-        if not options.clip:
-            step, entry = map(int, np.argwhere(outside)[0])
-            raise UsageError(
-                f"{where}, step {step}: {labels[entry]} is {actions[step, entry]:g}, outside "
-                f"{spec.name}'s bounds [{low[entry]:g}, {high[entry]:g}], as are "
-                f"{int(outside.sum())} of {outside.size} numbers of the episode's actions: "
-                "scale the actions, or clip them with clip=True (--clip)."
-            )
-        fitted.counts["numbers of actions clipped to their bounds: {}."] += outside.sum()
+    if outside.any() and not options.clip:
+        step, entry = map(int, np.argwhere(outside)[0])
+        raise UsageError(
+            f"{where}, step {step}: {labels[entry]} is {actions[step, entry]:g}, "
+            f"outside {spec.name}'s bounds [{low[entry]:g}, {high[entry]:g}], as are "
+            f"{int(outside.sum())} of {outside.size} numbers of the episode's actions: "
+            "scale the actions, or clip them with clip=True (--clip)."
+        )
+    fitted.clipped += int(outside.sum())
+    fitted.numbers += outside.size
     return actions.clip(low, high)
 
 
@@ -367,8 +373,9 @@ def _one_hot(numbers: np.ndarray, spec: EnvSpec, where: str) -> np.ndarray:
     choices = np.arange(spec.action_size)
     if not np.isin(numbers, choices).all():
         raise UsageError(
-            f"{where}: actions are {numbers.min():g} to {numbers.max():g}, where {spec.name} "
-            f"numbers its {spec.action_size} choices from 0: choose another environment."
+            f"{where}: actions are {numbers.min():g} to "
+            f"{numbers.max():g}, where "
+            f"{spec.name} numbers its {spec.action_size} choices from 0: choose another environment."
         )
     return (numbers[:, None] == choices).astype(np.float32)
 
@@ -389,8 +396,8 @@ def _require_alike(source: Source, episodes: list[Episode]) -> None:
     if len(set(sizes)) > 1:
         n = next(n for n, size in enumerate(sizes) if size != sizes[0])
         raise UsageError(
-            f"{source.path}: episode {n} has {sizes[n][0]} action entries and the first has "
-            f"{sizes[0][0]}: write two sources of them."
+            f"{source.path}: episode {n} has {sizes[n][0]} action entries and the first "
+            f"has {sizes[0][0]}: write two sources of them."
         )
 
 

@@ -64,8 +64,8 @@ class File:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise UsageError(
-                f"{self.path}: {_place(group, name)} is a link, and links are not followed: "
-                "write its data into the file, such as with h5repack."
+                f"{self.path}: {_place(group, name)} is a link, and links are not "
+                "followed: write its data into the file, such as with h5repack."
             )
         return group[name]
 
@@ -115,13 +115,13 @@ class File:
         if dataset.nbytes > (free := archive.free_memory()) // 2:
             raise UserError(
                 f"{where} wants {dataset.nbytes / 1e9:.3g} GB of memory, of which "
-                f"{free / 1e9:.3g} GB are free: take a smaller file, or a machine with more "
-                "memory."
+                f"{free / 1e9:.3g} GB are free: take a smaller file, or a machine with "
+                "more memory."
             )
         if dataset.nbytes and not _whole(dataset):
             raise UsageError(
-                f"{where} claims a shape of {dataset.shape}, but not all of it was written: "
-                f"{_MEND}."
+                f"{where} claims a shape of {dataset.shape}, but not all of it was "
+                f"written: {_MEND}."
             )
         return dataset[()]
 

@@ -27,7 +27,7 @@ _STATE = "state.json"
 _WANTED = ("obs", "acts", "rews", "terminal")
 
 
-def is_one(directory: Path) -> bool:
+def in_directory(directory: Path) -> bool:
     return (directory / _STATE).is_file()
 
 
@@ -90,8 +90,8 @@ def _files(directory: Path, shown: str) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise UsageError(
-                f"{shown}: {_STATE} names the file {printable(str(name))!r}, which is not in "
-                "the directory: copy it again."
+                f"{shown}: {_STATE} names the file {printable(str(name))!r}, which is not "
+                "in the directory: copy it again."
             )
         if not (directory / name).is_file():
             raise UsageError(f"{shown} lacks its file {name}: copy the whole dataset.")

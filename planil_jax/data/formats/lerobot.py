@@ -27,7 +27,7 @@ _PREFIX = "observation."
 _VERSIONS = ("v2", "v3")
 
 
-def is_one(directory: Path) -> bool:
+def in_directory(directory: Path) -> bool:
     return (directory / _INFO).is_file()
 
 

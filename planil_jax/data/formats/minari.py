@@ -21,12 +21,9 @@ _PREFIX = "episode_"
 _FILE = "main_data.hdf5"
 
 
-def file_in(directory: Path) -> Path | None:
-    """The HDF5 file of a dataset's directory; None: it is none."""
-    for path in (directory / "data" / _FILE, directory / _FILE):
-        if path.is_file():
-            return path
-    return None
+def in_directory(directory: Path) -> bool:
+    """Whether a dataset is there."""
+    return _file(directory) is not None
 
 
 def is_one(root) -> bool:
@@ -40,7 +37,7 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     Args:
       shown: the source as messages name it.
     """
-    file = hdf5.File(path)
+    file = hdf5.File(_file(path) or path)
     with file.opened() as root:
         names = file.groups(root, _PREFIX)
         first = file.child(root, names[0]) if names else {}
@@ -48,8 +45,8 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
         told = root.attrs.get("total_episodes")
     if told is not None and int(told) != len(names):
         raise UsageError(
-            f"{shown} says that it holds {int(told)} episodes, and has {len(names)}: copy it "
-            "again."
+            f"{shown} says that it holds {int(told)} episodes, and has {len(names)}: copy "
+            "it again."
         )
 
     def load(n: int) -> Recording:
@@ -73,3 +70,11 @@ def _columns(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for key, array in arrays.items():
         found |= recording.columns(key, array)
     return found
+
+
+def _file(directory: Path) -> Path | None:
+    """The HDF5 file of a dataset's directory; None: it is none."""
+    for path in (directory / "data" / _FILE, directory / _FILE):
+        if path.is_file():
+            return path
+    return None

@@ -1,5 +1,6 @@
 """What a reader makes of a source: episodes as the source holds them, in named columns."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -71,7 +72,7 @@ def columns(
     """
     if array.ndim == 1 or array.ndim == 4 and array.dtype == np.uint8:
         return {key: array}
-    flat = array.reshape(len(array), -1)
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
     if flat.shape[1] == 1 and not names:
         return {key: flat[:, 0]}
     inner = names if len(names) == flat.shape[1] else range(flat.shape[1])

@@ -47,7 +47,8 @@ def check(recording: Recording, where: str) -> None:
         if bad.any():
             row = int(np.argmax(bad))
             raise UsageError(
-                f"{where}, row {row}: its time stamp, {times[row]:.9g} s, is {what}: {mend}."
+                f"{where}, row {row}: its time stamp, {times[row]:.9g} s, is {what}: "
+                f"{mend}."
             )
 
 

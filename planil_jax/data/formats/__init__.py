@@ -16,12 +16,13 @@ from planil_jax.data.formats import (
     huggingface,
     lerobot,
     minari,
+    ours,
     parquet,
     robomimic,
 )
-from planil_jax.data.formats.recording import Options, Source
+from planil_jax.data.formats.recording import Options, Source, TimeUnit
 
-__all__ = ["Options", "convert", "is_ours", "read", "source_of"]
+__all__ = ["Options", "TimeUnit", "convert", "is_ours", "read", "source_of"]
 
 # (path, options, spec, the source as messages name it) -> its episodes
 Reader = Callable[[Path, Options, EnvSpec | None, str], Source]
@@ -70,13 +71,19 @@ def read(
     source: str, spec: EnvSpec | None, count: int | None, options: Options
 ) -> tuple[list[Episode], Card, list[str]]:
     """The first episodes of a source, their card, and what is to be said; see `fit`."""
-    return fit.demonstrations(source_of(source, options, spec), spec, count, options)
+    found = fit.demonstrations(source_of(source, options, spec), spec, count, options)
+    if spec is None and is_ours(source):  # its card says what it needs no environment for
+        episodes, card, notes = found
+        own = demo_file.read_card(source)
+        card = dataclasses.replace(own, returns=card.returns, note=card.note)
+        return episodes, card, notes
+    return found
 
 
-def is_ours(source: str) -> bool:
+def is_ours(source: str | Path) -> bool:
     """Whether a source is a file of demonstrations that this package wrote."""
     path = Path(source).expanduser()
-    return not path.is_dir() and path.suffix == ".npz" and "card" in _names(path)
+    return path.suffix == ".npz" and path.is_file() and ours.is_one(_names(path))
 
 
 def source_of(source: str, options: Options, spec: EnvSpec | None) -> Source:
@@ -104,9 +111,11 @@ def _reader(path: Path, source: str) -> Reader:
     if path.suffix.lower() in parquet.SUFFIXES:
         return parquet.read
     if hdf5.is_one(path):
-        return _reader_of_hdf5(path)
-    if path.suffix == ".npz" and d4rl.is_one(_names(path)):
-        return d4rl.read
+        return _reader_of_hdf5(path, source)
+    names = _names(path)
+    for reader in (ours, d4rl):
+        if reader.is_one(names):
+            return reader.read
     return arrays.read
 
 
@@ -122,16 +131,16 @@ def _reader_of_directory(path: Path, source: str) -> Reader:
     raise UsageError(f"{source} is no dataset that is known: name {_LAYOUTS}.")
 
 
-def _reader_of_hdf5(path: Path) -> Reader:
-    with hdf5.File(path).opened() as root:
+def _reader_of_hdf5(path: Path, source: str) -> Reader:
+    with hdf5.File(path, source).opened() as root:
         names = list(root)
         for reader in (robomimic, minari, d4rl):
             if reader.is_one(root):
                 return reader.read
     raise UsageError(
-        f"{path} holds {archive.listed(tuple(names))}, and is laid out neither as of Minari "
-        "(episode_0/observations), nor as of robomimic (data/demo_0/obs), nor as of D4RL "
-        "(observations, actions, terminals): write it as one of them."
+        f"{source} holds {archive.listed(tuple(names))}, and is laid out neither as of "
+        "Minari (episode_0/observations), nor as of robomimic (data/demo_0/obs), nor as of "
+        "D4RL (observations, actions, terminals): write it as one of them."
     )
 
 

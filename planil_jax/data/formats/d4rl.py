@@ -48,7 +48,7 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     if path.suffix == ".npz":
         arrays = _of_archive(path, unread)
     else:
-        arrays = _of_hdf5(path, unread)
+        arrays = _of_hdf5(path, shown, unread)
     steps = len(np.atleast_1d(arrays["observations"]))
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != steps:
@@ -95,8 +95,8 @@ def _of_archive(path: Path, unread: list[str]) -> dict[str, np.ndarray]:
     return archive.read(path, choose, "copy it again, or write it as plain arrays")
 
 
-def _of_hdf5(path: Path, unread: list[str]) -> dict[str, np.ndarray]:
-    file = hdf5.File(path)
+def _of_hdf5(path: Path, shown: str, unread: list[str]) -> dict[str, np.ndarray]:
+    file = hdf5.File(path, shown)
     with file.opened() as root:
         unread.extend(name for name in root if name not in _KINDS)
         found = {name: file.array(root, name, kinds) for name, kinds in _KINDS.items()}

@@ -40,8 +40,8 @@ class _Fitted:
             left_out.append(f"left out, in all: {len(self.left_out)} episodes.")
         if self.clipped:
             counted.append(
-                f"{self.clipped} of {self.numbers} numbers of actions were clipped to their "
-                "bounds."
+                f"{self.clipped} of {self.numbers} numbers of actions were clipped to "
+                "their bounds."
             )
         return [*self.said, *counted, *left_out]
 
@@ -93,13 +93,14 @@ def demonstrations(
         expert=f"of {printable(source.path.rstrip('/').rpartition('/')[2])}",
         returns=tuple(returns) if options.every == 1 else (),
     )
+    whole = len(episodes)
     if options.every > 1:
         episodes = _every(episodes, options.every)
         known = [value for value in returns if value is not None]
         mean = f", whose mean return is {np.mean(known):.4g}" if known else ""
         fitted.said[
-            f"every {options.every}th pair of {len(returns) or 'the'} episodes{mean}, each "
-            "an episode of one step; returns are unknown."
+            f"one of every {options.every} pairs was kept of {whole} episodes{mean}; each is "
+            "an episode of one step, and returns are unknown."
         ] = None
     notes = fitted.notes()
     said = " ".join([f"Read from {source.kind}.", *notes])
@@ -232,8 +233,8 @@ def _frames(
     there = [f"{key} {recording.obs[key].shape[1:]}" for key in sorted(pictures)]
     raise UsageError(
         f"{where} holds {listed(there)} of decoded frames, where {spec.name} wants "
-        f"one column of {height} × {width}: decode the frames to that size, or name it with names= "
-        "(--map=THEIRS)."
+        f"one column of {height} × {width}: decode the frames to that size, or name it "
+        "with names= (--map=THEIRS)."
     )
 
 
@@ -302,8 +303,8 @@ def _timed(
     if spec.discrete and recording.actions:
         raise UsageError(
             f"{where} has rows every {usual:.4g} s, {spec.name} acts every "
-            f"{period:g} s, and choices have no mean: record choices at the control period, or convert the "
-            "observations alone."
+            f"{period:g} s, and choices have no mean: record choices at the control "
+            "period, or convert the observations alone."
         )
     if times[-1] - times[0] < period * 0.99:
         return dataclasses.replace(
@@ -373,9 +374,9 @@ def _one_hot(numbers: np.ndarray, spec: EnvSpec, where: str) -> np.ndarray:
     choices = np.arange(spec.action_size)
     if not np.isin(numbers, choices).all():
         raise UsageError(
-            f"{where}: actions are {numbers.min():g} to "
-            f"{numbers.max():g}, where "
-            f"{spec.name} numbers its {spec.action_size} choices from 0: choose another environment."
+            f"{where}: actions are {numbers.min():g} to {numbers.max():g}, where "
+            f"{spec.name} numbers its {spec.action_size} choices from 0: choose another "
+            "environment."
         )
     return (numbers[:, None] == choices).astype(np.float32)
 

@@ -29,8 +29,9 @@ def is_one(path: Path) -> bool:
 class File:
     """An open file; groups and arrays by their paths."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, shown: str):
         self.path = path
+        self.shown = shown  # as messages name it
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
@@ -43,7 +44,7 @@ class File:
         try:
             import h5py
         except ModuleNotFoundError as error:
-            raise missing_extra(f"reading {self.path}", "h5py", "hdf5") from error
+            raise missing_extra(f"reading {self.shown}", "h5py", "hdf5") from error
         try:
             with h5py.File(self.path, "r") as root:
                 yield root
@@ -52,7 +53,7 @@ class File:
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = printable(str(error).strip("'\""), 120)
             raise UsageError(
-                f"{self.path} is damaged or cut short ({reason}): {_MEND}."
+                f"{self.shown} is damaged or cut short ({reason}): {_MEND}."
             ) from error
 
     def child(self, group: Any, name: str) -> Any:
@@ -64,7 +65,7 @@ class File:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise UsageError(
-                f"{self.path}: {_place(group, name)} is a link, and links are not "
+                f"{self.shown}: {_place(group, name)} is a link, and links are not "
                 "followed: write its data into the file, such as with h5repack."
             )
         return group[name]
@@ -88,7 +89,7 @@ class File:
         if not hasattr(found, "keys"):
             return {name: self._read(found, _place(group, name))}
         if depth > _DEPTH:
-            raise UsageError(f"{self.path}: {_place(group, name)} lies too deep: {_MEND}.")
+            raise UsageError(f"{self.shown}: {_place(group, name)} lies too deep: {_MEND}.")
         arrays: dict[str, np.ndarray] = {}
         for key in found:
             child = self.child(found, key)
@@ -100,7 +101,7 @@ class File:
         return arrays
 
     def _read(self, dataset: Any, place: str, kinds: str = "fiub") -> np.ndarray:
-        where = f"{self.path}: {place}"
+        where = f"{self.shown}: {place}"
         if not hasattr(dataset, "dtype") or dataset.shape is None:
             raise UsageError(f"{where} is no array: {_MEND}.")
         if dataset.dtype.kind not in kinds:

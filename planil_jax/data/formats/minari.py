@@ -37,7 +37,7 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     Args:
       shown: the source as messages name it.
     """
-    file = hdf5.File(_file(path) or path)
+    file = hdf5.File(_file(path) or path, shown)
     with file.opened() as root:
         names = file.groups(root, _PREFIX)
         first = file.child(root, names[0]) if names else {}

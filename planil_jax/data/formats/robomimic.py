@@ -32,7 +32,7 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     Args:
       shown: the source as messages name it.
     """
-    file = hdf5.File(path)
+    file = hdf5.File(path, shown)
     with file.opened() as root:
         names = file.groups(file.child(root, "data"), "demo")
 

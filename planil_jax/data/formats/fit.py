@@ -99,8 +99,8 @@ def demonstrations(
         known = [value for value in returns if value is not None]
         mean = f", whose mean return is {np.mean(known):.4g}" if known else ""
         fitted.said[
-            f"one of every {options.every} pairs was kept of {whole} episodes{mean}; each is "
-            "an episode of one step, and returns are unknown."
+            f"one of every {options.every} pairs was kept of {whole} episodes{mean}; each "
+            "is an episode of one step, and returns are unknown."
         ] = None
     notes = fitted.notes()
     said = " ".join([f"Read from {source.kind}.", *notes])

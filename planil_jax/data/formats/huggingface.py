@@ -55,6 +55,8 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
             scalar, where = batch.column(name)[row], f"{shown}: {name} of episode {n}"
             if not scalar.is_valid:
                 raise UsageError(f"{where} is empty: leave the episode out.")
+            if not hasattr(scalar, "values"):
+                raise UsageError(f"{where} is no list, but {scalar.type}: write it anew.")
             return parquet.array(scalar.values, where)
 
         with parquet.errors(shown):

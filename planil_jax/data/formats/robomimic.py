@@ -34,13 +34,16 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     """
     file = hdf5.File(path, shown)
     with file.opened() as root:
-        names = file.groups(file.child(root, "data"), "demo")
+        data = file.child(root, "data")
+        names = file.groups(data, "demo")
+        first = file.child(data, names[0]) if names else {}
+        alone = "obs" in first and len(file.child(first, "obs")) == 1
 
     def load(n: int) -> Recording:
         with file.opened() as root:
             return _recording(file, file.child(root, "data"), names[n], spec, shown)
 
-    return Source(shown, "robomimic's HDF5", len(names), load)
+    return Source(shown, "robomimic's HDF5", len(names), load, ordered=alone)
 
 
 def _recording(

@@ -15,6 +15,7 @@ from planil_jax.reporting import page
 
 _AT_BOUND = 0.01  # of the range: actions that near are at their bounds
 _EPISODES = 30  # drawn, and compared with each other, at most
+_JUMPS = 40  # listed, at most
 _POINTS = 50  # of an episode, where episodes are compared
 
 
@@ -123,11 +124,27 @@ def _observations(demos: Demos, shown: Sequence[Episode]) -> list[str]:
             page.figure(
                 figures.demonstration_steps(names, obs),
                 "The largest step of each episode, as a share of the entry's range. One "
-                "that stands out may be a gap, a reset within the episode, or a wrapped angle.",
+                "that stands out may be a gap, a reset in the episode, or a wrapped angle.",
                 "largest steps",
             ),
+            page.table("Steps of more than half a range", _jumps(names, shown)),
         ),
     ]
+
+
+def _jumps(names: Sequence[str], shown: Sequence[Episode]) -> list[tuple[str, str, bool]]:
+    """Rows of a table: where an entry changes by more than half its range in a step."""
+    together = np.concatenate([episode.obs for episode in shown])
+    spread = np.maximum(np.ptp(together, 0), 1e-12)
+    rows = []
+    for n, episode in enumerate(shown):
+        shares = np.abs(np.diff(episode.obs, axis=0)) / spread  # [L, O]
+        for step, entry in np.argwhere(shares > 0.5).tolist():
+            last = ", its last" if step == episode.length - 1 else ""
+            what = f"{names[entry]} by {shares[step, entry]:.2f} of its range"
+            rows.append((f"episode {n}, step {step}{last}", what, False))
+    more = [(f"and {len(rows) - _JUMPS} more", "", False)] * (len(rows) > _JUMPS)
+    return rows[:_JUMPS] + more
 
 
 def _actions(demos: Demos, shown: Sequence[Episode]) -> str:

@@ -24,25 +24,30 @@ _UNITS = ["s", "ms", "us", "ns"]
 
 def define_flags() -> None:
     """Defines the flags of this command; not on import, as others import this module."""
-    text, number, flag = flags.DEFINE_string, flags.DEFINE_float, flags.DEFINE_bool
-    text("source", None, "File or directory to convert; or as an argument.")
-    text("env", None, "Environment of the episodes, such as gym/Hopper.", required=True)
-    text("out", None, "File to write, such as demos.npz.", required=True)
+    flags.DEFINE_string("source", None, "File or directory to convert; or as an argument.")
+    flags.DEFINE_string(
+        "env", None, "Environment of the episodes, such as gym/Hopper.", required=True
+    )
+    flags.DEFINE_string("out", None, "File to write, such as demos.npz.", required=True)
     flags.DEFINE_integer("episodes", None, "How many of the first; else all.", 1)
     flags.DEFINE_multi_string("map", [], "Which column is which entry: THEIRS=OURS.")
     flags.DEFINE_list("actions", [], "Columns that are the action, in its order: A,B.")
-    text("time", "", "Column of a log with the time of each row.")
+    flags.DEFINE_string("time", "", "Column of a log with the time of each row.")
     flags.DEFINE_enum("time_unit", "s", _UNITS, "Unit of --time, where it says none.")
-    number("period", None, "Seconds between rows that have no time.", 1e-9)
-    text("split_by", "", "Column of a log whose changes separate episodes.")
-    text("rewards", "", "Column of a log with the rewards.")
-    text("terminal", "", "Column of a log: whether an episode ended for good.")
-    number("max_gap", None, "Seconds between rows, at most; else twice the usual.", 1e-9)
-    flag("split_gaps", False, "Let gaps separate episodes.")
+    flags.DEFINE_float("period", None, "Seconds between rows that have no time.", 1e-9)
+    flags.DEFINE_string("split_by", "", "Column of a log whose changes separate episodes.")
+    flags.DEFINE_string("rewards", "", "Column of a log with the rewards.")
+    flags.DEFINE_string(
+        "terminal", "", "Column of a log: whether an episode ended for good."
+    )
+    flags.DEFINE_float(
+        "max_gap", None, "Seconds between rows, at most; else twice the usual.", 1e-9
+    )
+    flags.DEFINE_bool("split_gaps", False, "Let gaps separate episodes.")
     flags.DEFINE_integer("every", 1, "Keep every how manieth pair, an episode each.", 1)
-    flag("clip", False, "Clip actions that are beyond their bounds.")
-    flag("skip_empty", False, "Leave out episodes without transitions.")
-    flag("drop_invalid", False, "Leave out episodes that would be refused.")
+    flags.DEFINE_bool("clip", False, "Clip actions that are beyond their bounds.")
+    flags.DEFINE_bool("skip_empty", False, "Leave out episodes without transitions.")
+    flags.DEFINE_bool("drop_invalid", False, "Leave out episodes that would be refused.")
 
 
 def main() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from planil_jax.base import EnvSpec, UsageError, printable
+from planil_jax.base import EnvSpec, UsageError, UserError, printable
+from planil_jax.data import archive
 from planil_jax.data.formats import table
 from planil_jax.data.formats.recording import Options, Source
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _SEPARATORS = ",;\t"
+_MEMORY = 20  # bytes of memory that are needed for one of the file, about
 _TRUTHS = {"true": "1", "false": "0"}
 
 
@@ -32,6 +34,12 @@ class _Csv:
 
     def __init__(self, path: Path, shown: str):
         self.shown = shown
+        size = path.stat().st_size
+        if size * _MEMORY > (free := archive.free_memory()):
+            raise UserError(
+                f"{shown} wants about {size * _MEMORY / 1e9:.3g} GB of memory, of which "
+                f"{free / 1e9:.3g} GB are free: write it as parquet, or split it."
+            )
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
                 head = file.readline()

@@ -261,6 +261,8 @@ def _paired(recording: Recording, where: str, fitted: _Fitted) -> Recording:
         "last actions and rewards left out, because what they led to is not in the source: "
         "{}."
     ] += 1
+    if recording.terminal:
+        fitted.counts["ends for good that count as by time, for the same reason: {}."] += 1
     cut = slice(0, rows - 1)
     return dataclasses.replace(
         recording,

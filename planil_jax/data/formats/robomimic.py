@@ -64,16 +64,17 @@ def _recording(
             "episode out with drop_invalid=True (--drop_invalid)."
         )
     following = file.arrays(group, "next_obs")
+    whole = set(obs) <= set(following)
     columns: dict[str, np.ndarray] = {}
     for key, array in obs.items():
-        if key in following:
+        if whole:
             array = recording.joined(
                 array, following[key], f"{shown}: {name}", f"next_obs/{key}"
             )
         columns |= recording.columns(key, array)
     dones = file.array(group, "dones")
     rewards = file.array(group, "rewards")
-    ended = dones is not None and bool(np.any(dones[-1:])) and bool(following)
+    ended = dones is not None and bool(np.any(dones[-1:])) and whole
     return Recording(
         name=name,
         obs=columns,

@@ -56,18 +56,19 @@ def source(
     obs = {label: table.numbers(label) for label in chosen}
     taken = {label: table.numbers(label) for label in actions}
     times = _times(table, roles.get("time"), options)
-    rewards = table.numbers(roles["rewards"]) if "rewards" in roles else None
+    received = table.numbers(roles["rewards"]) if "rewards" in roles else None
     ends = table.numbers(roles["terminal"]) if "terminal" in roles else None
     rows = len(next(iter(obs.values())))
     bounds, names = _episodes(table, roles.get("split_by"), rows, shown)
 
     def load(n: int) -> Recording:
         cut = slice(*bounds[n])
+        steps = slice(cut.start, max(cut.start, cut.stop - 1))
         return Recording(
             name=names[n],
             obs={label: column[cut] for label, column in obs.items()},
-            actions={label: column[cut] for label, column in taken.items()},
-            rewards=None if rewards is None else rewards[cut],
+            actions={label: column[steps] for label, column in taken.items()},
+            rewards=None if received is None else received[steps],
             terminal=bool(ends is not None and np.any(ends[cut][-1:] > 0)),
             times=None if times is None else times[cut],
         )
@@ -75,6 +76,10 @@ def source(
     used = {*roles.values(), *actions, *chosen}
     unread = [label for label in table.labels if label not in used]
     notes = [f"left unread: {listed(unread)}."] if unread else []
+    if actions:
+        notes.append(
+            "the action in the last row of an episode, which ends there, is left out."
+        )
     return Source(shown, kind, len(bounds), load, notes=notes)
 
 

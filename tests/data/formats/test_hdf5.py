@@ -227,6 +227,7 @@ def test_steps_of_all_episodes_are_cut_where_they_end(tmp_path, name):
     assert [episode.length for episode in episodes] == [2, 3, 2]
     assert not any(episode.terminal for episode in episodes)
     assert "left out, because what they led to is not in the source: 3." in notes[0]
+    assert notes[1] == "ends for good that count as by time, for the same reason: 1."
 
 
 def test_an_end_that_is_not_told_is_found_by_what_followed(tmp_path):
@@ -306,3 +307,24 @@ def test_without_an_environment_the_demonstrations_are_completed_where_they_are_
     assert pairs.card.observation_names == SPEC.observation_names
     assert len(pairs) == 3
     np.testing.assert_array_equal(pairs.episodes[0].obs, again.episodes[0].obs[:2])
+
+
+def test_decoded_frames_are_pictures(tmp_path):
+    spec = envs.make("pendulum:pixels=16").spec
+    frames = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), np.uint8)
+    path = tmp_path / "image.hdf5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("data/demo_0")
+        group["obs/view"], group["next_obs/view"] = frames[:-1], frames[1:]
+        group["obs/other"] = np.zeros((2, 8, 8, 3), np.uint8)
+        group["next_obs/other"] = np.zeros((2, 8, 8, 3), np.uint8)
+        group["actions"] = np.zeros((2, 1))
+    (episode,), card, notes = read(path, spec=spec)
+    np.testing.assert_array_equal(episode.obs, frames)
+    assert episode.obs.dtype == np.uint8 and card.image == (16, 16, 3)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/obs/view"], file["data/demo_0/next_obs/view"]
+    with pytest.raises(
+        UsageError, match=r"other \(8, 8, 3\) of decoded frames, where pend"
+    ):
+        read(path, spec=spec)

@@ -69,8 +69,7 @@ def test_a_log_is_resampled_to_the_control_period(tmp_path, name):
         "left unread: what.",
         "2 of 4 entries of point_mass are there: x [m], y [m].",
         "'py [cm]' was converted to 'y [m]'.",
-        "last actions and rewards left out, because what they led to is not in the source: "
-        "1.",
+        "the action in the last row of an episode, which ends there, is left out.",
         "resampled from every 0.05 s to every 0.1 s: observations linearly, an action as "
         "its mean over a step.",
     }

@@ -347,13 +347,20 @@ def load_demos(
         source, the episode and the mend.
       UserError: a library that reads such files is not installed.
     """
-    if not isinstance(names, Mapping | str):
-        names = config.checked(tuple(names), tuple[str, ...], "names")
+    chosen: Mapping[str, str] | tuple[str, ...]
+    if isinstance(names, Mapping):
+        chosen = names
+    else:
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        config.checked(chosen, tuple[str, ...], "names")
+    flags = {"split_gaps": split_gaps, "clip": clip, "skip_empty": skip_empty}
+    for name, flag in (flags | {"drop_invalid": drop_invalid}).items():
+        config.checked(flag, bool, name)
     for name, seconds in (("period", period), ("max_gap", max_gap)):
         if seconds is not None:
             config.checked(seconds, config.Positive, name)
     options = formats.Options(
-        names=(names,) if isinstance(names, str) else names,
+        names=chosen,
         actions=(actions,) if isinstance(actions, str) else tuple(actions),
         time=time,
         time_unit=config.checked(time_unit, formats.TimeUnit, "time_unit"),

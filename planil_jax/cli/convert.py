@@ -10,6 +10,8 @@ to the environment's control period. Actions beyond its bounds are refused, unle
 is given. Whatever is changed or left out is said.
 """
 
+from typing import Any
+
 from absl import flags
 
 from planil_jax import registry
@@ -20,6 +22,10 @@ from planil_jax.evaluation import collect
 FLAGS = flags.FLAGS
 POSITIONAL = "source"
 _UNITS = ["s", "ms", "us", "ns"]
+_SAME = (  # flags that are called as fields of the options
+    *("time", "time_unit", "period", "split_by", "rewards", "terminal", "max_gap"),
+    *("split_gaps", "every", "clip", "skip_empty", "drop_invalid"),
+)
 
 
 def define_flags() -> None:
@@ -53,13 +59,9 @@ def define_flags() -> None:
 def main() -> None:
     if FLAGS.source is None:
         raise UsageError("name the source: planil convert SOURCE --env=... --out=...")
-    same = "time time_unit period split_by rewards terminal max_gap split_gaps every"
-    names = f"{same} clip skip_empty drop_invalid".split()
-    options = formats.Options(
-        names=_names(FLAGS.map),
-        actions=tuple(FLAGS.actions),
-        **{name: FLAGS[name].value for name in names},
-    )
+    values: dict[str, Any] = {name: FLAGS[name].value for name in _SAME}
+    values |= {"names": _names(FLAGS.map), "actions": tuple(FLAGS.actions)}
+    options = formats.Options(**values)
     spec = registry.make_env(FLAGS.env).spec
     args = FLAGS.source, FLAGS.env, spec, FLAGS.out, FLAGS.episodes, options
     for note in formats.convert(*args)[1]:

@@ -22,6 +22,7 @@ from planil_jax.data import archive
 from planil_jax.data.formats import hdf5, recording
 from planil_jax.data.formats.recording import Options, Recording, Source
 
+_MEND = "let it separate episodes with split_gaps=True (--split_gaps)"
 _TRUTHS = archive.TRUTHS + archive.NUMBERS
 _KINDS = {
     "observations": archive.NUMBERS,
@@ -60,6 +61,10 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     for name in ("terminals", "timeouts"):
         if name in arrays:
             ended |= arrays[name].reshape(steps).astype(bool)
+    if options.split_gaps and "next_observations" in arrays and steps:
+        both = arrays["observations"], arrays["next_observations"]
+        if both[0].shape == both[1].shape:  # else it is refused below
+            ended[:-1] |= recording.discontinuous(*both)
     stops = np.flatnonzero(ended) + 1
     if steps and not ended[-1]:
         stops = np.append(stops, steps)
@@ -71,7 +76,9 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
         terminal = "terminals" in arrays and bool(np.any(arrays["terminals"][rows][-1:]))
         if "next_observations" in arrays:
             following = arrays["next_observations"][rows]
-            obs = recording.joined(obs, following, f"{shown}: {name}", "next_observations")
+            obs = recording.joined(
+                obs, following, f"{shown}: {name}", "next_observations", _MEND
+            )
         rewards = arrays["rewards"][rows] if "rewards" in arrays else None
         actions = arrays["actions"][rows] if "actions" in arrays else None
         return Recording(

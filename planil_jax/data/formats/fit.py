@@ -229,7 +229,7 @@ def _frames(
         fits = [key for key in fits if key in options.names]
     if len(fits) == 1:
         return fits[0]
-    height, width, _ = spec.frame
+    height, width = spec.frame[:2]
     there = [f"{key} {recording.obs[key].shape[1:]}" for key in sorted(pictures)]
     raise UsageError(
         f"{where} holds {listed(there)} of decoded frames, where {spec.name} wants "
@@ -395,12 +395,12 @@ def _require_alike(source: Source, episodes: list[Episode]) -> None:
                 f"{source.path}: episode {there.index(False)} has no {what}, and others "
                 "have: write two sources of them."
             )
-    sizes = [np.shape(e.actions)[1:] for e in episodes]
+    sizes = [e.actions.shape[1] for e in episodes if e.actions is not None]
     if len(set(sizes)) > 1:
         n = next(n for n, size in enumerate(sizes) if size != sizes[0])
         raise UsageError(
-            f"{source.path}: episode {n} has {sizes[n][0]} action entries and the first "
-            f"has {sizes[0][0]}: write two sources of them."
+            f"{source.path}: episode {n} has {sizes[n]} action entries and the first has "
+            f"{sizes[0]}: write two sources of them."
         )
 
 
@@ -428,11 +428,15 @@ def _every(episodes: list[Episode], every: int) -> list[Episode]:
 def _single(episode: Episode) -> Episode:
     """With numbers of float32."""
 
-    def cast(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None or array.dtype == np.uint8 and array.ndim == 4:
+    def cast(array: np.ndarray) -> np.ndarray:
+        if array.dtype == np.uint8 and array.ndim == 4:
             return array
         with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused later
             return array.astype(np.float32)
 
-    parts = {name: cast(getattr(episode, name)) for name in ("obs", "actions", "rewards")}
-    return dataclasses.replace(episode, **parts)
+    return dataclasses.replace(
+        episode,
+        obs=cast(episode.obs),
+        actions=None if episode.actions is None else cast(episode.actions),
+        rewards=None if episode.rewards is None else cast(episode.rewards),
+    )

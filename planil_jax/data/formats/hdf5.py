@@ -96,6 +96,10 @@ class File:
             if hasattr(child, "keys"):
                 inner = self.arrays(found, key, depth + 1)
                 arrays |= {f"{key}/{name}": array for name, array in inner.items()}
+            elif not hasattr(child, "dtype"):
+                raise UsageError(
+                    f"{self.shown}: {_place(found, key)} is no array: {_MEND}."
+                )
             elif child.dtype.kind in "fiub":
                 arrays[key] = self._read(child, _place(found, key))
         return arrays

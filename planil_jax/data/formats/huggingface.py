@@ -105,8 +105,13 @@ def _files(directory: Path, shown: str) -> list[Path]:
 def _batches(path: Path) -> list[Any]:
     if path.stat().st_size > archive.free_memory() // 2:
         raise UserError(f"{path} is larger than half the free memory: take a smaller one.")
-    with parquet.errors(str(path)) as pyarrow:
+    with parquet.errors(str(path)):
+        import pyarrow
         import pyarrow.ipc
 
         with pyarrow.OSFile(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
-            return list(stream)
+            batches = list(stream)
+        for batch in batches:
+            batch.validate(full=True)  # offsets that lie would end the process
+            batch.schema.names  # noqa: B018  which may be no text
+        return batches

@@ -60,7 +60,9 @@ def load(path: Path, shown: str, columns: Sequence[str] | None = None) -> Any:
             wanted = (
                 None if columns is None else [name for name in columns if name in names]
             )
-            return file.read(columns=wanted, use_threads=False)
+            found = file.read(columns=wanted, use_threads=False)
+        found.validate(full=True)
+        return found
 
 
 def array(column: Any, where: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class Recording:
         return len(next(iter(self.obs.values())))
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """A file or directory of episodes that are read one at a time."""
 
     path: str
@@ -86,8 +87,18 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     return f"{shown}{more}" if names else "nothing"
 
 
-def joined(obs: np.ndarray, following: np.ndarray, where: str, what: str) -> np.ndarray:
+def joined(
+    obs: np.ndarray,
+    following: np.ndarray,
+    where: str,
+    what: str,
+    mend: str = "leave it out with drop_invalid=True (--drop_invalid)",
+) -> np.ndarray:
     """Observations `[L, ...]` and what followed each of them, as one array `[L + 1, ...]`.
+
+    Args:
+      where: of messages, source and episode.
+      what: the name of `following`.
 
     Raises:
       UsageError: what followed a row is not the next row.
@@ -97,15 +108,18 @@ def joined(obs: np.ndarray, following: np.ndarray, where: str, what: str) -> np.
             f"{where}: {what} is {following.shape} and the observations are {obs.shape}: "
             "write the file anew."
         )
-    differ = ~np.isclose(obs[1:], following[:-1], 1e-5, 1e-6).reshape(
-        max(len(obs) - 1, 0), -1
-    ).any(1)
-    nan = (obs[1:] != obs[1:]).reshape(max(len(obs) - 1, 0), -1).any(1)
-    if (bad := differ & ~nan).any():
-        row = int(np.argmax(bad))
+    if (breaks := discontinuous(obs, following)).any():
+        row = int(np.argmax(breaks))
         raise UsageError(
-            f"{where}: {what} of row {row} is not the observation of row {row + 1}: an "
-            "episode ends between them that the source does not tell of; leave it out with "
-            "drop_invalid=True (--drop_invalid)."
+            f"{where}: {what} of row {row} is not the observation of row {row + 1}, as where "
+            f"an episode ends that the source does not tell of: {mend}."
         )
     return np.concatenate([obs, following[-1:]])
+
+
+def discontinuous(obs: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """Whether what followed a row is not the next row, `[L - 1]`."""
+    entries = tuple(range(1, obs.ndim))
+    known = ~np.isnan(obs[1:]).any(entries)  # NaN is refused later
+    same = np.isclose(obs[1:], following[:-1], 1e-5, 1e-6).all(entries)
+    return known & ~same

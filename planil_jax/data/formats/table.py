@@ -19,7 +19,9 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 class Table(Protocol):
     """A table; a column may come as several, "state.0", "state.1"."""
 
-    labels: Sequence[str]
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the columns."""
 
     def numbers(self, label: str) -> np.ndarray:
         """A column of numbers, `[rows]`, NaN where there is none."""

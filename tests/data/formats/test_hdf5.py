@@ -235,6 +235,7 @@ def test_an_end_that_is_not_told_is_found_by_what_followed(tmp_path):
     message = refused(source)
     assert "episode 1 (from row 3): next_observations of row 3 is not the obser" in message
     assert [e.length for e in read(source, drop_invalid=True)[0]] == [3]
+    assert [e.length for e in read(source, split_gaps=True)[0]] == [3, 4, 3]
 
 
 def test_a_file_that_lies_is_refused(tmp_path):

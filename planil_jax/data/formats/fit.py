@@ -229,7 +229,8 @@ def _frames(
         fits = [key for key in fits if key in options.names]
     if len(fits) == 1:
         return fits[0]
-    height, width = spec.frame[:2]
+    assert spec.image
+    height, width = spec.image[:2]
     there = [f"{key} {recording.obs[key].shape[1:]}" for key in sorted(pictures)]
     raise UsageError(
         f"{where} holds {listed(there)} of decoded frames, where {spec.name} wants "

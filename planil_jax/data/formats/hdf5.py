@@ -106,7 +106,7 @@ class File:
 
     def _read(self, dataset: Any, place: str, kinds: str = "fiub") -> np.ndarray:
         where = f"{self.shown}: {place}"
-        if not hasattr(dataset, "dtype") or dataset.shape is None:
+        if getattr(dataset, "shape", None) is None:
             raise UsageError(f"{where} is no array: {_MEND}.")
         if dataset.dtype.kind not in kinds:
             raise UsageError(

@@ -111,8 +111,8 @@ def joined(
     if (breaks := discontinuous(obs, following)).any():
         row = int(np.argmax(breaks))
         raise UsageError(
-            f"{where}: {what} of row {row} is not the observation of row {row + 1}, as where "
-            f"an episode ends that the source does not tell of: {mend}."
+            f"{where}: {what} of row {row} is not the observation of row {row + 1}, as "
+            f"where an episode ends that the source does not tell of: {mend}."
         )
     return np.concatenate([obs, following[-1:]])
 

@@ -354,3 +354,24 @@ def test_a_dataset_is_read_from_its_own_directory_alone(tmp_path):
     )
     (root / "state.json").write_text("{}")
     assert "state.json names no data files" in refused(root)
+
+
+@pytest.mark.parametrize("kind", ["log.csv", "log.parquet", "arrow"])
+def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(tmp_path, kind):
+    if kind == "arrow":
+        source, options = huggingface(tmp_path), {}
+        file = source / "data-00000-of-00001.arrow"
+    else:
+        source = file = write(tmp_path / kind, log())
+        options = {"time": "t", "names": MAP, "actions": ("ux", "uy")}
+    whole, (complete, _, _) = file.read_bytes(), read(source, **options)
+    for share in np.linspace(0, 0.98, 15):
+        file.write_bytes(whole[: int(share * len(whole))])
+        try:
+            episodes, _, _ = read(source, **options)
+        except UsageError as error:
+            assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+        else:  # cut between two lines of a log, or in the marks at an Arrow stream's end
+            assert kind != "log.parquet"
+            for found, expected in zip(episodes, complete, strict=False):
+                np.testing.assert_array_equal(found.obs, expected.obs[: len(found.obs)])

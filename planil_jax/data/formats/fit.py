@@ -107,7 +107,10 @@ def demonstrations(
     card = dataclasses.replace(
         card, note=said if len(said) <= _NOTE else f"{said[:_NOTE]}…"
     )
-    return [_single(episode) for episode in episodes], card, notes
+    episodes = [_single(episode) for episode in episodes]
+    if spec is not None:  # what float32 cannot hold is refused by the source's name
+        demo_file.check(source.path, episodes, card)
+    return episodes, card, notes
 
 
 def _of_recording(

@@ -488,6 +488,9 @@ def compare(
         raise UsageError(f"settings names {unknown[0]!r}, which is not among the methods.")
     logdir = _path(logdir, "logdir", "runs/compare")
     found = Comparison()
+    name = env if isinstance(env, str) else envs.hold(env)
+    for method in methods:  # a wrong one is refused before anything is trained
+        _with_settings(compose(method, name)[0], settings.get(method))
     for method in methods:
         directory = logdir / method.replace("/", "_")
         run = train(

@@ -13,7 +13,15 @@ import jax
 import numpy as np
 
 from planil_jax import envs, experiment, registry, sweep
-from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    Params,
+    Shows,
+    UsageError,
+    printable,
+)
 from planil_jax.data import demos
 from planil_jax.training import checkpoint, files, report, run, rundir, seeds
 
@@ -119,15 +127,18 @@ def load_experiment(
             f"{directory} holds no run (no config.json); give the logdir of a training."
         )
     settings = rundir.saved_config(directory)
-    _check_imports(Path(directory), experiment.modules(settings), trust_imports)
-    return experiment.from_config_dict(settings)
+    try:
+        _check_imports(Path(directory), experiment.modules(settings), trust_imports)
+        return experiment.from_config_dict(settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> None:
     """Refuses to run a stranger's code: by default any, and always what lies in the run."""
     if not modules:
         return
-    names = " and ".join(map(repr, map(str, modules)))
+    names = " and ".join(f"'{printable(str(module))}'" for module in modules)
     if not trust:
         raise UsageError(
             f"{directory} wants to import {names}, which runs their code: allow it with "

@@ -423,11 +423,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         case OSError() if error.filename is not None:
             return f"error: {error.filename}: {error.strerror}.", 1
         case MemoryError():
-            return _OUT_OF_MEMORY, 1
+            return _out_of_memory("this machine"), 1
     if disk_full:
         return _disk_full("a file"), 1
     if "RESOURCE_EXHAUSTED" in str(error):
-        return _OUT_OF_MEMORY, 1
+        return _out_of_memory("the device"), 1
     return (
         f"error: unexpected {_one_line(error)}; run again with --debug for the traceback, "
         "and please report it.",
@@ -435,10 +435,11 @@ def explain(error: BaseException) -> tuple[str, int]:
     )
 
 
-_OUT_OF_MEMORY = (
-    "error: the device is out of memory: lower loop.num_envs, agent.planner.samples or "
-    "--seeds."
-)
+def _out_of_memory(what: str) -> str:
+    return (
+        f"error: {what} is out of memory: lower loop.num_envs, agent.planner.samples or "
+        "--seeds."
+    )
 
 
 def _disk_full(file: str) -> str:

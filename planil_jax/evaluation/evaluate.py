@@ -100,7 +100,8 @@ def evaluate(
 
 def save(trained: runs.Run, found: dict[str, Any]) -> None:
     """Writes an evaluation into the directory of its run."""
-    files.write(trained.directory / RESULT, json.dumps(found, indent=1) + "\n")
+    sealed = files.seal(json.dumps(found, indent=1))
+    files.write(trained.directory / RESULT, f"{sealed}\n")
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -11,13 +11,14 @@ Nothing is ever unpickled.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from planil_jax import __version__
-from planil_jax.base import TrainState, UsageError, UserError
+from planil_jax.base import TrainState, UsageError, UserError, printable
 from planil_jax.training import files, memory
 
 FORMAT = 2  # 1 had no seal
@@ -221,7 +222,7 @@ def restore_latest(directory: str | Path, template: TrainState) -> Restored | No
       UserError: none is whole, or one is of another format or does not fit the template.
     """
     clean(directory)
-    return _restore(directory, steps(directory)[::-1], template, "")
+    return _restore(directory, lambda: steps(directory)[::-1], template, "")
 
 
 def restore_params(
@@ -240,34 +241,48 @@ def restore_params(
     Raises:
       UserError: there is no such checkpoint, or as for `restore_latest`.
     """
-    there = steps(directory)
-    if not there:
-        raise UsageError(f"there is no checkpoint in {directory}.")
-    if which == "last":
-        candidates = there[::-1]
-    elif which == "best":
-        scores = {step: _score(_place(directory, step)) for step in there}
-        scored = [step for step in there if scores[step] is not None]
-        if not scored:
-            raise UsageError(f"no checkpoint in {directory} was evaluated; ask for 'last'.")
-        candidates = sorted(scored, key=lambda step: (scores[step], step), reverse=True)
-    elif which in there:
-        candidates = [int(which)]
-    else:
-        raise UsageError(
-            f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
-            f"of {_listed(there)}."
-        )
+    candidates = functools.partial(_candidates, directory, which)
     restored = _restore(directory, candidates, template, part)
     assert restored is not None
     return restored
 
 
+def _candidates(directory: str | Path, which: str | int) -> list[int]:
+    """The steps of the checkpoints that may be read, the first choice first."""
+    there = steps(directory)
+    if not there:
+        raise UsageError(f"there is no checkpoint in {directory}.")
+    if which == "last":
+        return there[::-1]
+    if which == "best":
+        scores = {step: _score(_place(directory, step)) for step in there}
+        scored = [step for step in there if scores[step] is not None]
+        if not scored:
+            raise UsageError(f"no checkpoint in {directory} was evaluated; ask for 'last'.")
+        return sorted(scored, key=lambda step: (scores[step], step), reverse=True)
+    if which in there:
+        return [int(which)]
+    raise UsageError(
+        f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
+        f"of {_listed(there)}."
+    )
+
+
 def _restore(
-    directory: str | Path, candidates: Sequence[int], template: Any, prefix: str
+    directory: str | Path,
+    list_candidates: Callable[[], Sequence[int]],
+    template: Any,
+    prefix: str,
+    again: bool = True,
 ) -> Restored | None:
-    """The first of the candidates that is whole."""
+    """The first of the candidates that is whole.
+
+    Args:
+      again: whether they are listed once more where one is removed while it is read, as a
+        training that goes on does with those that it need not keep.
+    """
     notices: list[str] = []
+    candidates = list_candidates()
     for step in candidates:
         path = _place(directory, step)
         try:
@@ -275,6 +290,13 @@ def _restore(
             _check_files(path, manifest)
             state = _read(path, manifest, template, prefix)
         except _DamagedError as damage:
+            if not path.exists() and again:
+                return _restore(directory, list_candidates, template, prefix, again=False)
+            if not path.exists():
+                raise UserError(
+                    f"checkpoint {path} was removed while it was read, as one before it "
+                    "was: read it again when the training that goes on there has ended."
+                ) from None
             notices.append(f"checkpoint {path} is damaged ({damage}) and was passed over.")
         else:
             return Restored(
@@ -301,8 +323,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise UserError(
             f"checkpoint {path} is of format {manifest['format']}, written by planil_jax "
-            f"{manifest['planil_jax']}; this is planil_jax {__version__}, which reads "
-            f"format {FORMAT}: install the version that wrote it."
+            f"{printable(manifest['planil_jax'])}; this is planil_jax {__version__}, which "
+            f"reads format {FORMAT}: install the version that wrote it."
         )
     if problem := files.mismatch(manifest, _FORM):
         raise _DamagedError(f"{_MANIFEST}: {problem}")
@@ -353,9 +375,10 @@ def _check_fit(path: Path, there: dict[str, str], wanted: dict, prefix: str) -> 
     below = [name for name in there if name == prefix or name.startswith(f"{prefix}.")]
     for name in here | dict.fromkeys(below if prefix else there):
         if there.get(name) != here.get(name):
+            written = printable(str(there.get(name, "absent")))
             raise UserError(
-                f"checkpoint {path} does not fit this configuration: {name} is "
-                f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here."
+                f"checkpoint {path} does not fit this configuration: {printable(name)} is "
+                f"{written} there, {here.get(name, 'absent')} here."
             )
 
 

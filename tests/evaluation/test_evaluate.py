@@ -60,7 +60,7 @@ def test_a_run_is_evaluated_with_overridden_settings(tmp_path):
     for trained, override in ((planning, ""), (by_policy, "agent.planning.enabled=False")):
         found = evaluate.evaluate(trained, episodes=2, fields=[], starts=1, expert=False)
         assert found["override"] == override
-        assert found == json.loads((tmp_path / evaluate.RESULT).read_text())
+        assert found == evaluate.read(tmp_path)
         returns.append(found["in_distribution"]["returns"])
     assert returns[0] != returns[1]
     with pytest.raises(UserError, match="does not fit this configuration: agent.params"):

@@ -51,7 +51,8 @@ def named(
         chosen.sort(key=lambda pair: order(pair[1]))
     names = tuple(entry for _, entry in chosen if entry)
     taken = {label for label, _ in chosen}
-    if unread := [key for key in recording.obs if key not in taken]:
+    others = [key for key in recording.obs if key not in taken]
+    if unread := [*others, *recording.unread]:
         ledger.say(f"left unread: {listed(unread)}.")
     if spec is not None and not spec.image and len(names) < spec.observation_size:
         share = f"{len(names)} of {spec.observation_size}"

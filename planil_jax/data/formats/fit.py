@@ -75,7 +75,8 @@ class _Fit:
 
     def first(self, count: int | None) -> list[Episode]:
         """The first `count` episodes that fit, or all."""
-        source, episodes = self.source, []
+        source = self.source
+        episodes: list[Episode] = []
         for n in range(source.count):
             if count is not None and len(episodes) >= count:
                 break

@@ -81,8 +81,15 @@ class File:
         found = self.child(group, name)
         return None if found is None else self._read(found, _place(group, name), kinds)
 
-    def arrays(self, group: Any, name: str, depth: int = 0) -> dict[str, np.ndarray]:
-        """The arrays of numbers of a group, "a/b" those within groups; or one array."""
+    def arrays(
+        self, group: Any, name: str, unread: list[str] | None = None, depth: int = 0
+    ) -> dict[str, np.ndarray]:
+        """The arrays of numbers of a group, "a/b" those within groups; or one array.
+
+        Args:
+          unread: what is of other types is added to it.
+        """
+        unread = [] if unread is None else unread
         found = self.child(group, name)
         if found is None:
             return {}
@@ -94,7 +101,7 @@ class File:
         for key in found:
             child = self.child(found, key)
             if hasattr(child, "keys"):
-                inner = self.arrays(found, key, depth + 1)
+                inner = self.arrays(found, key, unread, depth + 1)
                 arrays |= {f"{key}/{name}": array for name, array in inner.items()}
             elif not hasattr(child, "dtype"):
                 raise UsageError(
@@ -102,6 +109,8 @@ class File:
                 )
             elif child.dtype.kind in "fiub":
                 arrays[key] = self._read(child, _place(found, key))
+            else:
+                unread.append(key)
         return arrays
 
     def _read(self, dataset: Any, place: str, kinds: str = "fiub") -> np.ndarray:

@@ -64,14 +64,14 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
         for name in wanted:
             if name in there:
                 obs |= recording.columns(name, _frames(there[name]), _names(features[name]))
-        actions = there.get("action")
+        actions, rewards = there.get("action"), there.get("next.reward")
         return Recording(
             name=f"episode {int(numbers[n])}",
             obs=obs,
             actions={}
             if actions is None
             else recording.columns("action", actions, _names(features.get("action"))),
-            rewards=there.get("next.reward"),
+            rewards=None if rewards is None else rewards.reshape(len(rewards)),
             times=there.get("timestamp"),
         )
 

@@ -52,14 +52,16 @@ def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Sour
     def load(n: int) -> Recording:
         with file.opened() as root:
             group = file.child(root, names[n])
+            unread: list[str] = []
             terminations = file.array(group, "terminations", "biu")
             rewards = file.array(group, "rewards")
             return Recording(
                 name=names[n],
-                obs=_columns(file.arrays(group, "observations")),
+                obs=_columns(file.arrays(group, "observations", unread)),
                 actions=_columns(file.arrays(group, "actions")),
                 rewards=None if rewards is None else rewards.reshape(len(rewards)),
                 terminal=bool(terminations is not None and np.any(terminations[-1:])),
+                unread=unread,
             )
 
     return Source(shown, "a Minari dataset", len(names), load, ordered)

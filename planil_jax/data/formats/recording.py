@@ -45,6 +45,7 @@ class Recording:
     rewards: np.ndarray | None = None  # as many as actions
     terminal: bool = False
     times: np.ndarray | None = None  # [rows] seconds
+    unread: Sequence[str] = ()  # what else is there, such as texts
 
     @property
     def rows(self) -> int:

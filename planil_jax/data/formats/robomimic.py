@@ -50,7 +50,8 @@ def _recording(
     file: hdf5.File, data, name: str, spec: EnvSpec | None, shown: str
 ) -> Recording:
     group = file.child(data, name)
-    obs = file.arrays(group, "obs")
+    unread: list[str] = []
+    obs = file.arrays(group, "obs", unread)
     if not obs:
         raise UsageError(
             f"{shown}: {name} has no observations: extract them first, by robomimic's "
@@ -85,4 +86,5 @@ def _recording(
         },
         rewards=None if rewards is None else rewards.reshape(len(rewards)),
         terminal=ended and (spec is None or spec.terminates),
+        unread=unread,
     )

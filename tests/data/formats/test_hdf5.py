@@ -1,12 +1,14 @@
 """Minari, robomimic and D4RL, in files that h5py writes."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
 import planil_jax as pj
 from planil_jax import envs
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, UserError
 from planil_jax.data import formats
 
 pytestmark = pytest.mark.fast
@@ -329,3 +331,27 @@ def test_decoded_frames_are_pictures(tmp_path):
         UsageError, match=r"other \(8, 8, 3\) of decoded frames, where pend"
     ):
         read(path, spec=spec)
+
+
+def test_texts_among_the_observations_are_left_unread_and_it_is_said(tmp_path):
+    path = robomimic(tmp_path)
+    with h5py.File(path, "a") as file:
+        file["data/demo_2/obs/mission"] = [b"lift", b"lift"]
+    notes = read(path, names=("pos", "vel"))[2]
+    assert notes == ["left unread: mission."]
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "name"),
+    [("h5py", "hdf5", "a.hdf5"), ("pyarrow", "tables", "a.parquet")],
+)
+def test_the_extra_that_is_not_installed_is_named(
+    tmp_path, monkeypatch, module, extra, name
+):
+    path = tmp_path / name
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        UserError, match=rf'{module}, which is not .*planil_jax\[{extra}\]"'
+    ):
+        read(path)

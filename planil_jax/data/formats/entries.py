@@ -57,6 +57,12 @@ def named(
     if spec is not None and not spec.image and len(names) < spec.observation_size:
         share = f"{len(names)} of {spec.observation_size}"
         ledger.say(f"{share} entries of {spec.name} are there: {listed(names)}.")
+    if not (options.names or ordered):
+        ends = [
+            one for one, other in chosen if other and select.bare(one) != select.bare(other)
+        ]
+        if ends:
+            ledger.say(f"taken as entries by the ends of their names: {listed(ends)}.")
     obs = {}
     for label, entry in chosen:
         scale = select.factor(label, entry, where)

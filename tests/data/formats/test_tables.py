@@ -271,7 +271,11 @@ def test_a_lerobot_dataset_is_read(tmp_path, version):
     assert notes[0] == (
         "left unread, because their frames are not decoded: observation.images.top."
     )
-    assert "is not in the source: 2." in notes[1] and len(notes) == 2
+    assert notes[1] == (
+        "taken as entries by the ends of their names: observation.state.x, "
+        "observation.state.y, observation.state.x velocity, observation.state.y velocity."
+    )
+    assert "is not in the source: 2." in notes[2] and len(notes) == 3
 
 
 @pytest.mark.parametrize(

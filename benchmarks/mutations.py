@@ -297,7 +297,8 @@ def _sources(directory: Path) -> Iterator[Base]:
 
         def read(path: Path = path) -> Any:
             formats.convert(str(path), "point_mass", spec, str(out), 2)
-            return demos.read(out)
+            episodes, card = demos.read(out)
+            return episodes, dataclasses.replace(card, note="")  # it tells what is unread
 
         yield _base("source", path, read, partial(collect.summary, str(out)))
 

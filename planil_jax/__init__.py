@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from planil_jax.base import UsageError as UsageError
     from planil_jax.base import UserError as UserError
     from planil_jax.data.dataset import Demos as Demos
+    from planil_jax.data.recorder import Recorder as Recorder
     from planil_jax.deploy.policy import Policy as Policy
     from planil_jax.envs import mjcf as mjcf
     from planil_jax.planners import mppi as mppi
@@ -82,6 +83,7 @@ _HOMES = {
         "UserError",
     ),
     "data.dataset": ("Demos",),
+    "data.recorder": ("Recorder",),
     "deploy.policy": ("Policy",),
     "registry": ("environments", "make_env", "methods", "register_agent", "register_env"),
 }

@@ -22,6 +22,7 @@ from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
 from planil_jax.compose import compose
+from planil_jax.data import formats
 from planil_jax.data.dataset import Demos
 from planil_jax.deploy.policy import Policy
 from planil_jax.evaluation import collect as collecting
@@ -31,7 +32,6 @@ from planil_jax.precision import require_float32
 from planil_jax.training import files
 from planil_jax.training import report as training_report
 
-load_demos = Demos.load
 # Fields of the experiment that are arguments of `train`.
 _ARGUMENT_OF = {
     "seed": "seed",
@@ -296,6 +296,106 @@ def load(
     require_float32()
     path = _path(directory, "directory", "runs/nav")
     return Run(runs.load(path, which, env=env, trust_imports=trust_imports))
+
+
+def load_demos(
+    source: str | Path,
+    env: str | Environment | None = None,
+    *,
+    episodes: int | None = None,
+    names: Mapping[str, str] | Sequence[str] = (),
+    actions: Sequence[str] = (),
+    time: str = "",
+    time_unit: formats.TimeUnit = "s",
+    period: float | None = None,
+    split_by: str = "",
+    rewards: str = "",
+    terminal: str = "",
+    max_gap: float | None = None,
+    split_gaps: bool = False,
+    every: int = 1,
+    clip: bool = False,
+    skip_empty: bool = False,
+    drop_invalid: bool = False,
+) -> Demos:
+    """Demonstrations of a file or a directory, of this package or of others.
+
+    Read are this package's own files; Minari, robomimic, LeRobot (v2, v3) and Hugging Face
+    datasets, the last as `imitation` saves them; arrays in .npz or HDF5 as of D4RL and
+    `imitation`; and logs in CSV or parquet. Nothing is ever unpickled. What was changed or
+    left out is printed, and stands in the card's note.
+
+    Args:
+      source: the file or directory.
+      env: what they are for: a name, maybe with options, or an Environment. Its names,
+        bounds and control period are taken. None: none of these is known yet, and no row is
+        resampled.
+      episodes: how many of the first; None: all.
+      names: which of their columns is which entry of an observation, {"px": "x [m]"}; some
+        entries may be absent. Or arrays whose columns, one after another, are all entries
+        in the environment's order, ("pos", "vel"). (): by equal names, or in order.
+      actions: columns or arrays that are the action, in its order; (): as the layout says.
+      time: column of a log with the time of each row; rows are resampled to the control
+        period, observations linearly (angles by the shorter way), actions as means.
+      time_unit: of `time`, where its name does not say it in brackets.
+      period: seconds between rows that have no time.
+      split_by: column of a log whose changes separate episodes.
+      rewards: column of a log.
+      terminal: column of a log; its last row says whether an episode ended for good.
+      max_gap: seconds between rows, at most; None: twice the usual.
+      split_gaps: whether longer gaps separate episodes; else they are refused.
+      every: keeps every how manieth pair, each as an episode of one step.
+      clip: whether actions beyond their bounds are clipped, rather than refused.
+      skip_empty: whether episodes without transitions are left out, rather than refused.
+      drop_invalid: whether episodes that do not fit are left out, rather than refused.
+
+    Raises:
+      UsageError: there is no such source, or it does not fit; one sentence that names the
+        source, the episode and the mend.
+      UserError: a library that reads such files is not installed.
+    """
+    chosen: Mapping[str, str] | tuple[str, ...]
+    if isinstance(names, Mapping):
+        chosen = names
+    else:
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        config.checked(chosen, tuple[str, ...], "names")
+    flags = {"split_gaps": split_gaps, "clip": clip, "skip_empty": skip_empty}
+    for name, flag in (flags | {"drop_invalid": drop_invalid}).items():
+        config.checked(flag, bool, name)
+    for name, seconds in (("period", period), ("max_gap", max_gap)):
+        if seconds is not None:
+            config.checked(seconds, config.Positive, name)
+    options = formats.Options(
+        names=chosen,
+        actions=(actions,) if isinstance(actions, str) else tuple(actions),
+        time=time,
+        time_unit=config.checked(time_unit, formats.TimeUnit, "time_unit"),
+        period=period,
+        split_by=split_by,
+        rewards=rewards,
+        terminal=terminal,
+        max_gap=max_gap,
+        split_gaps=split_gaps,
+        every=config.checked(every, config.Count, "every"),
+        clip=clip,
+        skip_empty=skip_empty,
+        drop_invalid=drop_invalid,
+    )
+    if episodes is not None:
+        config.checked(episodes, config.Count, "episodes")
+    path = _path(source, "source", "demos.npz")
+    plain = env is None and episodes is None and options == formats.Options()
+    if plain and path.suffix == ".npz" and (not path.exists() or formats.is_ours(path)):
+        return Demos.load(path)
+    spec = None
+    if env is not None:
+        spec = registry.make_env(env if isinstance(env, str) else envs.hold(env)).spec
+    found, card, notes = formats.read(str(path), spec, episodes, options)
+    report = training_report.Report()
+    for note in notes:
+        report.say(f"note: {note}")
+    return Demos(tuple(found), card)
 
 
 def collect(

@@ -27,7 +27,7 @@ _WORDS = {NUMBERS: "numbers", WHOLE: "whole numbers", TRUTHS: "bools", TEXT: "te
 _NEVER_LOADED = "(pickled objects are never loaded, because loading them can run code)"
 _FOREIGN = {  # the first bytes of files that are taken for an .npz
     b"\x93NUMPY": ", but a single array (.npy)",
-    b"\x89HDF": ", but an HDF5 file",
+    b"\x89HDF": ", but an HDF5 file, which `planil convert` reads",
 }
 _MEMBERS = 10_000  # at most
 _NAME = 200  # characters, at most

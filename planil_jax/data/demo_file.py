@@ -265,7 +265,7 @@ def _foreign(path: Path, names: tuple[str, ...]) -> UsageError:
     return UsageError(
         f"{path} is not a planil_jax demonstrations file: it holds "
         f"{archive.listed(names)}, where {', '.join(_REQUIRED)} and maybe "
-        f"{', '.join(_OPTIONAL)} are wanted; convert it with planil_jax.data.demos.save."
+        f"{', '.join(_OPTIONAL)} are wanted; `planil convert` reads others."
     )
 
 

@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-_MIN_VARIANCE = 1e-6  # keeps an entry that never changed finite
+# Deviations below these are noise, of float32 or of a solver: the entry never changed.
+_NOISE_OF_MEAN = 3e-7  # share of the mean
+_NOISE = 1e-7  # in the entry's unit
+_UNKNOWN = 1e-3  # the deviation by which an entry that never changed is divided
 _CLIP = 10.0  # standard deviations
 
 
@@ -55,5 +58,7 @@ def update(moments: Moments, batch: jax.Array, stats_cap: float = float("inf")) 
 
 def apply(moments: Moments, x: jax.Array) -> jax.Array:
     """`x` `[..., F]` normalised to mean 0 and variance 1, and clipped to ±10."""
-    std = jnp.sqrt(jnp.maximum(moments.variance, _MIN_VARIANCE))
+    noise = jnp.maximum(_NOISE_OF_MEAN * jnp.abs(moments.mean), _NOISE)
+    std = jnp.sqrt(jnp.maximum(moments.variance, noise**2))
+    std = jnp.where(moments.variance > noise**2, std, _UNKNOWN)
     return jnp.clip((x - moments.mean) / std, -_CLIP, _CLIP)

@@ -62,22 +62,40 @@ def test_choices_may_be_given_by_their_numbers(tmp_path):
     np.testing.assert_array_equal(loaded.actions[0, :3].argmax(1), numbers[:3])
     np.testing.assert_array_equal(loaded.actions[1].argmax(1), numbers[3:])
     path, _ = source(tmp_path, obs=obs, acts=numbers + 1)
-    with pytest.raises(UsageError, match="acts are 1 to 3, where .* its 3 choices from 0"):
+    with pytest.raises(
+        UsageError, match="actions are 1 to 3, where .* its 3 choices from 0"
+    ):
         convert(path, name, out, 2)
 
 
 @pytest.mark.parametrize(
     ("changes", "count", "message"),
     [
-        ({"obs": np.zeros((10, 3))}, 2, "obs is (10, 3), where its lengths and point_mass"),
-        ({"acts": np.zeros((8, 3))}, 2, "acts is (8, 3), where its lengths and point_mass"),
+        (
+            {"obs": np.zeros((10, 3))},
+            2,
+            "holds 3 observation entries, obs.0, obs.1, obs.2, where p",
+        ),
+        (
+            {"acts": np.zeros((8, 3))},
+            2,
+            "holds 3 action entries, acts.0, acts.1, acts.2, where poi",
+        ),
         ({"rews": np.zeros(7)}, 2, "rews is (7,), where"),
         ({"terminal": np.zeros(3, bool)}, 2, "terminal is (3,), where"),
         ({"terminal": np.zeros(2)}, 2, "type float64, where bools are wanted"),
         ({"terminal": np.array(["False"] * 2)}, 2, "type <U5, where bools are wanted"),
         ({"acts": np.ones((8, 2)) * 1j}, 2, "type complex128, where numbers are wanted"),
-        ({"acts": np.full((8, 2), np.inf)}, 2, "episode 0, step 0, entry 0: inf is not f"),
-        ({"acts": np.full((8, 2), 90.0)}, 2, "90 is outside point_mass's bounds [-1, 1]: "),
+        (
+            {"acts": np.full((8, 2), np.inf)},
+            2,
+            "episode 0, row 0: acts.0 is inf, which is not finite: ",
+        ),
+        (
+            {"acts": np.full((8, 2), 90.0)},
+            2,
+            "acts.0 is 90, outside point_mass's bounds [-1, 1], as ",
+        ),
         ({"lengths": np.array([-3, 11])}, 2, "lengths must say of one episode or more"),
         ({"lengths": np.array([0, 8])}, 2, "episode 0 has no transitions: leave such"),
         ({"lengths": None}, 2, "lacks 'lengths'; it holds obs"),
@@ -97,14 +115,16 @@ def test_actions_are_clipped_where_that_is_asked_for_and_it_is_said(tmp_path):
     acts[1, 0], acts[4, 1], acts[5, 1] = 90.0, -90.0, 1 + 1e-6
     path, _ = source(tmp_path, acts=acts)
     out, spec = str(tmp_path / "ours.npz"), envs.make("point_mass").spec
-    _, notes = formats.convert(path, "point_mass", spec, out, 2, clip=True)
+    _, notes = formats.convert(path, "point_mass", spec, out, 2, formats.Options(clip=True))
     assert notes == ["2 of 16 numbers of actions were clipped to their bounds."]
     first, second = demos.read(out)[0]
     assert first.actions[1, 0] == 1 and second.actions[1, 1] == -1
     acts[2, 0] = np.nan
     path, _ = source(tmp_path, acts=acts)
-    with pytest.raises(UsageError, match="episode 0, step 2, entry 0: nan is not finite"):
-        formats.convert(path, "point_mass", spec, out, 2, clip=True)
+    with pytest.raises(
+        UsageError, match="episode 0, row 2: acts.0 is nan, which is not finite"
+    ):
+        formats.convert(path, "point_mass", spec, out, 2, formats.Options(clip=True))
 
 
 def test_indices_take_the_place_of_lengths_and_other_arrays_are_left_unread(tmp_path):
@@ -128,7 +148,9 @@ def test_episodes_without_transitions_are_left_out_where_that_is_asked_for(tmp_p
     out, spec = str(tmp_path / "ours.npz"), envs.make("point_mass").spec
     with pytest.raises(UsageError, match="theirs.npz: episode 1 has no transitions"):
         formats.convert(path, "point_mass", spec, out, 2)
-    _, notes = formats.convert(path, "point_mass", spec, out, 2, skip_empty=True)
+    _, notes = formats.convert(
+        path, "point_mass", spec, out, 2, formats.Options(skip_empty=True)
+    )
     assert notes == ["episodes without transitions, left out: 1."]
     first, second = demos.read(out)[0]
     np.testing.assert_array_equal(first.obs, obs[:4])

@@ -88,3 +88,16 @@ def test_moments_keep_their_dtypes():
     before, after = jax.tree.leaves(normalise.init(3)), jax.tree.leaves(moments)
     for old, new in zip(before, after, strict=True):
         assert (old.shape, old.dtype, new.weak_type) == (new.shape, new.dtype, False)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0, 1e-4), (0, 1e-6), (0, 1e6), (1e6, 1), (3, 1e-5)]
+)
+def test_entries_of_every_scale_have_variance_1_when_normalised(mean, std):
+    draws = np.random.default_rng(0).normal(mean, std, (64, 1)).astype(np.float32)
+    moments = normalise.init(1)
+    for _ in range(50):
+        moments = normalise.update(moments, jnp.asarray(draws))
+    assert np.std(normalise.apply(moments, jnp.asarray(draws))) == pytest.approx(
+        1, abs=0.05
+    )

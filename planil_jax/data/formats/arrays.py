@@ -12,13 +12,13 @@ Other arrays are left unread.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from planil_jax.base import EnvSpec, UsageError
-from planil_jax.data import archive, demo_file
-from planil_jax.data.demo_file import Episode
+from planil_jax.data import archive
+from planil_jax.data.formats import recording
+from planil_jax.data.formats.recording import Options, Recording, Source
 
 _KINDS = {
     "obs": archive.NUMBERS,
@@ -31,110 +31,45 @@ _KINDS = {
 _MEND = "copy it again, or write it as plain arrays"
 
 
-def read(
-    source: str, spec: EnvSpec, count: int, *, clip: bool = False, skip_empty: bool = False
-) -> tuple[list[Episode], list[str]]:
-    """The first `count` episodes of a file, and a sentence for all that was changed.
-
-    Actions may exceed the bounds of the environment by rounding, and are clipped then.
+def read(path: Path, options: Options, spec: EnvSpec | None, shown: str) -> Source:
+    """The episodes of a file.
 
     Args:
-      clip: whether actions further beyond the bounds are clipped, too.
-      skip_empty: whether episodes without transitions are left out.
+      shown: the source as messages name it.
 
     Raises:
-      UsageError: the file is no such .npz, or does not fit the environment.
+      UsageError: the file is no such .npz.
     """
-    arrays, notes = _load(source)
-    lengths = _lengths(source, arrays)
-    if "acts" in arrays:
-        arrays["acts"] = _one_hot(source, arrays["acts"], spec)
-    _check_shapes(source, arrays, lengths, spec)
-    chosen = np.flatnonzero(lengths) if skip_empty else np.arange(len(lengths))
-    if count > len(chosen):
-        raise UsageError(f"{source} has {len(chosen)} episodes, not {count}.")
-    chosen = chosen[:count]
-    if not lengths[chosen].all():
-        empty = chosen[lengths[chosen] == 0][0]
-        raise UsageError(
-            f"{source}: episode {empty} has no transitions: leave such episodes out with "
-            "skip_empty=True (--skip_empty)."
-        )
-    if skipped := int(chosen[-1]) + 1 - count:
-        notes.append(f"episodes without transitions, left out: {skipped}.")
+    arrays, notes = _load(shown)
+    lengths = _lengths(shown, arrays)
+    _check_rows(shown, arrays, lengths)
     ends = np.cumsum(lengths)
-    parts = [(int(n), slice(ends[n] - lengths[n], ends[n])) for n in chosen]
-    obs = [arrays["obs"][steps.start + n : steps.stop + n + 1] for n, steps in parts]
-    demo_file.refuse_rounding(obs, f"{source}: obs", spec.observation_names)
-    if "acts" in arrays:
-        notes += _check_actions(source, arrays["acts"], parts, spec, clip)
-    return [_episode(arrays, n, steps, spec) for n, steps in parts], notes
+
+    def load(n: int) -> Recording:
+        steps = slice(int(ends[n] - lengths[n]), int(ends[n]))
+        rows = arrays["obs"][steps.start + n : steps.stop + n + 1]
+        acts = arrays["acts"][steps] if "acts" in arrays else None
+        return Recording(
+            name=f"episode {n}",
+            obs=recording.columns("obs", rows),
+            actions={} if acts is None else recording.columns("acts", acts),
+            rewards=arrays["rews"][steps] if "rews" in arrays else None,
+            terminal=bool(arrays["terminal"][n]) if "terminal" in arrays else False,
+        )
+
+    return Source(shown, "arrays", len(lengths), load, ordered=True, notes=notes)
 
 
-def _episode(arrays: dict[str, np.ndarray], n: int, steps: slice, spec: EnvSpec) -> Episode:
-    """Episode n, whose transitions are these steps of all."""
-    actions = None
-    if "acts" in arrays:
-        actions = arrays["acts"][steps].clip(spec.action_low, spec.action_high)
-        actions = actions.astype(np.float32)
-    with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused later
-        obs = arrays["obs"][steps.start + n : steps.stop + n + 1].astype(np.float32)
-    return Episode(
-        obs=obs,
-        actions=actions,
-        rewards=arrays["rews"][steps] if "rews" in arrays else None,
-        terminal=bool(arrays["terminal"][n]) if "terminal" in arrays else False,
-    )
-
-
-def _check_actions(
-    source: str,
-    actions: np.ndarray,
-    parts: list[tuple[int, slice]],
-    spec: EnvSpec,
-    clip: bool,
-) -> list[str]:
-    """Refuses actions that are not finite, or beyond their bounds; says how many are."""
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
-    slack = 1e-6 + 1e-5 * (high - low)
-    beyond = total = 0
-    for n, steps in parts:
-        taken = actions[steps]
-        outside = ~((taken >= low - slack) & (taken <= high + slack))
-        refused = ~np.isfinite(taken) if clip else outside
-        for step, entry in np.argwhere(refused)[:1]:
-            value, bounds = taken[step, entry], f"[{low[entry]:g}, {high[entry]:g}]"
-            complaint, mend = (
-                f"outside {spec.name}'s bounds {bounds}",
-                ("scale the actions, or clip them with clip=True (--clip)"),
-            )
-            if not np.isfinite(value):
-                complaint, mend = "not finite", "leave the episode out of the source"
-            raise UsageError(
-                f"{source}: acts of episode {n}, step {step}, entry {entry}: {value:g} is "
-                f"{complaint}: {mend}."
-            )
-        beyond, total = beyond + int(outside.sum()), total + outside.size
-    if not beyond:
-        return []
-    return [f"{beyond} of {total} numbers of actions were clipped to their bounds."]
-
-
-def _check_shapes(
-    source: str, arrays: dict[str, np.ndarray], lengths: np.ndarray, spec: EnvSpec
-) -> None:
+def _check_rows(source: str, arrays: dict[str, np.ndarray], lengths: np.ndarray) -> None:
     steps, count = int(lengths.sum()), len(lengths)
-    expected: dict[str, Any] = {
-        "obs": (steps + count, spec.observation_size),
-        "acts": (steps, spec.action_size),
-        "rews": (steps,),
-        "terminal": (count,),
-    }
-    for name, shape in expected.items():
-        if name in arrays and arrays[name].shape != shape:
+    rows = {"obs": steps + count, "acts": steps, "rews": steps, "terminal": count}
+    ranks = {"obs": (2, 4), "acts": (1, 2), "rews": (1,), "terminal": (1,)}
+    for name, wanted in rows.items():
+        shape = arrays[name].shape if name in arrays else None
+        if shape is not None and (len(shape) not in ranks[name] or shape[0] != wanted):
             raise UsageError(
-                f"{source}: {name} is {arrays[name].shape}, where its lengths and "
-                f"{spec.name} want {shape}."
+                f"{source}: {name} is {shape}, where its lengths want {wanted} rows: write "
+                "the file anew."
             )
 
 
@@ -154,19 +89,6 @@ def _lengths(source: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
             f"{source}: {name} must say of one episode or more how many transitions it has."
         )
     return lengths
-
-
-def _one_hot(source: str, actions: np.ndarray, spec: EnvSpec) -> np.ndarray:
-    """Numbers of choices `[T]` as one-hot vectors `[T, U]`; other actions as they are."""
-    if not (spec.discrete and actions.ndim == 1):
-        return actions
-    numbers = np.arange(spec.action_size)
-    if not np.isin(actions, numbers).all():
-        raise UsageError(
-            f"{source}: acts are {actions.min()} to {actions.max()}, where {spec.name} "
-            f"numbers its {spec.action_size} choices from 0."
-        )
-    return (actions[:, None] == numbers).astype(np.float32)
 
 
 def _load(source: str) -> tuple[dict[str, np.ndarray], list[str]]:

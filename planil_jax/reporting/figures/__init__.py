@@ -16,6 +16,9 @@ from planil_jax.reporting.figures.curves import (
     trajectories,
     world_model_lines,
 )
+from planil_jax.reporting.figures.demonstrations import likeness as demonstration_likeness
+from planil_jax.reporting.figures.demonstrations import paths as demonstration_paths
+from planil_jax.reporting.figures.demonstrations import steps as demonstration_steps
 from planil_jax.reporting.figures.frames import frame_strips, world_model_frames
 from planil_jax.reporting.figures.plane import field, landscape, plans_still, underlay
 from planil_jax.reporting.figures.style import NARROW, WIDE, Layout
@@ -26,6 +29,9 @@ __all__ = [
     "Layout",
     "comparison",
     "coverage",
+    "demonstration_likeness",
+    "demonstration_paths",
+    "demonstration_steps",
     "field",
     "frame_strips",
     "gradient_norms",

@@ -25,7 +25,7 @@ import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ import numpy as np
 from flax import struct
 
 from planil_jax.base import UsageError, did_you_mean
+from planil_jax.envs.engines import Engine
 
 CONTACTS = 64  # rows of the fields of contacts, unless told otherwise
 FAR = 1.0  # distance of a row without a contact, metres
@@ -185,15 +186,6 @@ class State:
         return self.fields[field]
 
 
-class Engine(NamedTuple):
-    """A model that is stepped; pure functions of one state."""
-
-    # (fields of the state that differ from the home pose) -> the state at a reset
-    start: Callable[[dict[str, jax.Array]], State]
-    step: Callable[[State, jax.Array], State]  # (state, ctrl [U]) -> after a control step
-    home: dict[str, np.ndarray]  # every field at the home pose
-
-
 def make(
     name: str,
     model: mujoco.MjModel,
@@ -231,10 +223,10 @@ def make(
         )
         return State(bits=bits, fields=simulator.unpack(packed))
 
-    def start(replaced: dict[str, jax.Array]) -> State:
-        names = tuple(sorted(replaced))
+    def start(data: Data) -> State:
+        names = tuple(sorted(data.replaced))
         # The batch of a callback comes from its arguments, of which there must be one.
-        values = [jnp.asarray(replaced[field], jnp.float32) for field in names]
+        values = [jnp.asarray(data.values[field], jnp.float32) for field in names]
         return call(
             functools.partial(simulator.start, names), *(values or [jnp.zeros(())])
         )
@@ -242,7 +234,12 @@ def make(
     def step(state: State, ctrl: jax.Array) -> State:
         return call(simulator.step, state.bits, ctrl)
 
-    return Engine(start, step, simulator.home)
+    def data(state: State, time: jax.Array) -> Data:
+        del time  # the state has a clock
+        return Data(name, state.fields)
+
+    home = {field: jnp.asarray(value) for field, value in simulator.home.items()}
+    return Engine(Data(name, home), start, step, data)
 
 
 def template(

@@ -205,8 +205,8 @@ def make(
       contacts: rows of the fields of contacts, where they are asked for.
       threads: None: one for each core that this process may use.
       forward: whether computed fields are of the moment after the step, by `mj_forward`.
-        Else they are those that `mj_step` left behind, as Gymnasium's environments have
-        them.
+        Else they are those that `mj_step` leaves behind, as in Gymnasium's environments,
+        and what `mj_forward` does not compute is 0 at a start.
 
     Raises:
       UsageError: the model uses what its state does not hold.
@@ -290,13 +290,11 @@ class _Simulator:
         # Where the state's fields lie among its doubles; they come first.
         places = [np.arange(self.size)[self._places[field]] for field in of_state]
         self._copied = np.concatenate([np.zeros(0, int), *places])
-        self._after = [
-            function
-            for function, results in _AFTER.items()
-            if set(results) & set(self._computed)
-        ]
-        if forward and self._computed:
-            self._after.insert(0, mujoco.mj_forward)
+        late = {f: set(found) & set(self._computed) for f, found in _AFTER.items()}
+        functions = [function for function, found in late.items() if found]
+        self._after_step = [mujoco.mj_forward] * forward + functions
+        self._after_start = [mujoco.mj_forward] + functions * forward
+        self._zero_at_start = [] if forward else sorted(set().union(*late.values()))
         self._idle: list[_Worker] = []  # append and pop are atomic
 
     def start(self, names: tuple[str, ...], *values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -368,6 +366,7 @@ class _Simulator:
         except IndexError:
             worker = _Worker(self._model, self._computed, self._layout)
         model, data = self._model, worker.data
+        functions = self._after_step if substeps else self._after_start
         for row in rows:
             state = states[row]
             mujoco.mj_setState(model, data, state, _WHOLE)
@@ -375,11 +374,14 @@ class _Simulator:
                 mujoco.mj_step(model, data, substeps)
                 mujoco.mj_getState(model, data, state, _WHOLE)
             if self._computed:
-                for function in self._after:
+                for function in functions:
                     function(model, data)
                 worker.read(fields[row])
                 if worker.contacts:
                     self._read_contacts(data, fields[row])
+        if not substeps:
+            for field in self._zero_at_start:
+                fields[rows, self._layout[field]] = 0.0
         self._idle.append(worker)
 
     def _read_contacts(self, data: mujoco.MjData, row: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The navigation task with a car that has wheels, springs and tyres, on MJX.
+"""The navigation task with a car that has wheels, springs and tyres.
 
 Observation, action, reward, success, end, demonstrator and the planner's wrong prior are
 those of `navigation`. The same key gives the same start.
@@ -37,6 +37,7 @@ def make(
     mass: float = 1.0,
     friction: float = 1.0,
     box: float = 1.0,
+    engine: str = "auto",
 ) -> Environment:
     """The navigation task on MJX.
 
@@ -49,6 +50,7 @@ def make(
       drive_lag, steering_lag: time constants of the targets of motor and servo, seconds.
       mass, friction: factors of the mass of the car and of the friction of its tyres.
       box: side of the box of "box" starts, metres; half of it, in radians, bounds headings.
+      engine: of the physics, see `envs.engines`.
 
     Raises:
       UsageError: an option is out of range; the message names it.
@@ -78,6 +80,7 @@ def make(
         prior=navigation.kinematic_prior(),
         expert_cost=navigation.expert_cost,
         success=navigation.success,
+        engine=engine,
     )
 
 

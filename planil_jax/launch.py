@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from planil_jax import config, envs, experiment, runs, sweep
+from planil_jax import config, experiment, runs, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.precision import require_float32
@@ -55,7 +55,9 @@ def launch(
     float32 = require_float32()
     config.check(settings)
     logdir, demos_path = _path(logdir), _path(demos_path)
-    env = env or envs.make(settings.environment)
+    settings = with_engine(settings, logdir)
+    env = env or experiment.make_env(settings)
+    settings = _record_engine(settings, env)
     source = None
     notices = [float32] if float32 else []
     if experiment.needs(settings).demonstrations:
@@ -103,6 +105,28 @@ def launch(
             swept,
         ):
             pass
+
+
+def with_engine(
+    settings: experiment.Experiment, logdir: str | Path | None
+) -> experiment.Experiment:
+    """The experiment on the engine of the run in `logdir`, unless it asks for another."""
+    logdir = _path(logdir)
+    if settings.engine != "auto" or logdir is None:
+        return settings
+    if not (logdir / rundir.CONFIG).exists():
+        return settings
+    return dataclasses.replace(settings, engine=rundir.saved_config(logdir)["engine"])
+
+
+def _record_engine(
+    settings: experiment.Experiment, env: Environment
+) -> experiment.Experiment:
+    """The experiment with the engine that its environment has."""
+    if env.engine is None:
+        return settings
+    experiment.require_engine(settings, env)
+    return dataclasses.replace(settings, engine=env.engine)
 
 
 def _path(path: str | Path | None) -> Path | None:

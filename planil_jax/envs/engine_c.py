@@ -132,8 +132,9 @@ class Data:
     def _get(self, field: str) -> Any:
         if field not in self.values:
             raise FieldError(
-                f"environment {self._name!r}: MuJoCo in C gives no field {field!r} here."
-                f"{did_you_mean(field, self.values)} Read another one, or choose engine=mjx."
+                f"environment {self._name!r}: MuJoCo in C gives no field {field!r}."
+                f"{did_you_mean(field, self.values)} Read another one, or choose "
+                "engine=mjx."
             )
         if self._read is not None:
             self._read.add(field)
@@ -227,9 +228,7 @@ def make(
         names = tuple(sorted(data.replaced))
         # The batch of a callback comes from its arguments, of which there must be one.
         values = [jnp.asarray(data.values[field], jnp.float32) for field in names]
-        return call(
-            functools.partial(simulator.start, names), *(values or [jnp.zeros(())])
-        )
+        return call(functools.partial(simulator.start, names), *(values or [jnp.zeros(())]))
 
     def step(state: State, ctrl: jax.Array) -> State:
         return call(simulator.step, state.bits, ctrl)
@@ -426,8 +425,8 @@ def _require_whole_state(name: str, model: mujoco.MjModel) -> None:
     sleep = getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", None)
     if sleep is not None and model.opt.enableflags & int(sleep):
         raise UsageError(
-            f"environment {name!r}: its MJCF lets bodies sleep, and MuJoCo's state does not "
-            'say which do: write <flag sleep="disable"/>.'
+            f"environment {name!r}: its MJCF lets bodies sleep, and MuJoCo's state does "
+            'not say which do: write <flag sleep="disable"/>.'
         )
 
 

@@ -95,9 +95,7 @@ def set_by(reset: Callable, home: mjx.Data) -> tuple[str, ...]:
     def watched(key: jax.Array, data: mjx.Data) -> None:
         after = reset(key, data)
         found.extend(
-            field
-            for field in SETTABLE
-            if getattr(after, field) is not getattr(data, field)
+            field for field in SETTABLE if getattr(after, field) is not getattr(data, field)
         )
 
     jax.eval_shape(watched, jax.random.key(0), home)
@@ -173,5 +171,3 @@ def _named(model: mujoco.MjModel, enumeration: str, member: str) -> str:
     ids = np.flatnonzero(getattr(model, array) == value)
     named = [mujoco.mj_id2name(model, kind, int(i)) for i in ids]
     return f"{words} (of {', '.join(filter(None, named))})" if any(named) else words
-
-

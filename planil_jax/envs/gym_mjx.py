@@ -20,12 +20,12 @@ prior is the task's physics.
 
 Source: Gymnasium's documentation and definitions of Hopper-v5, Walker2d-v5, HalfCheetah-v5
 and Ant-v5 (Towers et al. 2024, arXiv 2407.17032); MuJoCo, Todorov et al. 2012.
-Departures of MJX: single precision, in which the solver never meets MuJoCo's tolerance of 1e-8; it
-stops after 8 iterations with 10 steps of line search in place of 100 with 50, which is 3
-times as fast and changes no digit that single precision has. Ant's speed is that of its
-torso at the end of the step, where Gymnasium takes the torso from within the last substep.
-In some steps in which Ant's feet meet the ground MJX itself departs from MuJoCo in C, in
-double precision too: by up to 1.2 where the mean step is 14; Hopper, Walker2d and
+Departures of MJX: single precision, in which the solver never meets MuJoCo's tolerance of
+1e-8; it stops after 8 iterations with 10 steps of line search in place of 100 with 50,
+which is 3 times as fast and changes no digit that single precision has. Ant's speed is that
+of its torso at the end of the step, where Gymnasium takes the torso from within the last
+substep. In some steps in which Ant's feet meet the ground MJX itself departs from MuJoCo in
+C, in double precision too: by up to 1.2 where the mean step is 14; Hopper, Walker2d and
 HalfCheetah agree within 1e-3.
 """
 
@@ -225,9 +225,7 @@ def make(
         observe=lambda params, body: observe(body),
         recover=lambda params, obs: body_of(obs),
     )
-    return Environment(
-        spec, reset, step, prior=physics, recover=recover, engine=engine
-    )
+    return Environment(spec, reset, step, prior=physics, recover=recover, engine=engine)
 
 
 class _Physics(NamedTuple):

@@ -64,7 +64,9 @@ _BAR = (-0.06, 0.31)  # x and y of its handle relative to the hinge, metres
 _LIGHT = -0.35  # angle of the switch when the light is off, radians
 
 
-def make(episode_length: int = LENGTH, wobble: float = 0.05, engine: str = "auto") -> Environment:
+def make(
+    episode_length: int = LENGTH, wobble: float = 0.05, engine: str = "auto"
+) -> Environment:
     """The kitchen.
 
     Args:

@@ -256,9 +256,7 @@ def _in_c(
     return engine_c.make(spec.name, model, substeps, read, contacts)
 
 
-def _check_functions(
-    spec: EnvSpec, functions: _Functions, home: Any, data: Any
-) -> None:
+def _check_functions(spec: EnvSpec, functions: _Functions, home: Any, data: Any) -> None:
     """Refuses functions that fail, or return something else than is stated.
 
     Args:

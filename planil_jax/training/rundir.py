@@ -121,6 +121,8 @@ def saved_config(logdir: str | Path) -> dict[str, Any]:
     except files.DamagedError as error:
         raise UsageError(f"{path} is not a configuration: {error}") from None
     config.require_version(saved, f"the run in {logdir}")
+    if "environment" in saved:
+        saved.setdefault("engine", "mjx")  # the only one when it began
     return saved
 
 

@@ -33,7 +33,7 @@ class Drive(NamedTuple):
 
 @pytest.fixture(scope="module")
 def drive() -> Drive:
-    env = envs.make("navigation_mjx", episode_length=STEPS)
+    env = envs.make("navigation_mjx", episode_length=STEPS, engine="mjx")
 
     def roll(keys):
         states = jax.vmap(env.reset)(keys)

@@ -28,13 +28,13 @@ BALL = """
       <geom type="capsule" size=".02" fromto="0 0 0 0 0 -.4" mass=".3"/>
     </body>
   </worldbody>
-  <actuator><motor joint="hinge" ctrlrange="-1 1"/></actuator>
+  <actuator><motor name="motor" joint="hinge" ctrlrange="-1 1"/></actuator>
   <sensor>
     <accelerometer site="top"/><framepos objtype="site" objname="top"/>
-    <actuatorfrc actuator="0"/>
+    <actuatorfrc actuator="motor"/>
   </sensor>
 </mujoco>
-""".replace('actuator="0"', 'actuator="motor"').replace("<motor ", '<motor name="motor" ')
+"""
 COMPUTED = ("sensordata", "site_xpos", "geom_xmat", "cvel", "qacc", "cfrc_ext")
 CONTACTS = ("ncon", "contact.dist", "contact.geom", "contact.frame", "contact.dim")
 

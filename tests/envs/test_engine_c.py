@@ -281,5 +281,7 @@ def test_shapes_are_those_of_mjx(field):
     shape = jax.eval_shape(env.reset, jax.random.key(0)).sim.fields[field].shape
     from planil_jax.envs.quiet import mjx
 
-    data = jax.eval_shape(lambda: mjx.make_data(mjx.put_model(model_of("ball"), impl="jax")))
+    data = jax.eval_shape(
+        lambda: mjx.make_data(mjx.put_model(model_of("ball"), impl="jax"))
+    )
     assert shape == getattr(data, field).shape

@@ -238,7 +238,11 @@ def test_a_faulty_or_missing_model_is_refused_with_the_reason(xml, words):
 )
 def test_a_feature_that_mjx_lacks_is_named(xml, words):
     message = said(block, xml, engine="mjx")
-    assert "MJX" in message and "engine=c" in message and all(word in message for word in words), message
+    assert (
+        "MJX" in message
+        and "engine=c" in message
+        and all(word in message for word in words)
+    ), message
 
 
 def test_an_actuator_without_a_range_is_named():
@@ -470,7 +474,9 @@ def test_delays_that_mjx_would_leave_out_are_refused_there_and_happen_in_c():
 
 def test_an_unknown_engine_is_refused_with_those_there_are():
     message = said(block, engine="mxj")
-    assert "'mxj'" in message and "Did you mean mjx" in message and "auto, c, mjx" in message
+    assert (
+        "'mxj'" in message and "Did you mean mjx" in message and "auto, c, mjx" in message
+    )
 
 
 def test_the_engine_is_told_and_auto_is_c_on_a_cpu():

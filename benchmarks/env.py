@@ -220,9 +220,9 @@ def native_model(name: str) -> mujoco.MjModel | None:
     if ":" in name:
         return None
     if family == "gym":
-        from planil_jax.envs import gym_mjx
+        from planil_jax.envs import gym_c, gym_mjx, gym_robots
 
-        return gym_mjx._load(task, gym_mjx.TASKS[task].file)
+        return gym_robots.load(task, (gym_mjx.TASKS | gym_c.TASKS)[task].file)
     if family == "playground":
         from mujoco_playground import dm_control_suite
 

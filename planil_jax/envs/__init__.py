@@ -41,6 +41,6 @@ for _name, _module, _about in (
     ("kitchen", "kitchen:make", "an arm opens and turns on things in a kitchen"),
     ("brax/*", "brax_env:make_brax", "Brax: brax/hopper, brax/hopper/spring, ..."),
     ("playground/*", "brax_env:make_playground", "MuJoCo Playground's tasks"),
-    ("gym/*", "gym_mjx:make", "Gymnasium's Hopper, Walker2d, HalfCheetah, Ant"),
+    ("gym/*", "gym_mjx:make", "Gymnasium's Hopper, Ant, Humanoid and others"),
 ):
     register(_name, f"planil_jax.envs.{_module}", _about)

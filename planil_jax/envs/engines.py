@@ -29,6 +29,19 @@ class Engine(NamedTuple):
     data: Callable[[Any, jax.Array], Any]
 
 
+def require(name: str, engine: str, those: tuple[str, ...]) -> None:
+    """Refuses an engine that an environment does not run on; "auto" it always does.
+
+    Raises:
+      UsageError: it does not.
+    """
+    if engine != "auto" and engine not in those:
+        raise UsageError(
+            f"environment {name!r}: it runs on engine {' and '.join(those)} alone, not on "
+            f"{engine!r}."
+        )
+
+
 def resolve(name: str, engine: str) -> str:
     """The engine that "auto" stands for on this device; another one stays as it is.
 

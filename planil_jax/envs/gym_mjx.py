@@ -31,7 +31,6 @@ HalfCheetah agree within 1e-3.
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
@@ -47,10 +46,8 @@ from planil_jax.base import (
     Transition,
     UsageError,
     did_you_mean,
-    missing_extra,
 )
-from planil_jax.envs import engine_c, engines
-from planil_jax.envs.mjcf import scale_physics
+from planil_jax.envs import engine_c, engines, gym_c, gym_robots
 from planil_jax.envs.quiet import mjx
 
 _INF = float("inf")
@@ -126,7 +123,7 @@ class Body:
 
 def make(
     task: str,
-    episode_length: int = 1000,
+    episode_length: int | None = None,
     mass: float = 1.0,
     friction: float = 1.0,
     gravity: float = 1.0,
@@ -134,11 +131,12 @@ def make(
     contact_forces: bool = True,
     engine: str = "auto",
 ) -> Environment:
-    """A task of TASKS.
+    """A task of TASKS, or of `gym_c`.
 
     Args:
-      task: "Hopper", "Walker2d", "HalfCheetah" or "Ant".
-      episode_length: control steps.
+      task: "Hopper", "Walker2d", "HalfCheetah" or "Ant"; or one of `gym_c.TASKS`, which
+        have no contact_forces.
+      episode_length: control steps; None: as many as Gymnasium has.
       mass, friction, gravity: factors of all masses and inertias, of all coefficients of
         friction, and of gravity.
       reset_noise: factor of the task's reset noise.
@@ -150,18 +148,30 @@ def make(
       UsageError: there is no such task or engine.
       UserError: Gymnasium's files are not installed.
     """
-    if task not in TASKS:
-        raise UsageError(
-            f"there is no task 'gym/{task}'.{did_you_mean(task, TASKS)} There are: "
-            f"{', '.join(TASKS)}."
+    if task in gym_c.TASKS:
+        if not contact_forces:
+            raise UsageError(
+                f"environment 'gym/{task}': contact_forces is an option of gym/Ant; leave "
+                "it out."
+            )
+        return gym_c.make(
+            task, episode_length, mass, friction, gravity, reset_noise, engine
         )
+    if task not in TASKS:
+        known = *TASKS, *gym_c.TASKS
+        raise UsageError(
+            f"there is no task 'gym/{task}'.{did_you_mean(task, known)} There are: "
+            f"{', '.join(known)}."
+        )
+    episode_length = 1000 if episode_length is None else episode_length
     numbers = TASKS[task]
-    model = scale_physics(_load(task, numbers.file), mass, friction, gravity)
+    model = gym_robots.load(task, numbers.file, mass, friction, gravity)
     engine = engines.resolve(f"gym/{task}", engine)
     body_at, advance = (_in_c if engine == "c" else _in_mjx)(model, numbers)
     shows_forces = contact_forces and numbers.contact_cost > 0
     period = float(model.opt.timestep) * numbers.frame_skip
-    names = _names(model, numbers, shows_forces)
+    names = gym_robots.names(model, hidden=numbers.hidden)
+    names += _force_names(model) if shows_forces else ()
     spec = EnvSpec(
         name=f"gym/{task}",
         observation_names=names,
@@ -329,35 +339,9 @@ def _at_rest(model: mujoco.MjModel, numbers: Task) -> Body:
     )
 
 
-def _load(task: str, file: str) -> mujoco.MjModel:
-    """The robot, from Gymnasium's file."""
-    try:
-        folder = resources.files("gymnasium").joinpath("envs", "mujoco", "assets")
-        text = folder.joinpath(file).read_text()
-    except (ImportError, FileNotFoundError):
-        raise missing_extra(
-            f"environment 'gym/{task}'", "Gymnasium 1.0 or later", "gymnasium"
-        ) from None
-    return mujoco.MjModel.from_xml_string(text)
-
-
-def _names(model: mujoco.MjModel, numbers: Task, shows_forces: bool) -> tuple[str, ...]:
-    """A name with its unit for each entry of the observation."""
-    qpos, qvel = [], []
-    for joint in range(model.njnt):
-        name = model.joint(joint).name
-        kind = model.jnt_type[joint]
-        if kind == mujoco.mjtJoint.mjJNT_FREE:
-            qpos += [f"{name} {axis} [m]" for axis in "xyz"]
-            qpos += [f"{name} quaternion {axis}" for axis in "wxyz"]
-            qvel += [f"{name} {axis} velocity [m/s]" for axis in "xyz"]
-            qvel += [f"{name} {axis} turn [rad/s]" for axis in "xyz"]
-        else:
-            unit = "m" if kind == mujoco.mjtJoint.mjJNT_SLIDE else "rad"
-            qpos.append(f"{name} [{unit}]")
-            qvel.append(f"{name} velocity [{unit}/s]")
+def _force_names(model: mujoco.MjModel) -> tuple[str, ...]:
+    """A name with its unit for each contact torque and force on the bodies."""
     kinds = [f"torque {axis} [N m]" for axis in "xyz"]
     kinds += [f"force {axis} [N]" for axis in "xyz"]
-    bodies = range(1, model.nbody if shows_forces else 1)
-    forces = [f"body {body} contact {kind}" for body in bodies for kind in kinds]
-    return (*qpos[numbers.hidden :], *qvel, *forces)
+    bodies = range(1, model.nbody)
+    return tuple(f"body {body} contact {kind}" for body in bodies for kind in kinds)

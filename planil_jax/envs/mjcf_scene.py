@@ -182,10 +182,10 @@ def of_mjcf(model: mujoco.MjModel) -> OfModel:
 
 
 def _gym(name: str) -> ScenePose:
-    from planil_jax.envs import gym_mjx
+    from planil_jax.envs import gym_c, gym_mjx, gym_robots
 
     task = name.partition("/")[2]
-    model = gym_mjx._load(task, gym_mjx.TASKS[task].file)
+    model = gym_robots.load(task, (gym_mjx.TASKS | gym_c.TASKS)[task].file)
     return ScenePose(model, lambda body: (body.qpos,))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from planil_jax import envs
 from planil_jax.base import UsageError, UserError
-from planil_jax.envs import engine_c, gym_mjx
+from planil_jax.envs import engine_c, gym_c, gym_mjx, gym_robots
 
 STEPS = 20
 pytest.importorskip("gymnasium")
@@ -189,9 +189,14 @@ def test_the_prior_starts_from_the_whole_state_and_steps_as_the_task_does(withou
     np.testing.assert_allclose(expected[5:], state.obs[5:] + 0.5, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", ["Walker2d", "HalfCheetah", "Ant"])
+@pytest.mark.parametrize("task", ["Walker2d", "HalfCheetah", "Ant", *gym_c.TASKS])
 def test_in_c_every_task_is_gymnasium_s_step_by_step(task):
     env, theirs = envs.make(f"gym/{task}", engine="c"), theirs_of(task)
+    assert env.spec.observation_size == theirs.observation_space.shape[0]
+    assert env.spec.control_period == pytest.approx(theirs.dt)
+    assert env.spec.episode_length == theirs.spec.max_episode_steps
+    np.testing.assert_allclose(env.spec.action_high, theirs.action_space.high)
+    ends = []
     reset, step = jax.jit(env.reset), jax.jit(env.step)
     rng = np.random.default_rng(0)
     for key in range(2):
@@ -201,12 +206,15 @@ def test_in_c_every_task_is_gymnasium_s_step_by_step(task):
         theirs.data.qacc_warmstart[:] = 0  # a fresh start, as ours is
         np.testing.assert_allclose(state.obs, theirs._get_obs(), atol=1e-6)
         for _ in range(STEPS):
-            action = rng.uniform(-1, 1, env.spec.action_size).astype(np.float32)
+            low, high = env.spec.action_low, env.spec.action_high
+            action = rng.uniform(low, high).astype(np.float32)
             state, transition = step(state, action)
             obs, reward, terminal, _, _ = theirs.step(action)
-            np.testing.assert_allclose(transition.next_obs, obs, atol=1e-5)
+            np.testing.assert_allclose(transition.next_obs, obs, rtol=1e-6, atol=1e-5)
             np.testing.assert_allclose(transition.reward, reward, atol=1e-5)
             assert bool(transition.terminal) == terminal
+            ends.append(terminal)
+    assert env.spec.terminates or not any(ends)
     theirs.close()
 
 
@@ -235,7 +243,7 @@ def test_resets_are_as_near_to_rest_as_documented(task, engine, without_physics)
     for factor in (0.5,) if task == "Hopper" else (1.0,):
         env = envs.make(f"gym/{task}", reset_noise=factor, engine=engine)
         states = compiled(jax.vmap(env.reset), keys)(keys)
-        rest = gym_mjx._load(task, gym_mjx.TASKS[task].file).qpos0
+        rest = gym_robots.load(task, gym_mjx.TASKS[task].file).qpos0
         moved, speed = np.array(states.sim.qpos - rest), np.array(states.sim.qvel)
         # The extremes of 400 uniform draws come within 5 % of the ends (a miss: 1e-9).
         assert (np.abs(moved) <= noise * factor * 1.001).all()
@@ -274,7 +282,8 @@ def test_factors_scale_the_model_that_is_stepped(monkeypatch):
 def test_an_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'gym/Hoper'. Did you mean Hopper") as caught:
         envs.make("gym/Hoper")
-    assert str(caught.value).endswith("There are: Hopper, Walker2d, HalfCheetah, Ant.")
+    known = ", ".join((*gym_mjx.TASKS, *gym_c.TASKS))
+    assert str(caught.value).endswith(f"There are: {known}.")
 
 
 @pytest.mark.parametrize("missing", [ModuleNotFoundError, FileNotFoundError])
@@ -288,6 +297,6 @@ def test_without_gymnasium_s_files_the_extra_is_named(monkeypatch, missing):
 
 
 def test_the_robot_is_gymnasium_s_file_unchanged():
-    model = gym_mjx._load("Hopper", "hopper.xml")
+    model = gym_robots.load("Hopper", "hopper.xml")
     assert (model.nq, model.nv, model.nu) == (6, 6, 3)
     assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4

@@ -194,7 +194,10 @@ def test_in_c_every_task_is_gymnasium_s_step_by_step(task):
     env, theirs = envs.make(f"gym/{task}", engine="c"), theirs_of(task)
     assert env.spec.observation_size == theirs.observation_space.shape[0]
     assert env.spec.control_period == pytest.approx(theirs.dt)
-    assert env.spec.episode_length == theirs.spec.max_episode_steps
+    import gymnasium
+
+    steps = gymnasium.spec(f"{task}-v5").max_episode_steps
+    assert env.spec.episode_length == steps
     np.testing.assert_allclose(env.spec.action_high, theirs.action_space.high)
     ends = []
     reset, step = jax.jit(env.reset), jax.jit(env.step)
@@ -254,6 +257,39 @@ def test_resets_are_as_near_to_rest_as_documented(task, engine, without_physics)
         else:
             assert 0.95 * noise * factor < np.abs(speed).max() <= noise * factor * 1.001
         assert states.obs.shape == (400, SIZES[task][0])
+
+
+@pytest.mark.parametrize("task", gym_c.TASKS)
+def test_tasks_in_c_name_every_entry_and_recover_what_an_observation_shows(task):
+    env = envs.make(f"gym/{task}")
+    spec = env.spec
+    assert (env.engine, spec.name) == ("c", f"gym/{task}")
+    state = jax.jit(env.reset)(jax.random.key(1))
+    assert state.obs.shape == (spec.observation_size,)
+    with pytest.raises(UsageError, match="runs on engine c alone, not on 'mjx'"):
+        envs.make(f"gym/{task}:engine=mjx")
+    if task == "Pusher":
+        assert env.recover is None
+        return
+    recovered = jax.jit(env.recover)(state.obs)
+    hidden = {"Humanoid": 2, "Swimmer": 2}.get(task, 0)
+    for field, first in (("qpos", hidden), ("qvel", 0)):
+        np.testing.assert_allclose(
+            recovered.sim.fields[field][first:], state.sim.fields[field][first:], atol=1e-6
+        )
+    np.testing.assert_allclose(recovered.obs, state.obs, rtol=1e-5, atol=1e-5)
+
+
+def test_targets_and_objects_start_where_gymnasium_puts_them():
+    keys = jax.random.split(jax.random.key(0), 500)
+    target = jax.jit(jax.vmap(envs.make("gym/Reacher").reset))(keys).sim.qpos[:, 2:]
+    distance = np.linalg.norm(target, axis=1)
+    assert 0.19 < distance.max() <= 0.2
+    np.testing.assert_allclose((distance < 0.1).mean(), 0.25, atol=0.08)  # uniform
+    place = jax.jit(jax.vmap(envs.make("gym/Pusher").reset))(keys).sim.qpos[:, 7:9]
+    assert 0.17 < np.linalg.norm(place, axis=1).min() < 0.18
+    assert (place >= np.array([-0.3, -0.2])).all() and (place <= np.array([0.0, 0.2])).all()
+    assert (place[:, 0].min() < -0.28) and (np.abs(place[:, 1]).max() > 0.18)
 
 
 def test_ant_can_leave_its_contact_forces_out(without_physics):

@@ -13,6 +13,9 @@ An observation does not hold wheels and springs, so there is no `recover`.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
 Departures: masses, springs, lags and friction are ours; wheels meet the ground as spheres.
+The engines agree in forces, steady speeds and turns. They integrate the motor's feedback
+through the differentials in another way, so that speeds differ by up to 0.3 m/s while the
+car pulls away.
 """
 
 import importlib.resources

@@ -341,7 +341,8 @@ def line(row: dict[str, Any]) -> str:
     native, ratio = row["mujoco_steps_per_second"], row["ratio_to_mujoco"]
     by_processor, to_last = row["steps_per_processor_second"], row["ratio_to_last"]
     return (
-        f"{row['environment']:24} {row['engine'] or '-':6} {row['batch']:5} {row['compile_seconds']:9.1f} "
+        f"{row['environment']:24} {row['engine'] or '-':6} {row['batch']:5} "
+        f"{row['compile_seconds']:9.1f} "
         f"{row['steps_per_second'] / 1e3:10.1f} {row['reset_to_step']:10.2f} "
         f"{f'{native / 1e3:.1f}' if native else '-':>10} "
         f"{f'{ratio:.2f}' if ratio else '-':>9} "

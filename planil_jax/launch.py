@@ -126,7 +126,7 @@ def _record_engine(
     if env.engine is None:
         return settings
     experiment.require_engine(settings, env)
-    return dataclasses.replace(settings, engine=env.engine)
+    return experiment.with_value(settings, "engine", env.engine)
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -8,6 +8,7 @@ Source: MuJoCo XLA, https://mujoco.readthedocs.io/en/stable/mjx.html.
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +74,9 @@ def make(
     def step(physics: Physics, ctrl: jax.Array) -> Physics:
         def substep(physics: Physics, _) -> tuple[Physics, None]:
             after = carried(mjx.step(placed, restored(physics)))
-            return after.replace(extra=physics.extra), None
+            return replace(after, extra=physics.extra), None
 
-        return jax.lax.scan(substep, physics.replace(ctrl=ctrl), length=substeps)[0]
+        return jax.lax.scan(substep, replace(physics, ctrl=ctrl), length=substeps)[0]
 
     def data(physics: Physics, time: jax.Array) -> mjx.Data:
         """The whole data, computed from the carried fields."""

@@ -14,7 +14,7 @@ Departures: none but the single precision of observations and rewards.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,9 @@ from planil_jax.base import Environment, EnvSpec, EnvState, Transition
 from planil_jax.envs import engine_c, gym_robots
 from planil_jax.envs.engines import require
 
-Body = engine_c.State  # its fields are those that the task reads
-Qpos, Qvel = jax.Array, jax.Array
+Body: TypeAlias = engine_c.State  # its fields are those that the task reads
+Qpos: TypeAlias = jax.Array
+Qvel: TypeAlias = jax.Array
 
 
 class Task(NamedTuple):
@@ -109,14 +110,11 @@ def make(
         )
         return next_state, transition
 
-    recover = parts.recover
-    return Environment(
-        spec,
-        reset,
-        step,
-        recover=recover and (lambda obs: start(*recover(model, obs))),
-        engine="c",
-    )
+    def recover(obs: jax.Array) -> EnvState:
+        assert parts.recover is not None
+        return start(*parts.recover(model, obs))
+
+    return Environment(spec, reset, step, recover=parts.recover and recover, engine="c")
 
 
 def _uniform(key: jax.Array, size: int, half_width: float) -> jax.Array:

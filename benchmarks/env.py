@@ -94,7 +94,7 @@ def main() -> None:
                 batch=batch, steps=FLAGS.steps, seconds=FLAGS.seconds, byte=byte
             )
             found = [measure(name, env, setting) for env in engines]
-            if len(engines) > 1:
+            if FLAGS.engines and engines[0].engine:
                 columns = compare(name, engines, setting)
                 found = [row | more for row, more in zip(found, columns, strict=True)]
             for row in found:

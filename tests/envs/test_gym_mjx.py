@@ -312,6 +312,12 @@ def test_factors_scale_the_model_that_is_stepped(monkeypatch):
     np.testing.assert_allclose(scaled.opt.gravity[2], -0.981)
 
 
+def test_pictures_show_robots_that_mjx_cannot_take():
+    env = envs.make("gym/Humanoid:pixels=24")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    assert state.obs.shape == (24, 24, 9) and np.array(state.obs).std() > 5
+
+
 # ------------------------------------------------------------------------------- refusals
 
 

@@ -116,7 +116,8 @@ def with_engine(
         return settings
     if not (logdir / rundir.CONFIG).exists():
         return settings
-    return dataclasses.replace(settings, engine=rundir.saved_config(logdir)["engine"])
+    recorded = rundir.saved_config(logdir).get("engine", settings.engine)
+    return experiment.with_value(settings, "engine", recorded)
 
 
 def _record_engine(

@@ -11,138 +11,150 @@ Each kind is a line of the table:
     sentence   it ended in one sentence, or said what was wrong and went on right
     other      wrong numbers without a word, a traceback, several lines, or no end
 
-The work stops after so many minutes. Started again with the same --workdir and --seed it
-goes on. --workdir/cases.jsonl has every case with its words. The file of results counts
-them in groups, and lists those that ended otherwise.
+The work stops after so many minutes, and goes on where it is started again with the same
+--workdir and --seed. --workdir/cases_SEED.jsonl has every case with its words.
 """
 
-import importlib.util
 import json
+import os
 import shlex
+import shutil
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from benchmarks import faults_bench, faults_cases, faults_settings, timing
+from benchmarks import (
+    faults_bench,
+    faults_files,
+    faults_judge,
+    faults_settings,
+    faults_trainings,
+    timing,
+)
 from planil_jax.base import UsageError, UserError
 from planil_jax.cli import app
 from planil_jax.evaluation import results
 
 FLAGS = flags.FLAGS
-RIGHT = ("equal", "sentence")
+CASES = {
+    "kill": faults_trainings.kills,
+    "signal": faults_trainings.signals,
+    "disk": faults_trainings.disks,
+    "place": faults_trainings.places,
+    "clock": faults_trainings.clocks,
+    "twice": faults_trainings.twice,
+    "file": faults_files.files,
+    "mutation": faults_files.mutations,
+}
+Lines = list[dict[str, Any]]  # of the judged cases
 
 
 def define_flags() -> None:
     """Not on import: other benchmarks have flags of the same names."""
     flags.DEFINE_float("minutes", 40.0, "Time to work.", lower_bound=0.0)
-    flags.DEFINE_list("only", [], f"Kinds of cases: {', '.join(faults_cases.KINDS)}.")
+    flags.DEFINE_list("only", [], f"Which cases: {', '.join(CASES)}.")
     flags.DEFINE_string("workdir", "runs/faults", "Keeps finished cases, to go on.")
     flags.DEFINE_integer("seed", 0, "Which cases are drawn.", lower_bound=0)
     flags.DEFINE_string("out", None, "File of results to write, .json.")
 
 
 def main() -> None:
-    kinds = FLAGS.only or list(faults_cases.KINDS)
-    if unknown := [kind for kind in kinds if kind not in faults_cases.KINDS]:
-        known = ", ".join(faults_cases.KINDS)
-        raise UsageError(f"--only has no kind {unknown[0]!r}. There are: {known}.")
-    if "mutation" in kinds and not importlib.util.find_spec("benchmarks.mutations"):
-        timing.say("note: there is no benchmarks.mutations, so that no file is changed.")
-        kinds = [kind for kind in kinds if kind != "mutation"]
+    which = FLAGS.only or list(CASES)
+    if unknown := [name for name in which if name not in CASES]:
+        raise UsageError(f"--only has no {unknown[0]!r}. There are: {', '.join(CASES)}.")
     timing.writable(FLAGS.out)
     bench = faults_bench.Bench(FLAGS.workdir, FLAGS.seed)
-    try:
-        planned, found = work(bench, kinds, 60.0 * FLAGS.minutes)
-    finally:
-        bench.close()
-    print(table(found))
-    if planned > len({line["case"] for line in found}):
-        print(f"of {planned} cases; start again with the same --workdir to go on")
-    if FLAGS.out and found:
-        print(results.write(FLAGS.out, content(found)))
-    if others := [line for line in found if line["outcome"] not in RIGHT]:
-        raise UserError(f"{len(others)} of {len(found)} ended otherwise.")
+    judged = work(bench, plan(bench, which), 60.0 * FLAGS.minutes)
+    print(table(judged))
+    if FLAGS.out and judged:
+        print(results.write(FLAGS.out, content(judged)))
+    if others := [line for line in judged if line["outcome"] == faults_judge.OTHER]:
+        raise UserError(f"{len(others)} of {len(judged)} ended otherwise.")
+
+
+def plan(bench: faults_bench.Bench, which: list[str]) -> list[faults_bench.Case]:
+    """All cases of some entries of CASES, in turn: the first of them are of all kinds."""
+    listed = [list(CASES[name](bench)) for name in which]
+    placed = [((n + 0.5) / len(of), case) for of in listed for n, case in enumerate(of)]
+    return [case for _, case in sorted(placed, key=lambda item: item[0])]
 
 
 def work(
-    bench: faults_bench.Bench, kinds: list[str], seconds: float
-) -> tuple[int, list[dict[str, Any]]]:
-    """Does the cases that were not done before; how many there are, and all done."""
+    bench: faults_bench.Bench, cases: list[faults_bench.Case], seconds: float
+) -> Lines:
+    """Does the cases that were not judged before; a line for each that is judged."""
     until = time.monotonic() + seconds
-    path = Path(bench.workdir / f"cases_{bench.seed}.jsonl")
-    done = (
-        [json.loads(line) for line in path.read_text().splitlines()]
-        if path.exists()
-        else []
-    )
-    names = {line["case"] for line in done}
-    cases = faults_cases.plan(bench, kinds)
+    path = bench.workdir / f"cases_{bench.seed}.jsonl"
+    judged = list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
+    left = {case.name for case in cases} - {line["case"] for line in judged}
     for case in cases:
-        if case.name in names:
+        if case.name not in left or time.monotonic() > until:
             continue
-        if time.monotonic() > until:
-            break
         ended = case.run(bench)
-        several = ended if isinstance(ended, list) else [(case.group, case.name, ended)]
-        of_case = {"kind": case.kind, "case": case.name}
+        several = ended if isinstance(ended, list) else [(case.kind, case.name, ended)]
         lines = [
-            of_case | {"group": group, "name": name} | outcome
-            for group, name, outcome in several
+            {"case": case.name, "kind": kind, "name": name} | outcome._asdict()
+            for kind, name, outcome in several
         ]
         with open(path, "a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-        done += lines
-        wrong = [line for line in lines if line["outcome"] not in RIGHT]
-        for line in wrong or lines[:1]:
-            timing.say(f"{line['name']}: {line['outcome']} {line['words'][:120]}")
-    return len(cases), [line for line in done if line["kind"] in kinds]
+        left.remove(case.name)
+        judged += lines
+        others = [line for line in lines if line["outcome"] == faults_judge.OTHER]
+        for line in others or lines[:1]:
+            timing.say(f"{line['name']}: {line['outcome']} {line['words'][:160]}")
+    if left:
+        timing.say(f"{len(left)} of {len(cases)} cases are left: start it again to go on.")
+    planned = {case.name for case in cases}
+    return [line for line in judged if line["case"] in planned]
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """A line a kind."""
-    head = f"{'kind':10}{'cases':>8}{'equal':>8}{'sentence':>10}{'other':>8}"
-    lines = [head]
-    for kind in [*dict.fromkeys(line["kind"] for line in found), "all"]:
-        of_kind = [line for line in found if kind in (line["kind"], "all")]
-        count = Counter(line["outcome"] for line in of_kind)
-        other = len(of_kind) - count["equal"] - count["sentence"]
+def counted(judged: Lines) -> dict[str, dict[str, int]]:
+    """How many cases of each kind there were, and how many had each outcome."""
+    many = Counter((line["kind"], line["outcome"]) for line in judged)
+    rows = {}
+    for kind in sorted({line["kind"] for line in judged}):
+        row = {outcome: many[kind, outcome] for outcome in faults_judge.OUTCOMES}
+        rows[kind] = {"cases": sum(row.values())} | row
+    return rows
+
+
+def table(judged: Lines) -> str:
+    """A line a kind, and one for all."""
+    rows = counted(judged) | counted([line | {"kind": "all"} for line in judged])
+    lines = ["".join(["kind of fault".ljust(34), *(f"{name:>10}" for name in rows["all"])])]
+    for kind, row in rows.items():
         lines.append(
-            f"{kind:10}{len(of_kind):8}{count['equal']:8}{count['sentence']:10}{other:8}"
+            "".join([kind.ljust(34), *(f"{number:10}" for number in row.values())])
         )
     return "\n".join(lines)
 
 
-def content(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """A file of results: how many cases of each group had each outcome."""
-    groups: dict[str, Counter] = {}
-    for line in found:
-        groups.setdefault(line["group"], Counter())[line["outcome"]] += 1
-    groups = dict(sorted(groups.items()))
-    kept = ("name", "outcome", "status", "words")
+def content(judged: Lines) -> dict[str, Any]:
+    """A file of results: the table, and those that ended otherwise in words."""
+    rows = counted(judged)
+    others = [line for line in judged if line["outcome"] == faults_judge.OTHER]
     return results.new(
         "campaign",
         shlex.join(["python", "-m", "benchmarks.faults", *sys.argv[1:]]),
         {"seed": FLAGS.seed, "sizes": faults_settings.SIZES},
-        cases=[{"name": name} for name in groups],
-        outcomes=[
-            {"cases": count.total()}
-            | {outcome: count[outcome] for outcome in faults_bench.OUTCOMES}
-            for count in groups.values()
-        ],
-        extra={
-            "otherwise": [
-                {name: line[name] for name in kept}
-                for line in found
-                if line["outcome"] not in RIGHT
-            ]
-        },
+        cases=[{"name": kind} for kind in rows],
+        outcomes=list(rows.values()),
+        extra={"other": [f"{line['name']}: {line['words']}" for line in others]},
     )
 
 
+def be_a_user() -> None:
+    """Root is held to permissions, as a user is, without a capability that it has."""
+    if os.geteuid() == 0 and "FAULTS_AS_USER" not in os.environ and shutil.which("setpriv"):
+        os.environ["FAULTS_AS_USER"] = "1"
+        os.execvp("setpriv", ["setpriv", "--bounding-set=-dac_override", *sys.orig_argv])
+
+
 if __name__ == "__main__":
+    be_a_user()
     define_flags()
     app.run(main)

@@ -148,11 +148,11 @@ def epoch(
         (0, count),
         clock,
     )
-    state = program.init()
+    state, running = program.init(), np.ones((count,), bool)
 
     def call() -> Any:
         nonlocal state
-        state, *metrics = jax.block_until_ready(program.epoch(np.int32(0), state))
+        state, *metrics = jax.block_until_ready(program.epoch(np.int32(0), state, running))
         return metrics
 
     return call, clock.seconds["training"]

@@ -28,6 +28,7 @@ from planil_jax.evaluation import collect as collecting
 from planil_jax.evaluation import evaluate as evaluating
 from planil_jax.evaluation import saved_experts, statistics
 from planil_jax.precision import require_float32
+from planil_jax.training import files
 from planil_jax.training import report as training_report
 
 load_demos = Demos.load
@@ -120,11 +121,12 @@ class Run:
 
         if path is not None:
             path = _path(path, "path", "nav.html")
+            files.require_writable(path, "path")
         written = report.write(self._trained, seed_index)
         if path is None:
             return Page(written)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(written.read_bytes())
+        files.write(path, written.read_bytes())
         return Page(path)
 
     def policy(self, seed: int | str = 0, *, sampling_seed: int = 0) -> Policy:
@@ -162,6 +164,11 @@ class Run:
             raise UsageError(
                 f"{self.directory} was never evaluated while it was trained, so that none "
                 "of its seeds is known to be the best: give its index."
+            )
+        if np.isnan(returns[-1]).all():
+            raise UsageError(
+                f"the last evaluation of {self.directory} found no return that is finite, "
+                "so that none of its seeds is known to be the best: give its index."
             )
         return int(np.nanargmax(returns[-1]))
 
@@ -389,6 +396,9 @@ def compare(
         raise UsageError(f"settings names {unknown[0]!r}, which is not among the methods.")
     logdir = _path(logdir, "logdir", "runs/compare")
     found = Comparison()
+    name = env if isinstance(env, str) else envs.hold(env)
+    for method in methods:  # a wrong one is refused before anything is trained
+        _with_settings(compose(method, name)[0], settings.get(method))
     for method in methods:
         directory = logdir / method.replace("/", "_")
         run = train(

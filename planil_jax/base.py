@@ -86,6 +86,9 @@ class Transition:
     reward: Array  # [] the task's reward, for reports; no imitator reads it
     terminal: Array  # [] bool: the task ended here; there is no next state
     truncated: Array  # [] bool: the time limit ended the episode; the task goes on
+    # [] bool, written by the loop: False where the step was not finite, so that nothing
+    # learns from it. None: every step is valid.
+    valid: Array | None = None
 
 
 class EnvSpec(NamedTuple):
@@ -426,7 +429,9 @@ class UpdateFn(Protocol):
 
         Args:
           state: the agent's State; the next one has equal shapes and dtypes.
-          rollout: `[T, E]`, the newest steps.
+          rollout: `[T, E]`, the newest steps, all finite. Where `valid` is False stands a
+            copy of another step, which is an episode of its own: it is truncated, and an
+            episode ended before it.
           demos: all Demonstrations.
           key: consumed.
           round_: [] int32, the number of rounds before this one.
@@ -440,6 +445,8 @@ class Agent(NamedTuple):
     carry: Callable[[], Any]  # () -> the carry of a fresh episode
     act: ActFn
     update: UpdateFn
+    # Whether `update` reads the task's reward; the registry fills it in from NEEDS.
+    reads_rewards: bool = False
 
 
 @struct.dataclass

@@ -17,6 +17,7 @@ from planil_jax.base import (
     Needs,
     Task,
     UsageError,
+    printable,
 )
 from planil_jax.data.demos import require_actions, require_length
 from planil_jax.envs import engines as physics
@@ -90,7 +91,9 @@ def modules(settings: Mapping[str, Any]) -> tuple[str, ...]:
     of_method = (settings["module"],) if settings.get("module") else ()
     imports = settings.get("imports", ())
     if isinstance(imports, str) or not isinstance(imports, Sequence):
-        raise UsageError(f"imports must be names of modules, not {imports!r}.")
+        raise UsageError(
+            f"imports must be names of modules, not {printable(repr(imports))}."
+        )
     return (*imports, *of_method)
 
 
@@ -161,7 +164,8 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
       UsageError: the method is not for such an environment, or needs what the
         demonstrations do not hold.
     """
-    _check(experiment, env, demos)
+    require_env(experiment, env)
+    _check(experiment, demos, env)
     method = registry.method(experiment.method)
     return method.make(make_task(experiment, env, demos), experiment.agent)
 
@@ -211,8 +215,12 @@ def make_task(experiment: Experiment, env: Environment, demos: Demonstrations) -
     )
 
 
-def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> None:
-    """Refuses a method in an environment, or with demonstrations, that it is not for."""
+def require_env(experiment: Experiment, env: Environment) -> None:
+    """Refuses a method in an environment that it is not for.
+
+    Raises:
+      UsageError: what it cannot do there, with those that can.
+    """
     method, need = experiment.method, needs(experiment)
     if env.spec.image and not need.pixels:
         raise UsageError(
@@ -225,6 +233,11 @@ def _check(experiment: Experiment, env: Environment, demos: Demonstrations) -> N
             f"{env.spec.action_form}: leave its option choices out, or choose one of "
             f"{', '.join(_that_can('discrete'))}."
         )
+
+
+def _check(experiment: Experiment, demos: Demonstrations, env: Environment) -> None:
+    """Refuses demonstrations that a method cannot learn from."""
+    method, need = experiment.method, needs(experiment)
     if not need.demonstrations:
         return
     require_length(demos, need.sequence, method)

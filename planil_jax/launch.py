@@ -8,13 +8,15 @@ The API and the commands share it:
 import contextlib
 import dataclasses
 import functools
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from planil_jax import config, experiment, runs, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.precision import require_float32
-from planil_jax.training import files, run, rundir
+from planil_jax.training import files, run, rundir, signals
 from planil_jax.training.report import Report
 
 # Fields that may change where a run is resumed.
@@ -47,6 +49,7 @@ def launch(
     Nothing of `logdir` is made or changed before training starts: all refusals come first.
 
     Raises:
+      signals.Stopped, signals.Interrupted: a signal; it is said how to go on.
       UsageError: a setting is wrong; the demonstrations are missing, do not fit, or are not
         those that the run began with; or `logdir` holds another run or one that is not to
         be resumed, or another process trains there.
@@ -93,6 +96,8 @@ def launch(
         report.before_start(begin)
         for notice in notices:
             report.say(notice)
+        again = _again(logdir, resume)
+        hearing = stack.enter_context(_stoppable(report, again))
         for _ in run.train(
             agent,
             env,
@@ -103,8 +108,32 @@ def launch(
             None if logdir is None else logdir / rundir.CHECKPOINTS,
             report,
             swept,
+            again,
         ):
-            pass
+            hearing.patient = True  # a signal between two epochs waits for the next
+
+
+def _again(logdir: Path | None, resume: bool) -> str:
+    """Half a sentence about how a training goes on that was stopped."""
+    if logdir is None:
+        return "as it has no logdir, nothing continues it"
+    if resume:  # also of commands that always resume
+        return "the same command continues it"
+    command = f"planil train --logdir={shlex.quote(str(logdir))} --resume"
+    return f"`{command}` (in Python the same call with resume=True) continues it"
+
+
+@contextlib.contextmanager
+def _stoppable(report: Report, again: str) -> Iterator[signals.Hearing]:
+    """A signal ends the block, and the report says so."""
+    try:
+        with signals.heard(f"nothing had to be saved; {again}") as hearing:
+            yield hearing
+    except (signals.Stopped, signals.Interrupted) as stop:
+        if stop.sentence:
+            report.say(stop.sentence)
+            stop.sentence = ""
+        raise
 
 
 def with_engine(

@@ -22,7 +22,16 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from planil_jax import envs
-from planil_jax.base import Agent, Environment, Needs, Shows, Task, UsageError, did_you_mean
+from planil_jax.base import (
+    Agent,
+    Environment,
+    Needs,
+    Shows,
+    Task,
+    UsageError,
+    did_you_mean,
+    printable,
+)
 from planil_jax.config import differences, document
 
 AGENTS = "planil_jax.agents"  # groups of entry points
@@ -56,7 +65,8 @@ class Method(NamedTuple):
                 f"method {self.name!r}: make(task, config) of {self.module.__name__} must "
                 f"return an Agent, not {agent!r}."
             )
-        return agent
+        reads_rewards = agent.reads_rewards or not self.needs(config).demonstrations
+        return agent._replace(reads_rewards=reads_rewards)
 
     def shows(self, task: Task, config: Any) -> Shows:
         """The parts of a trained agent that a report can show."""
@@ -162,7 +172,7 @@ def method(name: str) -> Method:
     """
     if name not in methods():
         raise UsageError(
-            f"no method {name!r}.{did_you_mean(name, methods())} "
+            f"no method '{printable(name)}'.{did_you_mean(name, methods())} "
             f"There are: {', '.join(methods())}."
         )
     row = _ROWS[name]

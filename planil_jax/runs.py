@@ -13,7 +13,15 @@ import jax
 import numpy as np
 
 from planil_jax import envs, experiment, registry, sweep
-from planil_jax.base import Agent, Demonstrations, Environment, Params, Shows, UsageError
+from planil_jax.base import (
+    Agent,
+    Demonstrations,
+    Environment,
+    Params,
+    Shows,
+    UsageError,
+    printable,
+)
 from planil_jax.data import demos
 from planil_jax.training import checkpoint, files, report, run, rundir, seeds
 
@@ -33,6 +41,7 @@ class Run(NamedTuple):
     settings: run.Settings  # [S] of what a sweep tries, by the paths of fields
     step: int  # environment steps of each seed when they were saved
     override: str = ""  # settings that are not those of its training
+    stopped: tuple[checkpoint.Stopped, ...] = ()  # members that became not finite
 
 
 def load(
@@ -106,6 +115,7 @@ def load(
         settings=values,
         step=restored.step,
         override=override,
+        stopped=restored.stopped,
     )
 
 
@@ -123,15 +133,18 @@ def load_experiment(
             f"{directory} holds no run (no config.json); give the logdir of a training."
         )
     settings = rundir.saved_config(directory)
-    _check_imports(Path(directory), experiment.modules(settings), trust_imports)
-    return experiment.from_config_dict(settings)
+    try:
+        _check_imports(Path(directory), experiment.modules(settings), trust_imports)
+        return experiment.from_config_dict(settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _check_imports(directory: Path, modules: tuple[str, ...], trust: bool) -> None:
     """Refuses to run a stranger's code: by default any, and always what lies in the run."""
     if not modules:
         return
-    names = " and ".join(map(repr, map(str, modules)))
+    names = " and ".join(f"'{printable(str(module))}'" for module in modules)
     if not trust:
         raise UsageError(
             f"{directory} wants to import {names}, which runs their code: allow it with "
@@ -236,6 +249,16 @@ def shows(trained: Run, values: run.Settings | None = None) -> Shows:
     member = sweep.apply_overrides(trained.experiment, values or {})
     task = experiment.make_task(member, trained.env, trained.demos)
     return registry.method(member.method).shows(task, member.agent)
+
+
+def stops(trained: Run) -> list[str]:
+    """A sentence about each member that stopped in training."""
+    labels = sweep.labels(trained.experiment)
+    return [
+        f"{labels[one.member]} became not finite at step {one.step} in {one.part} and "
+        f"stopped; its parameters are those of step {one.kept}."
+        for one in trained.stopped
+    ]
 
 
 def over_seeds(function: Callable[..., Any], trained: Run) -> Any:

@@ -16,6 +16,7 @@ import pytest
 from planil_jax import registry
 from planil_jax.base import EnvState, UserError
 from planil_jax.deploy.policy import NoSimulator
+from planil_jax.training import loop
 from tests import tiny
 
 METHODS = registry.methods()
@@ -74,7 +75,8 @@ def programs_of_one_agent(request) -> None:
     name = case and case.params.get("name")
     if name and _kept != [name]:
         tiny.drop_programs()
-        shapes.cache_clear()
+        for cached in (shapes, rollout, learner):
+            cached.cache_clear()
         _kept[:] = [name]
 
 
@@ -219,6 +221,92 @@ def test_metrics_are_finite_scalars_named_part_and_quantity(name):
         assert value.shape == () and np.isfinite(value), metric
     leaves = [leaf for leaf in raw(state) if leaf.dtype == np.float32]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+# ---------------------------------------------------------- steps that are not finite
+
+
+@functools.cache
+def rollout(name: str):
+    """The state of an agent that has learned, and the next rollout of it, whose first
+    steps are in the middle of episodes."""
+    made, state = tiny.bench(name), tiny.train(name, count=1)[0]
+    collect = jax.jit(functools.partial(loop.collect, made.agent, made.env, tiny.LOOP))
+    keys = jax.random.split(jax.random.key(3))
+    env, carry, before = collect(state.agent.params, state.env, state.carry, keys[0])
+    learned, _ = learner(name)(state.agent, before, before.valid)
+    recorded = collect(learned.params, env, carry, keys[1])[2]
+    assert not (before.terminal | before.truncated)[-1].any()
+    return learned, recorded
+
+
+@functools.cache
+def learner(name: str):
+    """(the agent's State, a rollout, which of its steps are valid) -> State and metrics."""
+    made = tiny.bench(name)
+
+    def learn(state, rollout, valid):
+        usable = loop.usable(rollout.replace(valid=valid))
+        return made.agent.update(state, usable, made.demos, jax.random.key(4), 1)
+
+    return jax.jit(learn)
+
+
+def some_valid() -> np.ndarray:
+    """`[T, E]`; the first step of an environment is among those that are not."""
+    valid = np.ones((tiny.LOOP.steps, tiny.LOOP.num_envs), bool)
+    valid[0, 1] = valid[2, 0] = valid[3, 0] = valid[-1, 2] = False
+    return valid
+
+
+def filled(rollout, valid: np.ndarray, number: float):
+    """A rollout in which all that is recorded of steps that are not valid is a number."""
+
+    def fill(leaf):
+        mask = valid.reshape(valid.shape + (1,) * (leaf.ndim - 2))
+        return jnp.where(mask, leaf, jnp.asarray(number).astype(leaf.dtype))
+
+    return jax.tree.map(fill, rollout)
+
+
+@each(LEARNERS)
+def test_the_loop_knows_whether_rewards_are_read(name):
+    assert tiny.bench(name).agent.reads_rewards == (name in ENGINES)
+
+
+@each(LEARNERS)
+def test_nothing_that_is_recorded_of_a_step_that_is_not_valid_is_learned_from(name):
+    state, recorded = rollout(name)
+    valid = some_valid()
+    zeros = learner(name)(state, filled(recorded, valid, 0.0), valid)
+    huge = learner(name)(state, filled(recorded, valid, 1e6), valid)
+    assert equal(zeros, huge)
+    for leaf in raw(zeros):
+        assert leaf.dtype != np.float32 or np.isfinite(leaf).all()
+    all_valid = np.ones_like(valid)
+    visible = learner(name)(state, filled(recorded, valid, 1e6), all_valid)
+    assert equal(visible[0].params, zeros[0].params) == (not tiny.needs(name).interacts)
+
+
+@each(LEARNERS)
+def test_no_sequence_of_a_replay_goes_through_a_step_that_is_not_valid(name):
+    """Nor does one go on from the rollout before, where the first step is not valid."""
+    state, recorded = rollout(name)
+    if getattr(state, "replay", None) is None or not isinstance(state.replay.steps, dict):
+        return  # it learns from no sequences
+    valid = some_valid()
+    after = learner(name)(state, recorded, valid)[0].replay
+    count = tiny.LOOP.steps
+    rows = (np.arange(-count - 1, 0) + int(after.cursor)) % tiny.CAPACITY
+    steps = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], after.steps)
+    goes_on = np.concatenate([valid[:1], valid[1:] & valid[:-1]])
+    if "first" in steps:
+        cut = steps["first"][1:]
+    else:
+        cut = steps.get("ended", steps.get("truncated"))[:-1]
+    assert cut[~goes_on].all()
+    ended = np.asarray(recorded.terminal | recorded.truncated)
+    assert (cut[1:][goes_on[1:]] == ended[:-1][goes_on[1:]]).all()
 
 
 # --------------------------------------------------------------------------------- acting

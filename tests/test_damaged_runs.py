@@ -14,7 +14,7 @@ from planil_jax.base import TrainState, UserError
 from planil_jax.data import demos
 from planil_jax.evaluation import evaluate, out_of_distribution
 from planil_jax.nets import heads, mlp
-from planil_jax.training import checkpoint, files, report, rundir
+from planil_jax.training import checkpoint, files, lock, report, rundir
 
 AGENT = bc.Config(policy=heads.Config(network=mlp.Config(hidden=(4,))), gradient_steps=1)
 FILES = (
@@ -136,6 +136,52 @@ def test_a_damaged_evaluation_is_told_and_left_out(tmp_path, text):
     (tmp_path / evaluate.RESULT).write_text(text)
     with pytest.warns(files.DamageWarning, match="evaluation.json is damaged"):
         assert evaluate.read(tmp_path) == {}
+
+
+def test_a_changed_byte_of_an_evaluation_or_of_versions_is_noticed(directory, tmp_path):
+    """Their types stay right, and only their seals tell."""
+    copy = tmp_path / "run"
+    shutil.copytree(directory, copy)
+    trained = runs.load(copy)
+    evaluate.save(trained, EVALUATION)
+    assert evaluate.read(copy) == EVALUATION
+    path = copy / evaluate.RESULT
+    path.write_text(path.read_text().replace('"mean": 1.0', '"mean": 7.0'))
+    with pytest.warns(files.DamageWarning, match="evaluation.json is damaged .it has"):
+        assert evaluate.read(copy) == {}
+    path = copy / "versions.json"
+    path.write_text(path.read_text().replace('"commit": "', '"commit": "f'))
+    with pytest.warns(files.DamageWarning, match="versions.json is damaged .it has chang"):
+        assert rundir.saved_versions(copy) == {"commit": ""}
+
+
+def test_a_training_in_a_directory_that_another_has_is_refused_and_changes_nothing(
+    directory, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(directory, copy)
+    settings = runs.load_experiment(copy)
+    with lock.held(copy):
+        before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+        with pytest.raises(UserError, match=r"another process \(.*\) trains in .*run: let"):
+            launch.launch(settings, logdir=copy, resume=True)
+        assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+
+
+def test_a_wrong_setting_of_a_run_is_refused_by_the_name_of_its_file(directory, tmp_path):
+    path = tmp_path / rundir.CONFIG
+    text = (directory / rundir.CONFIG).read_text()
+    for old, new, words in [
+        ('"seeds": 1', '"seeds": "one"', "config.json: seeds must be int, not 'one'"),
+        (
+            '"seeds": 1',
+            '"seeds": 1, "seeds": 2',
+            "config.json is damaged .it gives seeds",
+        ),
+    ]:
+        path.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=words):
+            runs.load_experiment(tmp_path)
 
 
 def test_damaged_paths_on_a_field_are_told_and_left_out(tmp_path):

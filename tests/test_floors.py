@@ -78,6 +78,7 @@ KEPT_IN = {
     "time": (
         "training.report",
         "training.checkpoint",
+        "training.signals",
         "evaluation.results",
         "reporting.",
     ),

@@ -45,6 +45,7 @@ from tests import conftest
 BOUND = 0.3  # of actions; below the planners' noise, so that it is met
 LOOP = loop.Config(num_envs=3, steps=6, rounds=2, resets=2)
 ENTRIES = (0, 1, 2, 3)
+CAPACITY = 20  # of every replay
 _PLANNER = mppi.Config(samples=8, horizon=3, iterations=2)
 _NETWORK = mlp.Config(hidden=(8, 8))
 _POLICY = heads.Config(network=mlp.Config(hidden=(8,), activation="tanh"))
@@ -59,7 +60,7 @@ _LATENT: dict[str, Any] = {
         explore="noise",
     ),
     "planning": latent_planning.Planning(temperature=1e-3, proposals=2),
-    "replay": sequences.Config(batch=8, capacity=20),
+    "replay": sequences.Config(batch=8, capacity=CAPACITY),
     "horizon": 2,
     "seed_steps": 6,
     "updates_per_step": 0.2,
@@ -80,7 +81,7 @@ _MPAIL = mpail.Config(
     value_steps=3,
     batch=16,
     imagination=mpail.Imagination(value_batch=16),
-    replay=mpail.ReplayOptions(capacity=20),
+    replay=mpail.ReplayOptions(capacity=CAPACITY),
     model=ensemble.Config(network=forward.Config(network=_NETWORK), members=2),
     model_learning=mpail.ModelLearning(
         gradient_steps=30, member_batch=16, learning_rate=1e-2
@@ -103,7 +104,7 @@ _CMIL = cmil.Config(
     policy=dataclasses.replace(_POLICY, std_of_state=True),
     discriminator=cmil.DiscriminatorConfig(network=_NETWORK),
     critic=_NETWORK,
-    replay=cmil.ReplayConfig(capacity=20, length=4, batch=4),
+    replay=cmil.ReplayConfig(capacity=CAPACITY, length=4, batch=4),
     optimizer=cmil.OptimizerConfig(policy_lr=1e-2),
     horizon=3,
     pretrain_steps=2,
@@ -123,7 +124,7 @@ CONFIGS: dict[str, Any] = {
         critic=_NETWORK,
         gradient_steps=3,
         batch=16,
-        capacity=20,
+        capacity=CAPACITY,
     ),
     "iqmpc": iqmpc.Config(**_LATENT, optimizer=_ADAM),
     "mpail2": mpail2.Config(
@@ -141,7 +142,7 @@ CONFIGS: dict[str, Any] = {
         horizon=3,
         updates_per_step=0.2,
         batch=8,
-        capacity=20,
+        capacity=CAPACITY,
     ),
     "cmil": _CMIL,
     "vmail": cmil.vmail(_CMIL),

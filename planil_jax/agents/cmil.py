@@ -65,7 +65,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from planil_jax.agents.common import actions, latent_planning
+from planil_jax.agents.common import actions, latent_planning, learning
 from planil_jax.base import (
     Agent,
     Demonstrations,
@@ -663,7 +663,8 @@ def update(
     _require_length(config, demos)
     assert state.replay is not None
     moments_key, key = jax.random.split(key)
-    buffer = replay.insert(state.replay, replay_steps(components, state.ended, rollout))
+    ended = state.ended | learning.starts_anew(rollout)
+    buffer = replay.insert(state.replay, replay_steps(components, ended, rollout))
     moments = state.params.moments
     if not components.task.spec.image:
         moments = update_normalizer(moments, rollout, demos, moments_key, round_)

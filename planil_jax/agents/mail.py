@@ -463,7 +463,8 @@ def update(
         "next_obs": rollout.next_obs,
         "ended": rollout.terminal | rollout.truncated,
     }
-    filled = replay.insert(state.replay, steps)
+    before = replay.end_episodes(state.replay, "ended", learning.starts_anew(rollout))
+    filled = replay.insert(before, steps)
     model = ensemble.update_normalizer(old_model, rollout.obs, rollout.next_obs)
     params = dataclasses.replace(state.params, moments=model.obs)
     learned = dataclasses.replace(state, params=params, change=model.change, replay=None)

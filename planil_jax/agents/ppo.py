@@ -32,6 +32,7 @@ def make(task: Task, config: Config) -> Agent:
         carry=lambda: (),
         act=functools.partial(ppo.act, components),
         update=functools.partial(update, components),
+        reads_rewards=True,
     )
 
 

@@ -100,6 +100,7 @@ def make(task: Task, config: Config) -> Agent:
         carry=lambda: (),
         act=functools.partial(actions.act_by_policy, components.policy),
         update=functools.partial(update, components),
+        reads_rewards=True,
     )
 
 

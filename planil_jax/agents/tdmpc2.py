@@ -369,4 +369,5 @@ def make(task: Task, config: Config) -> Agent:
         carry=functools.partial(latent_planning.initial_carry, actor),
         act=functools.partial(latent_planning.act, actor),
         update=functools.partial(update, components),
+        reads_rewards=True,
     )

@@ -4,7 +4,8 @@
         app.run_command(train)    # a module of this package; or app.run(main)
 
 `main()` takes no arguments and reads `flags.FLAGS`. Exit codes: 0 done, 1 failed, 2 a
-mistake on the command line, 130 interrupted, 141 nobody reads the output any more.
+mistake on the command line, 141 nobody reads the output any more, and 128 + n where signal
+n stopped it: 130 Ctrl-C, 129 SIGHUP, 138 SIGUSR1, 140 SIGUSR2, 143 SIGTERM.
 
 A command is a module with a docstring, whose first line the list of commands shows, and
 
@@ -41,6 +42,7 @@ from absl import logging as absl_logging
 from planil_jax.base import UsageError, UserError, did_you_mean
 from planil_jax.config import Field, describe, leaves
 from planil_jax.precision import require_float32
+from planil_jax.training import signals
 from planil_jax.training.files import DamageWarning
 
 FLAGS = flags.FLAGS
@@ -95,23 +97,28 @@ def run(
     if config and _given("config", argv) is None:
         argv.insert(1, f"--config={config}")
     try:
-        if _HELP & set(argv[1:]):
-            print(help_text(main, argv))
-        else:
-            parse(argv, positional=positional, flag_of=_flag_of(main))
-            if not FLAGS.debug:
-                _quieten()
-            if compute:
-                _use_float32()
-                _widen_vectors()
-                print(_open_device(FLAGS.device), file=sys.stderr)
-                _keep_compiled(FLAGS.compile_cache)
-            warnings.showwarning = _show_warning
-            main()
+        with signals.heard():
+            _run(main, argv, compute, positional)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, signals.Stopped) as error:
         sys.exit(_report(error, argv))
     sys.exit(0)
+
+
+def _run(main: Callable[[], None], argv: list[str], compute: bool, positional: str) -> None:
+    if _HELP & set(argv[1:]):
+        print(help_text(main, argv))
+        return
+    parse(argv, positional=positional, flag_of=_flag_of(main))
+    if not FLAGS.debug:
+        _quieten()
+    if compute:
+        _use_float32()
+        _widen_vectors()
+        print(_open_device(FLAGS.device), file=sys.stderr)
+        _keep_compiled(FLAGS.compile_cache)
+    warnings.showwarning = _show_warning
+    main()
 
 
 # ------------------------------------------------------------------------- command line
@@ -416,6 +423,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     match error:
         case UserError():
             return f"error: {error}", error.exit_code
+        case signals.Stopped() | signals.Interrupted():
+            return error.sentence, int(error.code or 0)
         case KeyboardInterrupt():
             return "interrupted; earlier checkpoints and files are kept.", 130
         case OSError() if disk_full or error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -423,11 +432,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         case OSError() if error.filename is not None:
             return f"error: {error.filename}: {error.strerror}.", 1
         case MemoryError():
-            return _OUT_OF_MEMORY, 1
+            return _out_of_memory("this machine"), 1
     if disk_full:
         return _disk_full("a file"), 1
     if "RESOURCE_EXHAUSTED" in str(error):
-        return _OUT_OF_MEMORY, 1
+        return _out_of_memory("the device"), 1
     return (
         f"error: unexpected {_one_line(error)}; run again with --debug for the traceback, "
         "and please report it.",
@@ -435,10 +444,11 @@ def explain(error: BaseException) -> tuple[str, int]:
     )
 
 
-_OUT_OF_MEMORY = (
-    "error: the device is out of memory: lower loop.num_envs, agent.planner.samples or "
-    "--seeds."
-)
+def _out_of_memory(what: str) -> str:
+    return (
+        f"error: {what} is out of memory: lower loop.num_envs, agent.planner.samples or "
+        "--seeds."
+    )
 
 
 def _disk_full(file: str) -> str:
@@ -457,7 +467,8 @@ def _report(error: BaseException, argv: list[str]) -> int:
     if FLAGS["debug"].value or "--debug" in argv:  # the flags may not be parsed yet
         traceback.print_exception(error)
     message, status = explain(error)
-    print(" ".join(message.split()), file=sys.stderr)
+    if message:  # of a signal it was said already
+        print(" ".join(message.split()), file=sys.stderr)
     return status
 
 

@@ -21,6 +21,7 @@ from planil_jax.cli import app
 from planil_jax.compose import compose
 from planil_jax.evaluation import compare
 from planil_jax.reporting import pictures
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -36,12 +37,19 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    files.require_writable(FLAGS.out, "--out")
+    files.require_writable(Path(FLAGS.logdir) / "comparison.json", "--logdir")
     plan = config.from_config_dict(FLAGS.config, compare.Comparison())
     logdir, found, say = Path(FLAGS.logdir), {}, functools.partial(print, file=sys.stderr)
     if FLAGS.demos and len(plan.tasks) > 1:
         raise UsageError("--demos is of one task; this comparison has several.")
-    for task, name in compare.names(plan.tasks).items():
-        directory, chosen = logdir / name, compare.settings(plan, task, settings_of)
+    # Settings of all tasks first: a wrong one is refused before anything is trained.
+    settings = {
+        name: compare.settings(plan, task, settings_of)
+        for task, name in compare.names(plan.tasks).items()
+    }
+    for name, chosen in settings.items():
+        directory = logdir / name
         found[name] = compare.compare(plan, name, chosen, directory, FLAGS.demos, say)
         pictures.comparison(directory, plan, found[name])
     command = shlex.join(["planil", "compare", *sys.argv[1:]])

@@ -14,6 +14,7 @@ from absl import flags
 from planil_jax import envs
 from planil_jax.data import formats
 from planil_jax.evaluation import collect
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -33,6 +34,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    files.require_writable(FLAGS.out, "--out")
     spec = envs.make(FLAGS.env).spec
     _, notes = formats.convert(
         FLAGS.source,

@@ -34,6 +34,8 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    files.require_writable(FLAGS.out, "--out")
+    files.require_writable(FLAGS.picture, "--picture")
     found, cases = {}, []
     for directory in FLAGS.runs:
         trained = runs.load(directory, FLAGS.which, trust_imports=FLAGS.trust_imports)

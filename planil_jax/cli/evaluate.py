@@ -47,9 +47,10 @@ def main() -> None:
         from planil_jax.reporting import pictures  # here: other evaluations draw nothing
 
         found["rewards"], pairs = rewards.compare(trained, FLAGS.episodes)
-        evaluate.save(trained, found)
         print(rewards.table(found["rewards"]))
-        print(f"wrote {pictures.rewards(trained.directory, pairs)}")
+        if evaluate.is_kept(trained):
+            evaluate.save(trained, found)
+            print(f"wrote {pictures.rewards(trained.directory, pairs)}")
     if FLAGS.out:
         print("evaluating the references …", file=sys.stderr)
         print(result_file.write(trained, found, asked))

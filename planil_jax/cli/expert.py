@@ -18,6 +18,7 @@ from planil_jax.base import UsageError
 from planil_jax.cli import settings
 from planil_jax.data import expert_file
 from planil_jax.evaluation import collect, saved_experts
+from planil_jax.training import files
 from planil_jax.training.report import Report
 
 FLAGS = flags.FLAGS
@@ -52,6 +53,11 @@ def main() -> None:
         raise UsageError(
             "give --out, a file of demonstrations to write, or --weights, of the expert."
         )
+    for name in ("out", "weights"):
+        path = FLAGS[name].value
+        if path and not path.endswith(".npz"):
+            raise UsageError(f"{path} (--{name}): this file must end in .npz.")
+        files.require_writable(path, f"--{name}")
     asked = settings.read(METHOD, ENV, FLAG_OF)
     if experiment.needs(asked).demonstrations:
         raise UsageError(

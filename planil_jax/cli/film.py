@@ -16,6 +16,7 @@ from planil_jax.base import UsageError
 from planil_jax.envs import scenes
 from planil_jax.evaluation import expert_policies
 from planil_jax.reporting import film
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +36,7 @@ def define_flags() -> None:
 
 def main() -> None:
     film.require_format(FLAGS.out)
+    files.require_writable(FLAGS.out, "--out")
     if FLAGS.run:
         trained = runs.load(FLAGS.run, FLAGS.which, trust_imports=FLAGS.trust_imports)
         expert = expert_policies.from_run(trained, FLAGS.env)

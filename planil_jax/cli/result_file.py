@@ -10,6 +10,7 @@ from absl import flags
 from planil_jax import runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import learning, results
+from planil_jax.training import files
 
 FLAGS = flags.FLAGS
 
@@ -45,6 +46,7 @@ def read() -> Asked:
                 raise UsageError(f"--{name} is for a file of results: add --out.")
     elif not FLAGS.out.endswith(".json"):
         raise UsageError(f"{FLAGS.out}: a file of results (--out) must end in .json.")
+    files.require_writable(FLAGS.out, "--out")
     demonstrator, bc = None, None
     if FLAGS.demonstrator:
         demonstrator = learning.load_demonstrator(FLAGS.demonstrator, FLAGS.trust_imports)

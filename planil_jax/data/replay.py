@@ -60,6 +60,17 @@ def insert(replay: Replay, rollout: Any) -> Replay:
     )
 
 
+def end_episodes(replay: Replay, name: str, ended: jax.Array) -> Replay:
+    """The buffer in which the newest steps end their episodes where `ended` `[E]` says so.
+
+    Args:
+      name: of the steps' `[C, E]` bool that tells ends.
+    """
+    marked = replay.steps[name].at[replay.cursor - 1].max(ended)  # row -1 is the last one
+    steps = replay.steps | {name: marked}
+    return Replay(steps, replay.cursor, replay.size)
+
+
 def sample(
     replay: Replay, key: jax.Array, batch: int, recency_exponent: float = 1.0
 ) -> Any:

@@ -18,6 +18,7 @@ from planil_jax.data import demos
 from planil_jax.envs import scenes
 from planil_jax.evaluation import expert_policies
 from planil_jax.evaluation.expert_policies import ExpertPolicy
+from planil_jax.training import files
 from planil_jax.training.report import Report
 
 if TYPE_CHECKING:
@@ -133,16 +134,19 @@ def record(
       report: says how long it takes; None: nothing is said.
 
     Raises:
-      UsageError: the path is no .npz, or there are no such observation entries.
-      UserError: the expert is no better than random actions; or MuJoCo's renderer is to
-        draw, and there is no OpenGL.
+      UsageError: the path is no .npz or cannot be written, or there are no such
+        observation entries.
+      UserError: the expert is no better than random actions; a step is not finite; or
+        MuJoCo's renderer is to draw, and there is no OpenGL.
     """
     if not path.endswith(".npz"):
         raise UsageError(f"{path}: demonstrations (--out) are a file that ends in .npz.")
+    files.require_writable(path, "--out")
     spec, render_spec = _drawn(expert.env.spec, view)
     columns = _columns(spec, observed)
     keys = jax.random.split(jax.random.key(seed), episodes)
     transitions, alive = expert_policies.rollout(expert, keys, render_spec, report)
+    _refuse_broken(expert, transitions)
     if not unlearned:
         _refuse_unlearned(expert, np.sum(transitions.reward * alive, axis=1), seed)
     recorded = [
@@ -274,6 +278,17 @@ def _refuse_unlearned(expert: ExpertPolicy, returns: np.ndarray, seed: int) -> N
             f"the expert of {env.spec.name} returns {mean:.1f}, no better than random "
             f"actions ({by_chance.mean():.1f}): it never learned; train it longer, or "
             "accept it with unlearned=True (--unlearned)."
+        )
+
+
+def _refuse_broken(expert: expert_policies.ExpertPolicy, transitions: Transition) -> None:
+    """Refuses episodes that a step which was not finite cut short."""
+    assert transitions.valid is not None  # the loop writes it
+    for n, t in np.argwhere(~transitions.valid)[:1].tolist():
+        raise UserError(
+            f"step {t} of episode {n} of {expert.name} in {expert.env.spec.name} was not "
+            "finite, so that nothing was recorded: mend the environment or the expert, or "
+            "take another seed."
         )
 
 

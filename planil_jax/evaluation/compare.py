@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import config, experiment, launch, runs
+from planil_jax import config, envs, experiment, launch, runs, sweep
 from planil_jax.base import UsageError
 from planil_jax.evaluation import collect, evaluate, learning, results, statistics
 from planil_jax.training import files
@@ -105,9 +105,18 @@ def compare(
       directory: of all the runs, one for each method.
       demos_path: a file of demonstrations; None: the scripted expert records them.
       say: receives lines of progress.
+
+    Raises:
+      UsageError: a method's settings are wrong, or it is not for its environment; nothing
+        is recorded then.
     """
+    results.absent(plan.absent)
+    for method_settings in settings.values():
+        config.check(method_settings)
+        sweep.settings(method_settings)
+        experiment.require_env(method_settings, envs.make(method_settings.environment))
     source = Path(demos_path) if demos_path else directory / runs.DEMONSTRATIONS
-    if not source.exists():
+    if not demos_path and not source.exists():
         directory.mkdir(parents=True, exist_ok=True)
         environment = next(iter(settings.values())).environment
         say(f"{task}: recording {plan.demonstrations} demonstrations …")
@@ -119,7 +128,6 @@ def compare(
             plan.actions,
             observed=plan.observed,
         )
-    results.absent(plan.absent)
     references = functools.cache(functools.partial(_references, plan))
     found = {}
     for method, method_settings in settings.items():
@@ -275,7 +283,7 @@ def save(
         ],
     )
     text = "\n\n".join(table(task, plan, of_task) for task, of_task in found.items())
-    (directory / "comparison.md").write_text(text + "\n")
+    files.write(directory / "comparison.md", f"{text}\n")
     paths = [directory / "comparison.json", *([Path(also)] if also else [])]
     return text, [results.write(path, content) for path in paths]
 

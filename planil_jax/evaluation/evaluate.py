@@ -1,8 +1,11 @@
 """Evaluates a run: beside its expert from the same starts, and out of distribution."""
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +69,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run, writes evaluation.json into its directory, and returns the content.
 
-    The paths on a field are written beside it, for the report.
+    The paths on a field are written beside it, for the report. Where the directory cannot
+    be written, a warning says so first, and the content is returned all the same.
 
     Args:
       episodes: of every member, from the starts of the task.
@@ -82,26 +86,55 @@ def evaluate(
             raise UsageError(f"{name} must be at least 1, not {count}.")
     for side in fields:
         out_of_distribution.require_side(side)
+    kept = is_kept(trained)
     found: dict[str, Any] = {
         "environment": trained.experiment.environment,
         "override": trained.override,
         "step": trained.step,
         "seeds": trained.experiment.seeds,
         "members": sweep.labels(trained.experiment),
+        "stopped": runs.stops(trained),
         "in_distribution": in_distribution(trained, episodes, expert),
         "fields": [],
     }
     for side in fields:
         summary, paths = out_of_distribution.on_field(trained, side, starts)
-        out_of_distribution.save_paths(trained.directory, side, paths)
+        if kept:
+            with _keeping():
+                out_of_distribution.save_paths(trained.directory, side, paths)
         found["fields"].append(summary)
-    save(trained, found)
+    if kept:
+        save(trained, found)
     return found
 
 
+def is_kept(trained: runs.Run) -> bool:
+    """Whether results can be written into the directory of the run; a warning if not."""
+    path = trained.directory / RESULT
+    reason = files.unwritable(path)
+    if reason:
+        files.warn(
+            f"{path} cannot be written ({reason}): this evaluation is not kept there."
+        )
+    return not reason
+
+
 def save(trained: runs.Run, found: dict[str, Any]) -> None:
-    """Writes an evaluation into the directory of its run."""
-    files.write(trained.directory / RESULT, json.dumps(found, indent=1) + "\n")
+    """Writes an evaluation into the directory of its run, or warns that it cannot."""
+    with _keeping():
+        sealed = files.seal(json.dumps(found, indent=1))
+        files.write(trained.directory / RESULT, f"{sealed}\n")
+
+
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    """Where a file cannot be written, a warning says so; what it holds is not lost."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror
+        files.warn(f"{error.filename} could not be written ({why}) and is not kept.")
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -199,7 +232,7 @@ def table(found: dict[str, Any]) -> str:
         )
     if "speed_m_per_s" in inside:
         lines.append(f"  mean speed, m/s        {_row(inside['speed_m_per_s'])}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.get("stopped", [])])
 
 
 def _row(values: list[float]) -> str:
@@ -223,4 +256,4 @@ def _sweep_table(found: dict[str, Any]) -> str:
             for name, values in by_point.items()
         )
         lines.append(f"  {label.split(', ', 1)[-1]:30} {summaries}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.get("stopped", [])])

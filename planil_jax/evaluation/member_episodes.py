@@ -16,7 +16,7 @@ class Episodes(NamedTuple):
     """One episode of each of S members from each of B starts."""
 
     obs: np.ndarray  # [S, B, L + 1, O]
-    returns: np.ndarray  # [S, B]
+    returns: np.ndarray  # [S, B]; nan where a step of the episode was not finite
     subtasks_done: np.ndarray  # [S, B, K] bool: at any time of the episode
 
 
@@ -27,9 +27,11 @@ def rollout(trained: runs.Run, env: Environment, keys: jax.Array) -> Episodes:
     def one_member(params, settings):
         agent = trained.make_agent(env, settings)
         steps, alive = loop.evaluate(agent, rewarding, params, keys)
-        rewards = steps.reward * alive[..., None]  # [B, L, 1 + K]
-        done = rewards[..., 1:].any(1)
-        return steps.obs[:, :1], steps.next_obs, rewards[..., 0].sum(1), done
+        rewards = jnp.where(alive[..., None], steps.reward, 0.0)  # [B, L, 1 + K]
+        assert steps.valid is not None  # the loop writes it
+        known = jnp.all(steps.valid, axis=1)
+        returns = jnp.where(known, rewards[..., 0].sum(1), jnp.nan)
+        return steps.obs[:, :1], steps.next_obs, returns, rewards[..., 1:].any(1)
 
     first, next_obs, returns, done = runs.over_seeds(one_member, trained)
     obs = np.concatenate([first, next_obs], axis=2)

@@ -25,7 +25,7 @@ from planil_jax.evaluation.results_schema import (
     check_commits,
     check_fields,
 )
-from planil_jax.training import rundir
+from planil_jax.training import files, rundir
 
 DIGITS = 7  # of a number that is written; float32 has no more
 
@@ -79,7 +79,7 @@ def write(path: str | Path, content: Mapping[str, Any]) -> str:
         raise UsageError(f"{path} (--out): a number in it is not finite.") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text)
     except OSError as error:
         raise UsageError(f"{path} (--out) cannot be written: {error.strerror}.") from error
     try:

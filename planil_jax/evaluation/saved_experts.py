@@ -19,7 +19,7 @@ from planil_jax import envs, experiment, registry, runs, sweep
 from planil_jax.base import Agent, Environment, Params, UsageError
 from planil_jax.data import demos, expert_file
 from planil_jax.evaluation import expert_policies
-from planil_jax.training import run, rundir
+from planil_jax.training import files, run, rundir
 
 EPISODES = 64  # of the returns in the card
 
@@ -34,9 +34,10 @@ def save(trained: runs.Run, path: str | Path, member: int = 0, command: str = ""
       command: for the card.
 
     Raises:
-      UsageError: the path is no .npz, there is no such member, the method imitates, or a
-        file could not name the method or the environment.
+      UsageError: the path is no .npz or cannot be written, there is no such member,
+        the method imitates, or a file could not name the method or the environment.
     """
+    files.require_writable(path, "--weights")
     settings = trained.experiment
     count = len(sweep.labels(settings))
     if not 0 <= member < count:

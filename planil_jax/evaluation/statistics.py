@@ -1,5 +1,6 @@
 """Summaries over seeds, by how many there are, and tests of differences."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -79,9 +80,12 @@ def summary(scores: np.ndarray) -> Summary:
     with a bootstrap.
 
     Args:
-      scores: `[S]`, the means of the seeds; or `[S, B]`, of their episodes.
+      scores: `[S]`, the means of the seeds; or `[S, B]`, of their episodes. Where one is
+        nan, all of the summary is.
     """
     scores = np.asarray(scores, np.float64)
+    if np.isnan(scores).any():  # a trimmed mean would leave it out in silence
+        return Summary(math.nan, math.nan, math.nan)
     if len(scores) < ENOUGH_SEEDS:
         return t_interval(scores.reshape(len(scores), -1).mean(axis=1))
     return interquartile_mean(scores) if scores.ndim == 1 else stratified(scores)

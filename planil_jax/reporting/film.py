@@ -5,6 +5,7 @@ the extra "video".
 """
 
 import importlib.util
+import io
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from planil_jax.base import UsageError, missing_extra
 from planil_jax.envs import mujoco_renderer, scenes
 from planil_jax.evaluation import expert_policies
-from planil_jax.training import run
+from planil_jax.training import files, run
 
 FORMATS = (".gif", ".mp4")
 _RATE = 30.0  # frames a second, at most
@@ -61,15 +62,25 @@ def save(path: str, frames: np.ndarray, period: float) -> None:
     stride = max(1, round(1 / (_RATE * period)))
     chosen, seconds = frames[::stride], stride * period
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(path, chosen, seconds)
+    except OSError as error:  # of a full disk these writers do not say which file it was
+        raise OSError(error.errno, error.strerror or str(error), path) from error
+
+
+def _write(path: str, frames: np.ndarray, seconds: float) -> None:
     if path.endswith(".mp4"):
         import imageio.v3
 
-        imageio.v3.imwrite(path, chosen, fps=1 / seconds, macro_block_size=2)
+        imageio.v3.imwrite(path, frames, fps=1 / seconds, macro_block_size=2)
         return
     from PIL import Image
 
-    first, *others = [Image.fromarray(frame) for frame in chosen]
-    first.save(path, save_all=True, append_images=others, duration=1000 * seconds, loop=0)
+    drawn = io.BytesIO()
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    options = {"append_images": others, "duration": 1000 * seconds, "loop": 0}
+    first.save(drawn, format="gif", save_all=True, **options)
+    files.write(Path(path), drawn.getvalue())
 
 
 def require_format(path: str) -> None:

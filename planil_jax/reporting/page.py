@@ -7,7 +7,6 @@ import base64
 import html
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planil_jax.base import UserError
+from planil_jax.training import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,12 +51,9 @@ def save(path: Path, text: str) -> None:
     Raises:
       UserError: the disk is full, or not writable.
     """
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        files.write(path, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written: {error.strerror}.") from error
 
 

@@ -1,8 +1,9 @@
 """Pictures that stand beside the numbers of an evaluation; PNG files."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,18 +12,33 @@ from planil_jax.base import UserError
 from planil_jax.evaluation import compare, out_of_distribution
 from planil_jax.evaluation import rewards as evaluation_rewards
 from planil_jax.reporting import figures, views
+from planil_jax.training import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: "Figure", path: str | Path, dpi: int = 110) -> None:
+    """Writes a figure whole or not at all, in the format that the path ends in.
+
+    Raises:
+      OSError: it cannot be written, with its path.
+    """
+    drawn, path = io.BytesIO(), Path(path)
+    figure.savefig(drawn, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
+    files.write(path, drawn.getvalue())
 
 
 def rewards(directory: Path, pairs: Mapping[str, evaluation_rewards.Pair]) -> Path:
     """Draws rewards.png of recovered rewards beside the task's, and returns its path."""
     path = directory / "rewards.png"
-    figures.rewards(pairs).savefig(path, dpi=110)
+    save(figures.rewards(pairs), path)
     return path
 
 
 def coverage(path: str | Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Draws results of `evaluation.coverage.measure`, by run."""
-    figures.coverage(found).savefig(path, dpi=110)
+    save(figures.coverage(found), path)
 
 
 def comparison(
@@ -38,10 +54,10 @@ def comparison(
       found: results by method.
     """
     paths = [directory / "returns.png"]
-    _returns(found).savefig(paths[0], dpi=110)
+    save(_returns(found), paths[0])
     if plan.field:
         paths.append(directory / "field.png")
-        _field(directory, plan.field, list(found)).savefig(paths[1], dpi=80)
+        save(_field(directory, plan.field, list(found)), paths[1], dpi=80)
     return paths
 
 

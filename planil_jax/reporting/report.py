@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from planil_jax import config, experiment, runs
 from planil_jax.base import UsageError
 from planil_jax.evaluation import evaluate, out_of_distribution, statistics
-from planil_jax.reporting import commands, page, sections, views
+from planil_jax.reporting import commands, page, pictures, sections, views
+from planil_jax.training import files, rundir
 from planil_jax.training import report as training_report
-from planil_jax.training import rundir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,10 +51,11 @@ def write(trained: runs.Run, seed_index: int = 0) -> Path:
     Raises:
       UserError: there is no such seed, or the file cannot be written.
     """
+    path = trained.directory / REPORT_FILE
+    files.require_writable(path, "the report")
     report = _compose(trained, seed_index)
     if report.plans:
-        report.plans.savefig(trained.directory / PLANS_FILE, dpi=90)
-    path = trained.directory / REPORT_FILE
+        pictures.save(report.plans, trained.directory / PLANS_FILE, dpi=90)
     page.save(path, report.html)
     return path
 
@@ -68,6 +69,7 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
     evaluation = evaluate.read(trained.directory)
     parts = [
         _header(trained),
+        *map(page.text, runs.stops(trained)),
         _headline(trained, evaluation),
         sections.curves(trained, evaluation),
         sections.world_model(trained),

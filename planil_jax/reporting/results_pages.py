@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from planil_jax.evaluation import compare, learning, results, statistics
+from planil_jax.training import files as disk
 
 MADE = "<!-- Made by `make results-docs` of the files in results/. Do not edit. -->"
 BEFORE = "Before the redesign"
@@ -34,7 +35,7 @@ def write(source: str | Path, target: str | Path) -> None:
         if path.name not in made:
             path.unlink()
     for name, text in made.items():
-        (target / name).write_text(text, encoding="utf-8")
+        disk.write(target / name, text)
 
 
 def pages(files: Mapping[str, Content]) -> dict[str, str]:

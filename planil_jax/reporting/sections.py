@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 _SEEDS = 6  # the most seeds on maps
 _ROLLOUTS = 8  # episodes of each seed
 _FRAMES = 10  # frames of an episode, of a task of pictures
+_INVALID = "train/invalid_steps"
 _BESIDE = "The learner beside its demonstrations"
 
 
 def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     """Learning curves."""
     metrics = training_report.read_metrics(trained.directory)
+    if not np.nansum(metrics.get(_INVALID, ((), 0.0))[1]):
+        metrics.pop(_INVALID, None)  # there were none
     if not metrics:
         return page.section("Learning", page.text("This run has no metrics yet."))
     expert = _expert_return(trained, evaluation)

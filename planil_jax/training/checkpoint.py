@@ -1,7 +1,8 @@
 """Checkpoints: a whole TrainState `[S]` on disk, written whole or not at all.
 
     directory/000000012800/arrays/           the leaves, by Orbax
-                           checkpoint.json   format, step, round, score, leaves, checksums
+                           checkpoint.json   format, step, round, score, leaves, checksums,
+                                             members that stopped
     directory/.unfinished-*                  left by a killed save; the next removes it
 
 A checkpoint is written under a temporary name and then renamed, so that it is always whole.
@@ -11,13 +12,14 @@ Nothing is ever unpickled.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ import jax
 import numpy as np
 
 from planil_jax import __version__
-from planil_jax.base import TrainState, UsageError, UserError
+from planil_jax.base import TrainState, UsageError, UserError, printable
 from planil_jax.training import files, memory
 
 FORMAT = 2  # 1 had no seal
@@ -33,13 +35,26 @@ PARAMS = "agent.params"  # path of the acting parameters in a TrainState
 _MANIFEST = "checkpoint.json"
 _ARRAYS = "arrays"
 _UNFINISHED = ".unfinished-"
+# Bytes of a chunk, which is compressed at once, and of a file, which is kept until it is
+# written. A replay of 600 MB and one of 1.2 GB cost 60 MB more while they are saved.
+_CHUNK, _FILE = 4 << 20, 16 << 20
 _FORM = {
     "step": int,
     "round": int,
     "score": (float, None),
     "leaves": {},
     "files": {},
+    "stopped?": [{"member": int, "step": int, "part": str, "kept": int}],
 }
+
+
+class Stopped(NamedTuple):
+    """A member that became not finite."""
+
+    member: int  # its index among the S
+    step: int  # after the epoch in which it did
+    part: str  # what was not finite, "value"
+    kept: int  # the step whose parameters it keeps
 
 
 class Restored(NamedTuple):
@@ -50,6 +65,7 @@ class Restored(NamedTuple):
     round: int  # rounds so far
     path: Path
     notices: tuple[str, ...]  # a sentence for each newer checkpoint that was passed over
+    stopped: tuple[Stopped, ...] = ()
 
 
 class _DamagedError(Exception):
@@ -66,6 +82,7 @@ def save(
     step: int,
     round_: int,
     score: float | None = None,
+    stopped: Sequence[Stopped] = (),
     keep_last: int = 2,
     keep_best: int = 2,
 ) -> Path:
@@ -77,6 +94,7 @@ def save(
         from before the run was resumed at an earlier step, are dropped.
       round_: rounds so far.
       score: of the whole sweep, higher is better; None: it was not evaluated.
+      stopped: members of which only the acting parameters mean anything.
       keep_last: newest checkpoints to keep.
       keep_best: checkpoints to keep for their score.
 
@@ -92,10 +110,12 @@ def save(
         "step": step,
         "round": round_,
         "score": score if score is not None and math.isfinite(score) else None,
+        "stopped": [one._asdict() for one in stopped],
     }
     try:
         clean(directory)
-        unfinished.mkdir(parents=True)
+        directory.mkdir(exist_ok=True)  # without parents: a run that was removed stays so
+        unfinished.mkdir()
         _require_room(directory, memory.size(state))
         _write(unfinished, manifest, state)
         _remove(place)
@@ -104,7 +124,12 @@ def save(
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, Exception) and (reason := _disk_error(error)):
-            raise UserError(f"{reason} {directory}; {newest(directory)}.") from error
+            named = getattr(error, "filename", None) or unfinished / _ARRAYS
+            file = str(named).replace(str(unfinished), str(place))
+            raise UserError(
+                f"{reason}: {file} could not be written, and no checkpoint could be saved; "
+                f"{newest(directory)}."
+            ) from error
         raise
     _prune(directory, step, keep_last, keep_best)
     return place
@@ -137,10 +162,12 @@ def _write(path: Path, manifest: dict[str, Any], state: TrainState) -> None:
     import orbax.checkpoint as ocp  # here: a quarter of the time that a command starts in
 
     leaves = dict(_named_leaves(state))
-    arrays = {name: _to_numpy(leaf) for name, leaf in leaves.items()}
-    arrays = {name: array for name, array in arrays.items() if array.size}
-    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path / _ARRAYS, arrays)
+    arrays = {name: _plain(leaf) for name, leaf in leaves.items() if leaf.size}
+    # Of arrays of numpy, or in one chunk, Orbax makes copies before it writes.
+    chunks = dict.fromkeys(arrays, ocp.SaveArgs(chunk_byte_size=_CHUNK))
+    args = ocp.args.PyTreeSave(arrays, save_args=chunks, ocdbt_target_data_file_size=_FILE)
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path / _ARRAYS, args)
     manifest = manifest | {
         "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
         "files": _checksums(path),
@@ -202,10 +229,8 @@ def _disk_error(error: Exception) -> str:
     full = any(os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT))
     if full or number in (errno.ENOSPC, errno.EDQUOT):
         why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-        return f"the disk is full{why}: no checkpoint could be saved in"
-    if isinstance(error, OSError):
-        return f"no checkpoint could be saved ({error.strerror or text}) in"
-    return ""
+        return f"the disk is full{why}"
+    return (error.strerror or text) if isinstance(error, OSError) else ""
 
 
 # ------------------------------------------------------------------------------ restoring
@@ -221,7 +246,7 @@ def restore_latest(directory: str | Path, template: TrainState) -> Restored | No
       UserError: none is whole, or one is of another format or does not fit the template.
     """
     clean(directory)
-    return _restore(directory, steps(directory)[::-1], template, "")
+    return _restore(directory, lambda: steps(directory)[::-1], template, "")
 
 
 def restore_params(
@@ -240,34 +265,48 @@ def restore_params(
     Raises:
       UserError: there is no such checkpoint, or as for `restore_latest`.
     """
-    there = steps(directory)
-    if not there:
-        raise UsageError(f"there is no checkpoint in {directory}.")
-    if which == "last":
-        candidates = there[::-1]
-    elif which == "best":
-        scores = {step: _score(_place(directory, step)) for step in there}
-        scored = [step for step in there if scores[step] is not None]
-        if not scored:
-            raise UsageError(f"no checkpoint in {directory} was evaluated; ask for 'last'.")
-        candidates = sorted(scored, key=lambda step: (scores[step], step), reverse=True)
-    elif which in there:
-        candidates = [int(which)]
-    else:
-        raise UsageError(
-            f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
-            f"of {_listed(there)}."
-        )
+    candidates = functools.partial(_candidates, directory, which)
     restored = _restore(directory, candidates, template, part)
     assert restored is not None
     return restored
 
 
+def _candidates(directory: str | Path, which: str | int) -> list[int]:
+    """The steps of the checkpoints that may be read, the first choice first."""
+    there = steps(directory)
+    if not there:
+        raise UsageError(f"there is no checkpoint in {directory}.")
+    if which == "last":
+        return there[::-1]
+    if which == "best":
+        scores = {step: _score(_place(directory, step)) for step in there}
+        scored = [step for step in there if scores[step] is not None]
+        if not scored:
+            raise UsageError(f"no checkpoint in {directory} was evaluated; ask for 'last'.")
+        return sorted(scored, key=lambda step: (scores[step], step), reverse=True)
+    if which in there:
+        return [int(which)]
+    raise UsageError(
+        f"no checkpoint {which!r} is in {directory}; ask for 'last', 'best' or one "
+        f"of {_listed(there)}."
+    )
+
+
 def _restore(
-    directory: str | Path, candidates: Sequence[int], template: Any, prefix: str
+    directory: str | Path,
+    list_candidates: Callable[[], Sequence[int]],
+    template: Any,
+    prefix: str,
+    again: bool = True,
 ) -> Restored | None:
-    """The first of the candidates that is whole."""
+    """The first of the candidates that is whole.
+
+    Args:
+      again: whether they are listed once more where one is removed while it is read, as a
+        training that goes on does with those that it need not keep.
+    """
     notices: list[str] = []
+    candidates = list_candidates()
     for step in candidates:
         path = _place(directory, step)
         try:
@@ -275,10 +314,21 @@ def _restore(
             _check_files(path, manifest)
             state = _read(path, manifest, template, prefix)
         except _DamagedError as damage:
+            if not path.exists() and again:
+                return _restore(directory, list_candidates, template, prefix, again=False)
+            if not path.exists():
+                raise UserError(
+                    f"checkpoint {path} was removed while it was read, as one before it "
+                    "was: read it again when the training that goes on there has ended."
+                ) from None
             notices.append(f"checkpoint {path} is damaged ({damage}) and was passed over.")
         else:
+            stopped = tuple(
+                Stopped(*(one[name] for name in Stopped._fields))
+                for one in manifest.get("stopped", ())
+            )
             return Restored(
-                state, manifest["step"], manifest["round"], path, tuple(notices)
+                state, manifest["step"], manifest["round"], path, tuple(notices), stopped
             )
     if not notices:
         return None
@@ -301,8 +351,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise UserError(
             f"checkpoint {path} is of format {manifest['format']}, written by planil_jax "
-            f"{manifest['planil_jax']}; this is planil_jax {__version__}, which reads "
-            f"format {FORMAT}: install the version that wrote it."
+            f"{printable(manifest['planil_jax'])}; this is planil_jax {__version__}, which "
+            f"reads format {FORMAT}: install the version that wrote it."
         )
     if problem := files.mismatch(manifest, _FORM):
         raise _DamagedError(f"{_MANIFEST}: {problem}")
@@ -343,7 +393,7 @@ def _read(path: Path, manifest: dict[str, Any], template: Any, prefix: str) -> A
             raise
         except Exception as error:  # whatever Orbax says of files with good checksums
             raise _DamagedError(repr(error).splitlines()[0]) from error
-    leaves = [_from_numpy(arrays.get(name), leaf) for name, leaf in wanted.items()]
+    leaves = [_from_numpy(arrays.pop(name, None), leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -353,9 +403,10 @@ def _check_fit(path: Path, there: dict[str, str], wanted: dict, prefix: str) -> 
     below = [name for name in there if name == prefix or name.startswith(f"{prefix}.")]
     for name in here | dict.fromkeys(below if prefix else there):
         if there.get(name) != here.get(name):
+            written = printable(str(there.get(name, "absent")))
             raise UserError(
-                f"checkpoint {path} does not fit this configuration: {name} is "
-                f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here."
+                f"checkpoint {path} does not fit this configuration: {printable(name)} is "
+                f"{written} there, {here.get(name, 'absent')} here."
             )
 
 
@@ -377,8 +428,8 @@ def _is_key(leaf: Any) -> bool:
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_numpy(leaf: jax.Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def _plain(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _from_numpy(array: np.ndarray | None, like: Any) -> jax.Array:

@@ -7,6 +7,7 @@ that stands before it. A seal that does not hold is damage. A file that is not s
 older version or written by hand, is taken where its types are right.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from planil_jax.base import UsageError
+from planil_jax.base import UsageError, printable
 
 # What a value of JSON must be: float (also a whole number, nan or inf), int, str or object
 # (anything); [form] for a list of any length; (form, None) where it may be null; or a
@@ -55,6 +56,36 @@ def write(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def unwritable(path: str | Path) -> str:
+    """Why a file cannot be written there, "Permission denied"; "": nothing is in its way.
+
+    Nothing is made. A directory that is missing could be made.
+    """
+    path = Path(path).absolute()
+    nearest = next(place for place in path.parents if os.path.lexists(place))
+    if path.is_dir():
+        return os.strerror(errno.EISDIR)
+    if not nearest.is_dir():
+        return os.strerror(errno.ENOTDIR)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return os.strerror(errno.EACCES)
+    return ""
+
+
+def require_writable(path: str | Path | None, argument: str) -> None:
+    """Refuses, before any work, a file that could not be written after it.
+
+    Args:
+      path: None or empty: no file is asked for.
+      argument: what asks for it, such as "--out".
+
+    Raises:
+      UsageError: it could not.
+    """
+    if path and (reason := unwritable(path)):
+        raise UsageError(f"{path} ({argument}) cannot be written: {reason}.")
 
 
 def read(path: Path, form: Form, mend: str, sealed: bool = False) -> dict[str, Any]:
@@ -105,7 +136,7 @@ def parse(data: bytes, form: Form, sealed: bool = False) -> dict[str, Any]:
     if sealed and not seal:
         raise ValueError("it has no checksum, or was cut short")
     try:
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError:
         raise ValueError("it holds bytes that are no text") from None
     except json.JSONDecodeError as error:
@@ -114,8 +145,8 @@ def parse(data: bytes, form: Form, sealed: bool = False) -> dict[str, Any]:
         raise ValueError("its brackets are nested too deep") from None
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
-    if seal:
-        del content["crc32"]
+    if content.pop("crc32", None) is not None and not seal:
+        raise ValueError("its checksum is not as it was written")
     if problem := mismatch(content, form):
         raise ValueError(problem)
     return content
@@ -153,6 +184,16 @@ def mismatch(value: Any, form: Form, name: str = "it") -> str:
     if form is int:
         return "" if whole else f"{name} is no whole number"
     return "" if whole or isinstance(value, float) else f"{name} is no number"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is given twice, JSON keeps the last in silence."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it gives {printable(twice)} twice")
+    return content
 
 
 def _checksum(data: bytes) -> str:

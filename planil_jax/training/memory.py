@@ -1,18 +1,16 @@
 """The memory that a run needs, computed before it is allocated."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
-import psutil
 
 from planil_jax.base import TrainState, UserError
+from planil_jax.data import archive
 
 # The fields that decide how large a part is; an agent has one of them.
 _LOWERED_BY = {
     "agent.replay": "agent.replay.capacity (or agent.capacity), ",
 }
-_GROUP = Path("/sys/fs/cgroup")  # where a container or a batch system limits a process
 
 
 def size(tree: Any) -> int:
@@ -35,17 +33,14 @@ def free(device: jax.Device) -> int:
     stats = device.memory_stats() or {} if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    available = psutil.virtual_memory().available
-    try:
-        limit = int((_GROUP / "memory.max").read_text())
-        used = int((_GROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no such limit, or "max"
-        return available
-    return min(available, limit - used)
+    return archive.free_memory()
 
 
 def require(state: TrainState, temporary: int, devices: list[jax.Device]) -> str:
     """One line about the memory of a run, spread evenly over the devices.
+
+    On a CPU the process needs some 0.5 GB besides, for JAX itself and its compiler. Saving
+    writes the state in pieces, without copies of it; see `checkpoint`.
 
     Args:
       state: `[S]`, arrays or the shapes of `jax.eval_shape`.

@@ -225,7 +225,7 @@ class _Lines:
         wall, processor = (round(value, 3) for value in seconds)
         spent = {"seconds": wall, "processor_seconds": processor}
         line = {"step": step, **spent, "metrics": plain}
-        with _disk(self._path), open(self._path, "a") as file:
+        with _disk(self._path), open(self._path, "a", opener=_existing) as file:
             file.write(_written(line))
 
     def close(self) -> None:
@@ -258,6 +258,7 @@ class _TensorBoard:
                 values = [
                     Summary.Value(tag=name, simple_value=float(per_seed[member]))
                     for name, per_seed in metrics.items()
+                    if math.isfinite(per_seed[member])  # else there is a gap
                 ]
                 summary = Summary(value=values)
                 writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
@@ -285,6 +286,11 @@ class _TensorBoard:
         for writer in self._writers:
             writer.flush()
         self._flushed = time.monotonic()
+
+
+def _existing(path: str, mode: int) -> int:
+    """Opens a file that is there: a run that was moved or removed is not begun anew."""
+    return os.open(path, mode & ~os.O_CREAT)
 
 
 def _floats(values: np.ndarray) -> list[float]:
@@ -394,6 +400,11 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not path.parent.exists():
+            raise UserError(
+                f"{path.parent} was moved or removed while it was trained in: put it back, "
+                "and resume=True (--resume) continues from its last checkpoint."
+            ) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
         raise UserError(
@@ -479,6 +490,9 @@ class _Console:
 
 
 def _mean_and_range(values: np.ndarray) -> str:
+    values = values[np.isfinite(values)]  # those of members that stopped are not
+    if len(values) == 0:
+        return "unknown"
     if len(values) == 1:
         return f"{values[0]:.4g}"
     return f"{np.mean(values):.4g} ({np.min(values):.4g} to {np.max(values):.4g})"

@@ -82,7 +82,8 @@ def opened(
                             "another logdir, or pass resume=True (--resume)."
                         )
                 made = versions() | {"config": _digest(config_json.encode())}
-                files.write(logdir / _VERSIONS, json.dumps(made, indent=2) + "\n")
+                sealed = files.seal(json.dumps(made, indent=2))
+                files.write(logdir / _VERSIONS, f"{sealed}\n")
                 files.write(logdir / CONFIG, config_json)
 
         yield Opened(notices, begin)
@@ -116,11 +117,8 @@ def saved_config(logdir: str | Path) -> dict[str, Any]:
       UsageError: it cannot be read, or is of another version.
     """
     path = Path(logdir) / CONFIG
-    try:
-        saved = files.read(path, {}, _MEND)
-    except files.DamagedError as error:
-        raise UsageError(f"{path} is not a configuration: {error}") from None
-    config.require_version(saved, f"the run in {logdir}")
+    saved = files.read(path, {}, _MEND)
+    config.require_version(saved, str(path))
     if "environment" in saved:
         saved.setdefault("engine", "mjx")  # the only one when it began
     return saved
@@ -167,8 +165,9 @@ def _writable(logdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        file = f" ({error.filename})" if error.filename else ""
         raise UsageError(
-            f"logdir {logdir} cannot be written: {error.strerror or error}."
+            f"logdir {logdir} cannot be written{file}: {error.strerror or error}."
         ) from error
 
 

@@ -214,8 +214,8 @@ def test_help_shows_the_docstring_the_flags_and_the_fields(config_file):
             "x: Permission denied",
             1,
         ),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: big"), "--seeds", 1),
-        (MemoryError(), "out of memory", 1),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: big"), "the device is out", 1),
+        (MemoryError(), "this machine is out of memory: lower", 1),
         (ValueError("a\nb"), "unexpected ValueError: a b; run again with --debug", 1),
     ],
 )

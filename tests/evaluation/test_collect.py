@@ -1,5 +1,6 @@
 """Demonstrations that are recorded, and experts that are refused."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,3 +58,22 @@ def test_the_summary_counts_episodes_whose_rewards_are_unknown(tmp_path):
     demos.save(path, [episode] * 2, card)
     expected = f"{path}: 2 episodes of mine, observations only, returns unknown"
     assert collect.summary(path) == expected
+
+
+def test_an_episode_with_a_step_that_is_not_finite_is_not_recorded(tmp_path):
+    env = envs.make("point_mass")
+
+    def step(state, action):
+        after, transition = env.step(state, action)
+        obs = jnp.where(state.time == 2, jnp.nan, after.obs)
+        return after.replace(obs=obs), transition.replace(next_obs=obs)
+
+    broken = env._replace(step=step)
+    agent = expert_policies.make_random(broken)
+    expert = expert_policies.ExpertPolicy(broken, agent, (), "chance")
+    path = tmp_path / "demos.npz"
+    with pytest.raises(
+        UserError, match="step 2 of episode 0 of chance in point_mass was no"
+    ):
+        collect.record(expert, str(path), 2, 1, actions=True, unlearned=True)
+    assert not path.exists()

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 
 from planil_jax import experiment
 from planil_jax.agents import adversarial, bc, ppo
+from planil_jax.base import UserError
 from planil_jax.evaluation import compare, learning, results, statistics
 from planil_jax.reporting import pictures
 
@@ -64,9 +66,47 @@ def test_a_comparison_trains_evaluates_draws_and_skips_what_is_done(tmp_path, ca
     assert lines == ["--- tiny: gaifo", "--- tiny: bc"]  # nothing is evaluated again
     assert capsys.readouterr().out == ""
     assert json.dumps(again, sort_keys=True) == json.dumps(found, sort_keys=True)
+    damage(tmp_path / "tiny/bc" / compare.RESULT)
+    lines.clear()
+    again = compare.compare(*args, say=lines.append)
+    assert len(lines) == 4 and lines[3].startswith("evaluating")
+    assert "result.json is damaged (it has changed since it was written)" in lines[2]
+    assert again["bc"]["evaluation"] == found["bc"]["evaluation"]
     text, notes = compare.save(tmp_path / "tiny", plan, {"tiny": found}, "the command")
     assert (tmp_path / "tiny/comparison.md").read_text() == text + "\n"
     check_file(tmp_path / "tiny/comparison.json", notes)
+
+
+def damage(path):
+    """Changes a digit."""
+    text = path.read_text()
+    at = text.index('"step": ') + len('"step": ')
+    path.write_text(f"{text[:at]}9{text[at + 1 :]}")
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "plan", "words"),
+    [
+        ("gaifo", {"environment": "pendulum:pixels=32"}, {}, "shows pictures"),
+        ("bc", {"sweep": ("agent.nothing=1,2",)}, {}, "nothing"),
+        ("bc", {"environment": "nowhere"}, {}, "nowhere"),
+        ("gaifo", {}, {"absent": ("seconds:lost",)}, "write NAME:WHY"),
+    ],
+)
+def test_a_refused_comparison_leaves_nothing_behind(tmp_path, method, fields, plan, words):
+    fields = {"environment": "point_mass", "agent": AGENTS[method]} | fields
+    settings = {method: experiment.for_method(method, **fields)}
+    with pytest.raises(UserError, match=words):
+        compare.compare(compare.Comparison(**plan), "tiny", settings, tmp_path / "tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demonstrations_that_are_named_and_missing_are_refused_and_not_recorded(tmp_path):
+    settings = {"bc": experiment.for_method("bc", environment="point_mass")}
+    args = compare.Comparison(), "tiny", settings, tmp_path / "tiny"
+    with pytest.raises(UserError, match="mine.npz"):
+        compare.compare(*args, tmp_path / "mine.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def check_file(path, notes):

@@ -60,7 +60,7 @@ def test_a_run_is_evaluated_with_overridden_settings(tmp_path):
     for trained, override in ((planning, ""), (by_policy, "agent.planning.enabled=False")):
         found = evaluate.evaluate(trained, episodes=2, fields=[], starts=1, expert=False)
         assert found["override"] == override
-        assert found == json.loads((tmp_path / evaluate.RESULT).read_text())
+        assert found == evaluate.read(tmp_path)
         returns.append(found["in_distribution"]["returns"])
     assert returns[0] != returns[1]
     with pytest.raises(UserError, match="does not fit this configuration: agent.params"):
@@ -123,3 +123,38 @@ def test_the_paths_on_a_field_are_kept_for_the_report(tmp_path):
     assert out_of_distribution.load_paths(tmp_path, 30.0) is None
     with pytest.raises(UsageError, match="'pendulum' has no field of starts"):
         out_of_distribution.make_field("pendulum", 40.0, 10)
+
+
+def test_an_evaluation_says_which_members_stopped(tmp_path):
+    trained = fixed_run("navigation:episode_length=5", [[1.0, 0.0], [0.5, 0.0]], tmp_path)
+    stopped = checkpoint.Stopped(member=1, step=40, part="value", kept=20)
+    found = evaluate.evaluate(trained._replace(stopped=(stopped,)), 2, [], 1, expert=False)
+    assert evaluate.table(found).endswith(
+        "seed 1 became not finite at step 40 in value and stopped; its parameters are "
+        "those of step 20."
+    )
+    assert "stopped" not in evaluate.table(evaluate.evaluate(trained, 2, [], 1, False))
+
+
+def breaking(env, seed_0_only: bool = False):
+    """An environment whose third step of an episode gives an observation that is nan."""
+
+    def step(state, action):
+        after, transition = env.step(state, action)
+        broken = (state.time == 2) & (not seed_0_only or action[0] == 1.0)
+        obs = jnp.where(broken, jnp.nan, transition.next_obs)
+        return dataclasses.replace(after, obs=obs), transition.replace(next_obs=obs)
+
+    return env._replace(step=step)
+
+
+def test_the_return_of_an_episode_that_breaks_is_unknown_and_its_member_is_seen(tmp_path):
+    name = "navigation:episode_length=5"
+    trained = fixed_run(name, [[1.0, 0.0], [0.5, 0.0]], tmp_path)
+    trained = trained._replace(env=breaking(trained.env, seed_0_only=True))
+    found = evaluate.evaluate(trained, 2, [], 1, expert=False)
+    returns = found["in_distribution"]["returns"]
+    assert np.isnan(returns[0]) and np.isfinite(returns[1])
+    assert np.isnan(found["in_distribution"]["return"]["mean"])
+    assert " nan " in evaluate.table(found)
+    assert np.isnan(evaluate.read(tmp_path)["in_distribution"]["returns"][0])

@@ -95,3 +95,10 @@ def test_the_probability_of_a_difference_by_chance_is_exact():
     assert statistics.p_better(np.arange(3), np.arange(3) + 10) == pytest.approx(1.0)
     # 1 and 4 against 2 and 3: their ranks' sum, 5, is reached by 4 of 6 orders
     assert statistics.p_better([1.0, 4.0], [2.0, 3.0]) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_a_score_that_is_unknown_is_not_trimmed_away(seeds):
+    scores = np.arange(float(seeds))
+    scores[0] = np.nan
+    assert np.isnan(statistics.summary(scores)).all()

@@ -4,6 +4,7 @@ import errno
 import html
 import html.parser
 import json
+import math
 import os
 import re
 import shlex
@@ -19,6 +20,8 @@ from planil_jax.compose import compose
 from planil_jax.data import demos
 from planil_jax.planners import mppi
 from planil_jax.reporting import commands, figures, page, report, views
+from planil_jax.training import checkpoint
+from planil_jax.training import report as training_report
 
 LAYOUTS = (figures.WIDE, figures.NARROW)
 NAME = "a <b>bold</b> & 'quoted' name"
@@ -66,7 +69,7 @@ def test_curves_are_drawn_for_any_number_of_seeds_and_for_nan(seed_count):
         members = [f"seed {seed}" for seed in range(seed_count)]
         drawn = figures.learning_curves(metrics, members, ("expert", 100.0), layout)
         titles = [axes.get_title("left") for axes in drawn.axes]
-        assert titles[0] == "Return in evaluation" and "other/metric" in titles
+        assert titles[0] == "Return in evaluation" and "Other: metric" in titles
         assert len(drawn.axes[1].lines) >= seed_count
         assert_on_the_sheet(drawn)
         assert not any(axes.texts for axes in drawn.axes)  # nothing is written over curves
@@ -288,6 +291,20 @@ def test_an_evaluation_is_the_headline_and_says_where_it_is_of_another_step(tmp_
     written = report.write(untrained("pendulum", tmp_path)).read_text()
     for text in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):
         assert text in written
+
+
+def test_a_report_says_which_seed_stopped_and_draws_the_gap(tmp_path):
+    trained = untrained("pendulum", tmp_path)
+    with training_report.Report(tmp_path, console=False) as writer:
+        writer.start(0, 60)
+        for step, value in ((20, 1.0), (40, math.nan), (60, math.nan)):
+            invalid = np.array([0.0 if step == 20 else math.nan])
+            metrics = {"eval/return": np.array([value]), "train/invalid_steps": invalid}
+            writer.epoch(step, metrics)
+    stopped = checkpoint.Stopped(member=0, step=40, part="value", kept=20)
+    written = report.render(trained._replace(stopped=(stopped,)))
+    assert_whole(written)
+    assert "seed 0 became not finite at step 40 in value and stopped; its" in written
 
 
 def test_a_seed_that_the_run_lacks_is_refused(tmp_path):

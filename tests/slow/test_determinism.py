@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from planil_jax.training import seeds
 from tests import test_agents as contracts
 from tests import tiny
 
@@ -45,17 +46,17 @@ def one_epoch(name: str, path: Path, cores: str = "") -> list[np.ndarray]:
         return [arrays[key] for key in arrays.files]
 
 
-def over_seeds(name: str, how) -> tuple:
-    """An epoch of SEEDS in one program."""
+def over_seeds(name: str, seeds_by: str, *numbers: int) -> list[np.ndarray]:
+    """State and metrics `[S]` after an epoch of some seeds, as a run trains them."""
     made = tiny.bench(name)
-    states = [made.init(jax.random.key(seed)) for seed in SEEDS]
+    states = [made.init(jax.random.key(number)) for number in numbers]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     reward = (jnp.float32(1.0), jnp.float32(0.0))
 
     def epoch(state):
         return made.epoch.__wrapped__(made.demos, jnp.int32(0), reward, state)
 
-    return jax.jit(lambda states: how(epoch, states))(states)
+    return contracts.raw(jax.jit(seeds.over(epoch, seeds_by, mesh=None))(states))
 
 
 def assert_near(found, wanted):
@@ -84,18 +85,13 @@ def test_two_processes_agree_bit_for_bit_and_one_core_agrees_within_rounding(
 
 
 @pytest.mark.parametrize("name", tiny.AGENTS)
-def test_seeds_by_map_equal_each_seed_alone_bit_for_bit(name):
-    both = contracts.raw(over_seeds(name, jax.lax.map))
+def test_a_seed_among_others_equals_that_seed_alone(name):
+    """Bit for bit by `map`, and within rounding under `vmap`."""
+    by_map, by_vmap = (over_seeds(name, seeds_by, *SEEDS) for seeds_by in ("map", "vmap"))
     for i, seed in enumerate(SEEDS):
-        alone = contracts.raw(tiny.train(name, seed, count=1))
-        assert [x[i].tobytes() for x in both] == [x.tobytes() for x in alone]
-
-
-@pytest.mark.parametrize("name", tiny.AGENTS)
-def test_seeds_by_vmap_equal_each_seed_alone_within_rounding(name):
-    both = contracts.raw(over_seeds(name, lambda epoch, states: jax.vmap(epoch)(states)))
-    for i, seed in enumerate(SEEDS):
-        assert_near([x[i] for x in both], contracts.raw(tiny.train(name, seed, count=1)))
+        alone = over_seeds(name, "map", seed)
+        assert [x[i].tobytes() for x in by_map] == [x[0].tobytes() for x in alone]
+        assert_near([x[i] for x in by_vmap], [x[0] for x in alone])
 
 
 @pytest.mark.parametrize("name", tiny.AGENTS)

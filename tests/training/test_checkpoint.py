@@ -101,6 +101,12 @@ def test_the_restored_state_is_the_saved_one_bit_for_bit(tmp_path):
         assert np.asarray(there).tobytes() == np.asarray(here).tobytes()
 
 
+def test_a_run_that_was_removed_is_not_begun_anew(tmp_path):
+    with pytest.raises(UserError, match="No such file or directory"):
+        save(tmp_path / "run" / "checkpoints", 4)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_template_may_be_shapes_alone(tmp_path):
     save(tmp_path, 1, fill=7.0)
     template = jax.eval_shape(make_state)
@@ -278,6 +284,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
         with pytest.raises(UserError) as raised:
             save(tmp_path, 2)
     assert "the disk is full" in str(raised.value)
+    assert f"{tmp_path}/000000000002/arrays could not be written" in str(raised.value)
     assert f"the last good checkpoint {kept} is kept" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
     assert filling(restore(tmp_path)) == 1.0
@@ -306,5 +313,5 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_directory_that_cannot_be_written_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="no checkpoint could be saved"):
+    with pytest.raises(UserError, match="checkpoints.* could not be written"):
         save(tmp_path / "file" / "checkpoints", 1)

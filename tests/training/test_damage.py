@@ -95,6 +95,32 @@ def test_a_damaged_checkpoint_that_is_asked_for_is_refused_with_those_there_are(
         checkpoint.restore_params(checkpoints, state(0.0).agent["params"], 2)
 
 
+def test_a_checkpoint_that_a_training_removes_while_it_is_read_is_not_damaged(
+    checkpoints, monkeypatch
+):
+    """While one is read, the training saves the next and removes those before."""
+    read, saves = checkpoint._read, [3]
+
+    def read_late(path, *args):
+        if saves:
+            step = saves.pop(0)
+            checkpoint.save(
+                checkpoints, state(step), step=step, round_=step, keep_last=1, keep_best=0
+            )
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, "_read", read_late)
+    params = state(0.0).agent["params"]
+    found = checkpoint.restore_params(checkpoints, params)
+    assert found.step == 3 and float(found.state[0, 0]) == 3.0 and found.notices == ()
+    saves[:] = [4]
+    with pytest.raises(UserError, match="no checkpoint 3 is in .*or one of 4"):
+        checkpoint.restore_params(checkpoints, params, 3)
+    saves[:] = [5, 6]
+    with pytest.raises(UserError, match="5 was removed while it was read, as one before"):
+        checkpoint.restore_params(checkpoints, params)
+
+
 # -------------------------------------------------------------------------------- metrics
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import math
+import shutil
 import time
 
 import numpy as np
@@ -161,6 +162,16 @@ def test_a_disk_that_fills_up_before_the_start_is_one_sentence(tmp_path, monkeyp
 
 
 # -------------------------------------------------------------------------------- console
+
+
+def test_a_directory_that_is_removed_while_training_is_not_begun_anew(tmp_path):
+    logdir = tmp_path / "run"
+    with pytest.raises(UserError, match="run was moved or removed while it was trained in"):
+        with report.Report(logdir, console=False) as made:
+            made.start(0, 8)
+            shutil.rmtree(logdir)
+            made.epoch(4, {"loss": np.zeros(1)})
+    assert not logdir.exists()
 
 
 def test_without_a_terminal_the_first_and_the_last_epoch_get_a_line(capsys):

@@ -93,7 +93,7 @@ def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path):
 def test_other_versions_are_reported(tmp_path):
     begun(tmp_path)
     path = tmp_path / "versions.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1"}))
+    path.write_text(json.dumps(rundir.saved_versions(tmp_path) | {"jax": "0.1"}))
     notices = rundir.open_run(tmp_path, CONFIG, resume=True)
     assert any("jax was 0.1, is 0." in notice for notice in notices)
 
@@ -112,7 +112,7 @@ def test_a_directory_without_a_run_has_no_configuration(tmp_path):
 
 def test_a_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"agent": {')
-    with pytest.raises(UsageError, match="not a configuration"):
+    with pytest.raises(UsageError, match="config.json is damaged"):
         rundir.open_run(tmp_path, CONFIG, resume=True)
 
 

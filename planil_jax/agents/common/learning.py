@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planil_jax.base import Fit, Metrics
+from planil_jax.base import Fit, Metrics, Transition
 from planil_jax.nets import fit
 
 # (params, *inputs) -> (loss [], metrics)
@@ -39,3 +39,13 @@ def scan_mean(
 def flatten(rollout: Any) -> Any:
     """A rollout's leaves `[T, E, ...]` as one batch, `[T E, ...]`."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rollout)
+
+
+def starts_anew(rollout: Transition) -> jax.Array:
+    """Where a rollout `[T, E]` does not go on from the one before, `[E]` bool.
+
+    Its first step is not valid there, and a copy stands in its place.
+    """
+    if rollout.valid is None:
+        return jnp.zeros(rollout.terminal.shape[1:], bool)
+    return ~rollout.valid[0]

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from planil_jax.agents.common import actions
+from planil_jax.agents.common import actions, learning
 from planil_jax.base import Demonstrations, EnvSpec, Transition, UsageError
 from planil_jax.config import Count, Positive
 from planil_jax.data import demos as demonstrations
@@ -104,6 +104,7 @@ def insert(sampler: Sampler, replay: ring.Replay, rollout: Transition) -> ring.R
     rollout = dataclasses.replace(rollout, action=scaled)
     if sampler.spec.image:
         rollout = dataclasses.replace(rollout, obs=rollout.obs[..., -3:])
+    replay = ring.end_episodes(replay, "truncated", learning.starts_anew(rollout))
     return ring.insert(replay, {name: getattr(rollout, name) for name in replay.steps})
 
 

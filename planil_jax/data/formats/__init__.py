@@ -42,5 +42,6 @@ def convert(
         action_high=spec.action_high,
         expert=f"of {Path(source).name}",
     )
+    demo_file.check(source, episodes, card)
     demo_file.save(path, episodes, card)
     return demo_file.read(path)[1], notes

@@ -64,7 +64,7 @@ def learning_curves(
     """
     panels = [panel for panel in PANELS if set(panel.metrics) & set(metrics)]
     known = {name for panel in panels for name in panel.metrics}
-    panels += [Panel(name, (name,)) for name in metrics if name not in known]
+    panels += [Panel(_title(name), (name,)) for name in metrics if name not in known]
     columns = layout.columns
     returns = panels[0].metrics == ("eval/return",)
     extra = int(returns and columns > 1)  # columns more that the return spans
@@ -87,6 +87,12 @@ def learning_curves(
     return figure
 
 
+def _title(name: str) -> str:
+    """ "Model: fresh error" for "model/fresh_error"."""
+    part, _, what = name.replace("_", " ").rpartition("/")
+    return f"{part.capitalize()}: {what}" if part else what
+
+
 @style.styled
 def comparison(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -104,9 +110,10 @@ def comparison(
     axes = figure.add_subplot()
     for i, (method, (steps, returns)) in enumerate(curves.items()):
         colour = style.seed_colour(i)
-        axes.plot(steps, returns.mean(1), color=colour, label=method)
+        known = np.ma.masked_invalid(returns)  # a member that stopped has none
+        axes.plot(steps, known.mean(1), color=colour, label=method)
         axes.fill_between(
-            steps, returns.min(1), returns.max(1), color=colour, alpha=0.15, linewidth=0
+            steps, known.min(1), known.max(1), color=colour, alpha=0.15, linewidth=0
         )
     for method, value in flat.items():
         axes.axhline(value, color=style.MUTED, linestyle=style.DOTTED, label=method)

@@ -1,5 +1,6 @@
 """Measures environments: steps a second, compile time, and what a reset costs.
 
+    python -m benchmarks.env --envs=gym/Hopper --engines=c,mjx --batch=64
     python -m benchmarks.env --batch=1,64,512 --out=results/benchmarks/env_cpu.json \\
         --envs=navigation,pendulum,navigation_mjx,brax/inverted_pendulum
 
@@ -11,6 +12,8 @@ One row an environment and batch:
     MuJoCo      ksteps/s of `mujoco.rollout` on all cores, from the same starts under the
                 same actions with the same number of substeps; "-": no such model
     vs MuJoCo   the median ratio of calls taken in turn; above 1: faster than MuJoCo
+    /cpu s      with --engines: ksteps a second of processor time, over all threads
+    vs last     the median ratio of processor time to that of the last engine, in turn
     kB          of state, of one environment
     floor       the share of the time in which state and actions could be read, and the
                 state written, at the speed of this machine's memory
@@ -20,6 +23,7 @@ computes the physics alone, in double precision, and neither observations nor re
 floor knows nothing of the physics: it says how far a step is from a mere copy of its state.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +48,8 @@ PACKAGES = ("mujoco", "mujoco-mjx", "brax")
 RESETS = 20  # in a scan of resets, so that the call itself weighs little
 OUTPUT_BYTES = 1 << 26  # that MuJoCo's rollout may write in one call
 COLUMNS = (
-    f"{'environment':24} batch compile s   ksteps/s reset/step     MuJoCo vs MuJoCo      kB"
-    "  floor"
+    f"{'environment':24} engine batch compile s   ksteps/s reset/step     MuJoCo vs MuJoCo"
+    "  /cpu s vs last      kB  floor"
 )
 
 
@@ -66,6 +70,7 @@ def define_flags() -> None:
         ["navigation", "pendulum", "navigation_mjx", "brax/inverted_pendulum"],
         "Environments; `planil envs` lists them.",
     )
+    flags.DEFINE_list("engines", [], "One row each, taken in turn; none: auto alone.")
     flags.DEFINE_list("batch", ["1", "64", "512"], "Environments stepped in parallel.")
     flags.DEFINE_integer("steps", 100, "Control steps in a repeat.", lower_bound=1)
     flags.DEFINE_float("seconds", 2.0, "Time for each program.", lower_bound=0.0)
@@ -76,25 +81,32 @@ def main() -> None:
     # A cache would hide the time of compiling in the second run.
     jax.config.update("jax_enable_compilation_cache", False)
     batches = timing.positive_integers("batch", FLAGS.batch)
-    made = {name: envs.make(name) for name in names(FLAGS.envs)}  # all, before any is timed
+    # all, before any is timed
+    made = {name: by_engine(name, FLAGS.engines) for name in names(FLAGS.envs)}
     timing.writable(FLAGS.out)
     timing.say("measuring memory …")
     byte = timing.measure_byte()
     rows = []
     print(COLUMNS)
-    for name, env in made.items():
+    for name, engines in made.items():
         for batch in batches:
             setting = Setting(
                 batch=batch, steps=FLAGS.steps, seconds=FLAGS.seconds, byte=byte
             )
-            row = measure(name, env, setting)
-            print(line(row), flush=True)
-            rows.append(row)
+            found = [measure(name, env, setting) for env in engines]
+            if FLAGS.engines and engines[0].engine:
+                columns = compare(name, engines, setting)
+                found = [row | more for row, more in zip(found, columns, strict=True)]
+            for row in found:
+                print(line(row), flush=True)
+            rows += found
     measured = timing.Measured(
         work=f"{FLAGS.steps} control steps of a batch under random actions",
-        ratios={"ratio_to_mujoco": "mujoco.rollout, all cores"},
+        ratios={"ratio_to_mujoco": "mujoco.rollout, all cores"}
+        | ({"ratio_to_last": "the last of the engines"} if FLAGS.engines else {}),
         configuration={
             "envs": list(made),
+            "engines": list(FLAGS.engines),
             "batch": list(batches),
             "steps": FLAGS.steps,
             "seconds": FLAGS.seconds,
@@ -114,6 +126,44 @@ def names(items: list[str]) -> list[str]:
         else:
             joined.append(item)
     return joined
+
+
+def by_engine(name: str, engines: list[str]) -> list[Environment]:
+    """The environment on each engine; on one alone where it has no choice."""
+    chosen = [envs.with_option(name, "engine", engine) for engine in engines]
+    return [envs.make(each) for each in dict.fromkeys(chosen or [name])]
+
+
+def compare(
+    name: str, engines: list[Environment], setting: Setting
+) -> list[dict[str, Any]]:
+    """Processor time of the engines and of `mujoco.rollout`, in turn; columns of each."""
+    timing.say(f"comparing engines of {name}, batch {setting.batch} …")
+    calls: dict[Any, timing.Call] = {}
+    for env in engines:
+        starts, actions, _ = inputs(env, setting)
+        calls[env.engine] = timing.compiled(scan_of_steps(env), starts, actions)[0]
+    model = native_model(name)
+    if model is not None:
+        calls["rollout"] = native_call(model, engines[0], starts, actions)
+    durations = timing.in_turn(calls, setting.seconds, clock=time.process_time)
+    last = durations[engines[-1].engine]
+    columns = []
+    for env in engines:
+        seconds = durations[env.engine]
+        native = durations.get("rollout")
+        columns.append(
+            {
+                "steps_per_processor_second": setting.batch
+                * setting.steps
+                / float(np.median(seconds)),
+                "ratio_to_last": float(np.median(last / seconds)),
+                "ratio_to_rollout_processor": None
+                if native is None
+                else float(np.median(native / seconds)),
+            }
+        )
+    return columns
 
 
 def measure(name: str, env: Environment, setting: Setting) -> dict[str, Any]:
@@ -138,6 +188,7 @@ def measure(name: str, env: Environment, setting: Setting) -> dict[str, Any]:
     floor_seconds = setting.batch * moved * setting.byte
     row = {
         "environment": name,
+        "engine": env.engine,
         "batch": setting.batch,
         "steps": setting.steps,
         "repeats": len(step_seconds),
@@ -151,6 +202,9 @@ def measure(name: str, env: Environment, setting: Setting) -> dict[str, Any]:
         "floor_share": floor_seconds / float(np.median(step_seconds)),
         "mujoco_steps_per_second": None,
         "ratio_to_mujoco": None,
+        "steps_per_processor_second": None,
+        "ratio_to_last": None,
+        "ratio_to_rollout_processor": None,
     }
     if model is not None:
         native_seconds = durations["mujoco"] / setting.steps
@@ -220,9 +274,9 @@ def native_model(name: str) -> mujoco.MjModel | None:
     if ":" in name:
         return None
     if family == "gym":
-        from planil_jax.envs import gym_mjx
+        from planil_jax.envs import gym_c, gym_mjx, gym_robots
 
-        return gym_mjx._load(task, gym_mjx.TASKS[task].file)
+        return gym_robots.load(task, (gym_mjx.TASKS | gym_c.TASKS)[task].file)
     if family == "playground":
         from mujoco_playground import dm_control_suite
 
@@ -285,11 +339,15 @@ def physics_states(model: mujoco.MjModel, states: EnvState) -> np.ndarray:
 
 def line(row: dict[str, Any]) -> str:
     native, ratio = row["mujoco_steps_per_second"], row["ratio_to_mujoco"]
+    by_processor, to_last = row["steps_per_processor_second"], row["ratio_to_last"]
     return (
-        f"{row['environment']:24} {row['batch']:5} {row['compile_seconds']:9.1f} "
+        f"{row['environment']:24} {row['engine'] or '-':6} {row['batch']:5} "
+        f"{row['compile_seconds']:9.1f} "
         f"{row['steps_per_second'] / 1e3:10.1f} {row['reset_to_step']:10.2f} "
         f"{f'{native / 1e3:.1f}' if native else '-':>10} "
-        f"{f'{ratio:.2f}' if ratio else '-':>9} {row['state_bytes'] / 1e3:7.2f} "
+        f"{f'{ratio:.2f}' if ratio else '-':>9} "
+        f"{f'{by_processor / 1e3:.1f}' if by_processor else '-':>7} "
+        f"{f'{to_last:.2f}' if to_last else '-':>7} {row['state_bytes'] / 1e3:7.2f} "
         f"{row['floor_share']:6.1%}"
     )
 

@@ -4,8 +4,9 @@
     python -m benchmarks.planner --model=latent --num_envs=1,16 --seconds=60 \\
         --out=results/benchmarks/planner_latent_cpu.json
 
-With --model=latent: IQ-MPC and TD-MPC2 at the papers' sizes, on fresh networks; see
-benchmarks/latent.py. Else the car's.
+With --physics: MPPI through Hopper's true physics on both engines, beside one in numpy on
+`mujoco.rollout`; see benchmarks/physics.py. With --model=latent: IQ-MPC and TD-MPC2 at the
+papers' sizes, on fresh networks; see benchmarks/latent.py. Else the car's.
 
 Three planners on a grid of samples × horizons × environments:
 
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import latent, reference, timing
+from benchmarks import latent, physics, reference, timing
 from benchmarks.floor import Cell, floor
 from planil_jax.agents import mpail, scripted
 from planil_jax.base import Agent, Task
@@ -41,6 +42,8 @@ flags.DEFINE_string("out", None, "File of results to write, .json.", required=Tr
 flags.DEFINE_enum(
     "model", "car", ["car", "latent"], "The car's planners, or IQ-MPC and TD-MPC2."
 )
+flags.DEFINE_bool("physics", False, "MPPI through Hopper's physics, by engine, instead.")
+flags.DEFINE_list("engines", ["c", "mjx"], "Engines of --physics.")
 flags.DEFINE_list("samples", ["512", "4096"], "Plans in an iteration.")
 flags.DEFINE_list("horizons", ["10", "32"], "Steps of a plan.")
 flags.DEFINE_list("num_envs", ["1", "64"], "Environments that plan in parallel.")
@@ -61,6 +64,19 @@ def main() -> None:
     grid = ("samples", "horizons", "num_envs")
     sizes = [timing.positive_integers(name, getattr(FLAGS, name)) for name in grid]
     timing.writable(FLAGS.out)
+    if FLAGS.physics:
+        print(physics.COLUMNS)
+        rows = physics.measure(FLAGS.engines, FLAGS.seconds)
+        for row in rows:
+            print(physics.line(row))
+        measured = timing.Measured(
+            work="one plan of 64 sequences of 12 actions through Hopper, processor time",
+            ratios={"ratio_to_rollout": "numpy MPPI over mujoco.rollout, one thread"},
+            configuration={"engines": list(FLAGS.engines), "seconds": FLAGS.seconds},
+            packages=("mujoco", "mujoco-mjx"),
+        )
+        timing.write(FLAGS.out, "planner", rows, measured)
+        return
     if FLAGS.model == "latent":
         print(latent.COLUMNS)
         rows = latent.measure(FLAGS.seconds, sizes[-1])

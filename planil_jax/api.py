@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import config, envs, experiment, launch, registry, runs
+from planil_jax import config, envs, experiment, launch, runs
 from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError
@@ -261,7 +261,8 @@ def train(
         config.checked(total_steps, config.Count, "total_steps")
         chosen = experiment.with_value(chosen, "run.total_steps", total_steps)
     directory = _directory(logdir, chosen)
-    environment = registry.make_env(chosen.environment)
+    chosen = launch.with_engine(chosen, directory)
+    environment = experiment.make_env(chosen)
     with _file_of(demos, environment) as path, _report(directory, chosen) as report:
         for note in notes:
             report.say(note)

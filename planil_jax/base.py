@@ -232,6 +232,7 @@ class Environment(NamedTuple):
     demonstrator: DemonstratorFn | None = None  # for one that no cost describes
     recover: RecoverFn | None = None  # None: observations do not determine the state
     subtasks: Subtasks | None = None
+    engine: str | None = None  # what steps its physics, "c" or "mjx"; None: no choice
 
 
 class ApplyFn(Protocol):

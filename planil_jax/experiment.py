@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from planil_jax import config, envs, registry
 from planil_jax.base import (
@@ -20,6 +20,7 @@ from planil_jax.base import (
     printable,
 )
 from planil_jax.data.demos import require_actions, require_length
+from planil_jax.envs import engines as physics
 from planil_jax.losses.adversarial import BIASES
 from planil_jax.models import simulator
 from planil_jax.training import loop as training_loop
@@ -37,6 +38,9 @@ class Experiment:
     # Environments, maybe with options, whose physics planners roll forward; a plan is
     # scored on all of them. Empty: the environment's prior, or else its physics.
     model: tuple[str, ...] = ()
+    # what steps MuJoCo's models, where the names of environments leave it open: c is MuJoCo
+    # in C, mjx is MuJoCo in JAX, auto is c on a CPU; a run holds which one it became
+    engine: Literal["auto", "c", "mjx"] = "auto"
     demonstrations: str = ""  # fingerprint of the file of demonstrations, filled in
     # how many of the demonstrated episodes to use; None: all
     episodes: config.Count | None = None
@@ -166,6 +170,40 @@ def make_agent(experiment: Experiment, env: Environment, demos: Demonstrations) 
     return method.make(make_task(experiment, env, demos), experiment.agent)
 
 
+def make_env(settings: Experiment) -> Environment:
+    """The environment of an experiment, on its engine.
+
+    Raises:
+      UsageError: as for `registry.make_env`.
+    """
+    return registry.make_env(on_engine(settings.environment, settings.engine))
+
+
+def require_engine(settings: Experiment, env: Environment) -> None:
+    """Refuses an environment that is stepped by another engine than its experiment.
+
+    Raises:
+      UsageError: it is.
+    """
+    if settings.engine != "auto" and env.engine not in (None, settings.engine):
+        raise UsageError(
+            f"the engine is {settings.engine}, but the environment {env.spec.name} was "
+            f"made with engine={env.engine}: make it with engine={settings.engine}."
+        )
+
+
+def on_engine(name: str, engine: str) -> str:
+    """An environment's name, with the engine as an option where that is needed.
+
+    It is where the environment has a choice, its name does not choose, and "auto" would
+    choose another one here.
+    """
+    if engine == "auto" or physics.resolve(name, "auto") == engine:
+        return name
+    registry.environments()  # those of other packages are there then
+    return envs.with_option(name, "engine", engine)
+
+
 def make_task(experiment: Experiment, env: Environment, demos: Demonstrations) -> Task:
     """The task that the agent of an experiment is made for."""
     return Task(
@@ -256,7 +294,8 @@ def make_model(experiment: Experiment, env: Environment) -> Dynamics:
     Raises:
       UsageError: a model takes other actions than the environment.
     """
-    models = [envs.make(name) for name in experiment.model]
+    names = [on_engine(name, experiment.engine) for name in experiment.model]
+    models = [envs.make(name) for name in names]
     for name, model in zip(experiment.model, models, strict=True):
         if model.spec.action_form != env.spec.action_form:
             raise UsageError(

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from planil_jax import config, envs, experiment, runs, sweep
+from planil_jax import config, experiment, runs, sweep
 from planil_jax.base import Agent, Demonstrations, Environment, UsageError, UserError
 from planil_jax.data import demos
 from planil_jax.precision import require_float32
@@ -58,7 +58,9 @@ def launch(
     float32 = require_float32()
     config.check(settings)
     logdir, demos_path = _path(logdir), _path(demos_path)
-    env = env or envs.make(settings.environment)
+    settings = with_engine(settings, logdir)
+    env = env or experiment.make_env(settings)
+    settings = _record_engine(settings, env)
     source = None
     notices = [float32] if float32 else []
     if experiment.needs(settings).demonstrations:
@@ -132,6 +134,29 @@ def _stoppable(report: Report, again: str) -> Iterator[signals.Hearing]:
             report.say(stop.sentence)
             stop.sentence = ""
         raise
+
+
+def with_engine(
+    settings: experiment.Experiment, logdir: str | Path | None
+) -> experiment.Experiment:
+    """The experiment on the engine of the run in `logdir`, unless it asks for another."""
+    logdir = _path(logdir)
+    if settings.engine != "auto" or logdir is None:
+        return settings
+    if not (logdir / rundir.CONFIG).exists():
+        return settings
+    recorded = rundir.saved_config(logdir).get("engine", settings.engine)
+    return experiment.with_value(settings, "engine", recorded)
+
+
+def _record_engine(
+    settings: experiment.Experiment, env: Environment
+) -> experiment.Experiment:
+    """The experiment with the engine that its environment has."""
+    if env.engine is None:
+        return settings
+    experiment.require_engine(settings, env)
+    return experiment.with_value(settings, "engine", env.engine)
 
 
 def _path(path: str | Path | None) -> Path | None:

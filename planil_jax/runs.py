@@ -77,7 +77,11 @@ def load(
                 f"{settings.environment.removeprefix(envs.OBJECT)}: give it again, "
                 "load(directory, env=...)."
             )
-    env = registry.make_env(settings.environment)
+    settings = dataclasses.replace(
+        settings, environment=experiment.on_engine(settings.environment, settings.engine)
+    )
+    env = experiment.make_env(settings)
+    experiment.require_engine(settings, env)
     demonstrations = demos.none(env.spec)
     if experiment.needs(settings).demonstrations:
         path = directory / DEMONSTRATIONS

@@ -1,5 +1,4 @@
-"""Gymnasium's locomotion tasks on MJX: "gym/Hopper", "gym/Walker2d", "gym/HalfCheetah",
-"gym/Ant".
+"""Gymnasium's locomotion tasks: "gym/Hopper", "gym/Walker2d", "gym/HalfCheetah", "gym/Ant".
 
 The task is to move along x as fast as possible.
 
@@ -14,26 +13,25 @@ truncated after 1000 steps.
 All of this is as in Gymnasium's version 5, and the robots are read from Gymnasium's
 files. Demonstrations that were made there are therefore valid here.
 
-The physics state is positions, velocities and the solver's warm start. An observation holds
-positions and velocities, up to the clip, except the place on the ground (x; of Ant x and
-y). Nothing depends on that place, so `recover` sets it to 0. The prior is the task's
-physics.
+The engine is MuJoCo in C, where all is computed as Gymnasium does, or MJX; see `engines`.
+An observation holds positions and velocities, up to the clip, except the place on the
+ground (x; of Ant x and y). Nothing depends on that place, so `recover` sets it to 0. The
+prior is the task's physics.
 
 Source: Gymnasium's documentation and definitions of Hopper-v5, Walker2d-v5, HalfCheetah-v5
 and Ant-v5 (Towers et al. 2024, arXiv 2407.17032); MuJoCo, Todorov et al. 2012.
-Departures: single precision, in which the solver never meets MuJoCo's tolerance of 1e-8; it
-stops after 8 iterations with 10 steps of line search in place of 100 with 50, which is 3
-times as fast and changes no digit that single precision has. Ant's speed is that of its
-torso at the end of the step, where Gymnasium takes the torso from within the last substep.
-In some steps in which Ant's feet meet the ground MJX itself departs from MuJoCo in C, in
-double precision too: by up to 1.2 where the mean step is 14; Hopper, Walker2d and
+Departures of MJX: single precision, in which the solver never meets MuJoCo's tolerance of
+1e-8; it stops after 8 iterations with 10 steps of line search in place of 100 with 50,
+which is 3 times as fast and changes no digit that single precision has. Ant's speed is that
+of its torso at the end of the step, where Gymnasium takes the torso from within the last
+substep. In some steps in which Ant's feet meet the ground MJX itself departs from MuJoCo in
+C, in double precision too: by up to 1.2 where the mean step is 14; Hopper, Walker2d and
 HalfCheetah agree within 1e-3.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +46,8 @@ from planil_jax.base import (
     Transition,
     UsageError,
     did_you_mean,
-    missing_extra,
 )
-from planil_jax.envs.mjcf import scale_physics
+from planil_jax.envs import engine_c, engines, gym_c, gym_robots
 from planil_jax.envs.quiet import mjx
 
 _INF = float("inf")
@@ -116,7 +113,7 @@ TASKS = {
 
 @struct.dataclass
 class Body:
-    """The state of the robot; float32."""
+    """The state of the robot on MJX; float32."""
 
     qpos: jax.Array  # [nq] metres and radians
     qvel: jax.Array  # [nv]
@@ -126,40 +123,55 @@ class Body:
 
 def make(
     task: str,
-    episode_length: int = 1000,
+    episode_length: int | None = None,
     mass: float = 1.0,
     friction: float = 1.0,
     gravity: float = 1.0,
     reset_noise: float = 1.0,
     contact_forces: bool = True,
+    engine: str = "auto",
 ) -> Environment:
-    """A task of TASKS.
+    """A task of TASKS, or of `gym_c`.
 
     Args:
-      task: "Hopper", "Walker2d", "HalfCheetah" or "Ant".
-      episode_length: control steps.
+      task: "Hopper", "Walker2d", "HalfCheetah" or "Ant"; or one of `gym_c.TASKS`, which
+        have no contact_forces.
+      episode_length: control steps; None: as many as Gymnasium has.
       mass, friction, gravity: factors of all masses and inertias, of all coefficients of
         friction, and of gravity.
       reset_noise: factor of the task's reset noise.
       contact_forces: of Ant only: whether its observation ends with the contact forces on
         each body, as in version 5 (105 entries), or leaves them out (27).
+      engine: of the physics, see `envs.engines`.
 
     Raises:
-      UsageError: there is no such task.
+      UsageError: there is no such task or engine.
       UserError: Gymnasium's files are not installed.
     """
-    if task not in TASKS:
-        raise UsageError(
-            f"there is no task 'gym/{task}'.{did_you_mean(task, TASKS)} There are: "
-            f"{', '.join(TASKS)}."
+    if task in gym_c.TASKS:
+        if not contact_forces:
+            raise UsageError(
+                f"environment 'gym/{task}': contact_forces is an option of gym/Ant; leave "
+                "it out."
+            )
+        return gym_c.make(
+            task, episode_length, mass, friction, gravity, reset_noise, engine
         )
+    if task not in TASKS:
+        known = *TASKS, *gym_c.TASKS
+        raise UsageError(
+            f"there is no task 'gym/{task}'.{did_you_mean(task, known)} There are: "
+            f"{', '.join(known)}."
+        )
+    episode_length = 1000 if episode_length is None else episode_length
     numbers = TASKS[task]
-    model = scale_physics(_load(task, numbers.file), mass, friction, gravity)
-    model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
-    advance = _physics(model, numbers)
+    model = gym_robots.load(task, numbers.file, mass, friction, gravity)
+    engine = engines.resolve(f"gym/{task}", engine)
+    body_at, advance = (_in_c if engine == "c" else _in_mjx)(model, numbers)
     shows_forces = contact_forces and numbers.contact_cost > 0
     period = float(model.opt.timestep) * numbers.frame_skip
-    names = _names(model, numbers, shows_forces)
+    names = gym_robots.names(model, hidden=numbers.hidden)
+    names += _force_names(model) if shows_forces else ()
     spec = EnvSpec(
         name=f"gym/{task}",
         observation_names=names,
@@ -169,20 +181,20 @@ def make(
         control_period=round(period, 9),
         terminates=bool(numbers.healthy_reward),
     )
-    blank = _at_rest(model, numbers)
+    rest = jnp.asarray(model.qpos0, jnp.float32)
     noise = numbers.reset_noise * reset_noise
 
-    def observe(body: Body) -> jax.Array:
+    def observe(body: Any) -> jax.Array:
         velocities = jnp.clip(body.qvel, -numbers.max_speed, numbers.max_speed)
-        forces = body.forces.ravel() if shows_forces else jnp.zeros((0,), jnp.float32)
-        return jnp.concatenate([body.qpos[numbers.hidden :], velocities, forces])
+        forces = _forces(body) if shows_forces else jnp.zeros((0,), jnp.float32)
+        return jnp.concatenate([body.qpos[numbers.hidden :], velocities, forces.ravel()])
 
-    def body_of(obs: jax.Array) -> Body:
+    def body_of(obs: jax.Array) -> Any:
         """The body that shows `obs`, at the origin of the ground."""
         size = model.nq - numbers.hidden
         qpos, qvel = obs[:size], obs[size : size + model.nv]
         origin = jnp.zeros((numbers.hidden,), jnp.float32)
-        return replace(blank, qpos=jnp.concatenate([origin, qpos]), qvel=qvel)
+        return body_at(jnp.concatenate([origin, qpos]), qvel)
 
     def recover(obs: jax.Array) -> EnvState:
         return EnvState(sim=body_of(obs), obs=obs, time=jnp.zeros((), jnp.int32))
@@ -194,17 +206,18 @@ def make(
             qvel = noise * jax.random.normal(velocity_key, (model.nv,), jnp.float32)
         else:
             qvel = jax.random.uniform(velocity_key, (model.nv,), jnp.float32, -noise, noise)
-        body = replace(blank, qpos=blank.qpos + moved, qvel=qvel)
+        body = body_at(rest + moved, qvel)
         return EnvState(sim=body, obs=observe(body), time=jnp.zeros((), jnp.int32))
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         body = advance(state.sim, action)
         next_state = EnvState(sim=body, obs=observe(body), time=state.time + 1)
         healthy = _healthy(body, numbers)
-        speed = (body.qpos[0] - state.sim.qpos[0]) / period
+        speed = (_place(body, numbers) - _place(state.sim, numbers)) / period
         reward = speed + numbers.healthy_reward * healthy
         reward -= numbers.control_cost * jnp.sum(action**2)
-        reward -= numbers.contact_cost * jnp.sum(body.forces**2)
+        if numbers.contact_cost:
+            reward -= numbers.contact_cost * jnp.sum(_forces(body) ** 2)
         transition = Transition(
             obs=state.obs,
             action=action,
@@ -222,7 +235,51 @@ def make(
         observe=lambda params, body: observe(body),
         recover=lambda params, obs: body_of(obs),
     )
-    return Environment(spec, reset, step, prior=physics, recover=recover)
+    return Environment(spec, reset, step, prior=physics, recover=recover, engine=engine)
+
+
+class _Physics(NamedTuple):
+    """The robot's physics, on one of the engines."""
+
+    start: Callable[[jax.Array, jax.Array], Any]  # (qpos [nq], qvel [nv]) -> body
+    advance: Callable[[Any, jax.Array], Any]  # (body, action) -> after a control step
+
+
+def _in_c(model: mujoco.MjModel, numbers: Task) -> _Physics:
+    """MuJoCo in C. Computed fields are those that Gymnasium sees."""
+    fields = ["qpos", "qvel"]
+    fields += ["xpos"] if numbers.free else []
+    fields += ["cfrc_ext"] if numbers.contact_cost else []
+    skip = numbers.frame_skip
+    physics = engine_c.make(numbers.file, model, skip, fields, forward=False)
+
+    def start(qpos: jax.Array, qvel: jax.Array) -> engine_c.State:
+        return physics.start(physics.home.replace(qpos=qpos, qvel=qvel))
+
+    return _Physics(start, physics.step)
+
+
+def _in_mjx(model: mujoco.MjModel, numbers: Task) -> _Physics:
+    """MJX, in single precision and with a solver that stops early."""
+    model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
+    blank = _at_rest(model, numbers)
+    return _Physics(
+        lambda qpos, qvel: replace(blank, qpos=qpos, qvel=qvel), _physics(model, numbers)
+    )
+
+
+def _place(body: Any, numbers: Task) -> jax.Array:
+    """Where the body is along x, metres."""
+    if numbers.free and isinstance(body, engine_c.State):
+        return body.xpos[1, 0]  # Gymnasium's: from within the last substep
+    return body.qpos[0]
+
+
+def _forces(body: Any) -> jax.Array:
+    """Contact torques and forces on each body, clipped, `[nbody - 1, 6]`."""
+    if isinstance(body, engine_c.State):
+        return jnp.clip(body.cfrc_ext[1:], -1.0, 1.0)
+    return body.forces
 
 
 def _physics(model: mujoco.MjModel, numbers: Task) -> Callable[[Body, jax.Array], Body]:
@@ -252,7 +309,7 @@ def _physics(model: mujoco.MjModel, numbers: Task) -> Callable[[Body, jax.Array]
     return advance
 
 
-def _healthy(body: Body, numbers: Task) -> jax.Array:
+def _healthy(body: Any, numbers: Task) -> jax.Array:
     """Whether the robot is healthy; always true for a task without that notion."""
     qpos, qvel = body.qpos, body.qvel
     if numbers.free:
@@ -282,35 +339,9 @@ def _at_rest(model: mujoco.MjModel, numbers: Task) -> Body:
     )
 
 
-def _load(task: str, file: str) -> mujoco.MjModel:
-    """The robot, from Gymnasium's file."""
-    try:
-        folder = resources.files("gymnasium").joinpath("envs", "mujoco", "assets")
-        text = folder.joinpath(file).read_text()
-    except (ImportError, FileNotFoundError):
-        raise missing_extra(
-            f"environment 'gym/{task}'", "Gymnasium 1.0 or later", "gymnasium"
-        ) from None
-    return mujoco.MjModel.from_xml_string(text)
-
-
-def _names(model: mujoco.MjModel, numbers: Task, shows_forces: bool) -> tuple[str, ...]:
-    """A name with its unit for each entry of the observation."""
-    qpos, qvel = [], []
-    for joint in range(model.njnt):
-        name = model.joint(joint).name
-        kind = model.jnt_type[joint]
-        if kind == mujoco.mjtJoint.mjJNT_FREE:
-            qpos += [f"{name} {axis} [m]" for axis in "xyz"]
-            qpos += [f"{name} quaternion {axis}" for axis in "wxyz"]
-            qvel += [f"{name} {axis} velocity [m/s]" for axis in "xyz"]
-            qvel += [f"{name} {axis} turn [rad/s]" for axis in "xyz"]
-        else:
-            unit = "m" if kind == mujoco.mjtJoint.mjJNT_SLIDE else "rad"
-            qpos.append(f"{name} [{unit}]")
-            qvel.append(f"{name} velocity [{unit}/s]")
+def _force_names(model: mujoco.MjModel) -> tuple[str, ...]:
+    """A name with its unit for each contact torque and force on the bodies."""
     kinds = [f"torque {axis} [N m]" for axis in "xyz"]
     kinds += [f"force {axis} [N]" for axis in "xyz"]
-    bodies = range(1, model.nbody if shows_forces else 1)
-    forces = [f"body {body} contact {kind}" for body in bodies for kind in kinds]
-    return (*qpos[numbers.hidden :], *qvel, *forces)
+    bodies = range(1, model.nbody)
+    return tuple(f"body {body} contact {kind}" for body in bodies for kind in kinds)

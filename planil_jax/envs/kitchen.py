@@ -64,12 +64,15 @@ _BAR = (-0.06, 0.31)  # x and y of its handle relative to the hinge, metres
 _LIGHT = -0.35  # angle of the switch when the light is off, radians
 
 
-def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
+def make(
+    episode_length: int = LENGTH, wobble: float = 0.05, engine: str = "auto"
+) -> Environment:
     """The kitchen.
 
     Args:
       episode_length: control steps of 0.1 s.
       wobble: half width of the uniform noise on the arm's joints at a reset, radians.
+      engine: of the physics, see `envs.engines`.
     """
     arm = len(_ARM)
 
@@ -91,6 +94,7 @@ def make(episode_length: int = LENGTH, wobble: float = 0.05) -> Environment:
         ),
         episode_length=episode_length,
         success=lambda obs: jnp.all(solved(obs)),
+        engine=engine,
     )
     return env._replace(
         demonstrator=functools.partial(_demonstrate, demonstration()),

@@ -1,13 +1,14 @@
-"""A robot of your own: an environment from an MJCF model and a few small functions, on MJX.
+"""A robot of your own: an environment from an MJCF model and a few small functions.
 
     data' = MuJoCo(data, action), repeated until the control period is over
     obs = observe(data'),  reward(data, action, data'),  terminal(data')
 
 An action holds one control per actuator, within its `ctrlrange`. `reset`, `observe`,
 `reward` and `terminal` receive a whole `mjx.Data`, with positions, velocities, sensors and
-forces of the same moment. `expert_cost`, `success` and `recover` receive observations. XLA
-computes only the fields that a function reads. From step to step the environment carries
-the fields of `Physics` and nothing else.
+forces of the same moment. `expert_cost`, `success` and `recover` receive observations.
+
+The model is stepped by MuJoCo in C or by MJX; see `engines`. In C the functions receive an
+`engine_c.Data`, which has the same fields and computes those that they read.
 
     model = mjcf.load("arm.xml")
     tip = model.site("tip").id
@@ -18,35 +19,21 @@ the fields of `Physics` and nothing else.
 """
 
 import copy
-import re
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from flax import struct
 
 from planil_jax.base import Dynamics, Environment, EnvSpec, EnvState, Transition, UsageError
+from planil_jax.envs import engine_c, engine_mjx, engines
 from planil_jax.envs.checks import check_spec, traced
+from planil_jax.envs.engine_mjx import Physics as Physics
+from planil_jax.envs.engines import Engine
 from planil_jax.envs.quiet import mjx
-
-
-@struct.dataclass
-class Physics:
-    """What MuJoCo carries from one control step to the next; float32."""
-
-    qpos: jax.Array  # [nq] positions, metres and radians
-    qvel: jax.Array  # [nv] velocities
-    act: jax.Array  # [na] states of the actuators
-    ctrl: jax.Array  # [nu] the last action
-    mocap_pos: jax.Array  # [nmocap, 3] bodies that the user places, metres
-    mocap_quat: jax.Array  # [nmocap, 4]
-    qacc_warmstart: jax.Array  # [nv] accelerations from which the solver starts
-
-
-_CARRIED = tuple(Physics.__dataclass_fields__)
 
 
 def load(
@@ -113,6 +100,8 @@ def make(
     mass: float = 1.0,
     friction: float = 1.0,
     gravity: float = 1.0,
+    engine: str = "auto",
+    contacts: int = engine_c.CONTACTS,
 ) -> Environment:
     """An environment whose physics is an MJCF model.
 
@@ -124,9 +113,10 @@ def make(
       observation_names: a name with its unit for each entry of the observation.
       control_period: seconds for which an action is held; a multiple of the model's
         timestep.
-      reset: (key, data) -> data with `qpos`, `qvel` or other fields of `Physics` replaced.
-        Its argument is the model at its first keyframe, or in its initial pose if it has
-        none. None: every episode starts there.
+      reset: (key, data) -> data with `qpos`, `qvel` or other fields of the state replaced,
+        by `data.replace`: act, ctrl, qacc_warmstart, mocap_pos, mocap_quat, xfrc_applied,
+        qfrc_applied, eq_active, userdata or time. Its argument is the model at its first
+        keyframe, or in its initial pose if it has none. None: every episode starts there.
       reward: (data, action `[U]` within its bounds, next_data) -> []. None: it is 0.
       terminal: (next_data) -> [] bool, whether the task is over. None: it never is.
       episode_length: control steps until truncation, at least 1.
@@ -135,12 +125,16 @@ def make(
         both. With it a planner can start from an observation alone. The other fields of
         `Physics` are those of the first keyframe or the initial pose.
       mass, friction, gravity: scale factors, as for `load`; only for an MJCF file or text.
+      engine: what steps the model: "c", "mjx" or "auto"; see `envs.engines`.
+      contacts: of engine c: rows of `data.contact`, the most contacts that a state may
+        have where a function reads them.
 
     Raises:
-      UsageError: the model is missing, faulty or more than MJX can simulate; the control
-        period is not a multiple of its timestep; an actuator has no `ctrlrange`; the
-        specification fails `envs.check_spec`; or a function fails, or returns something
-        else than is stated here.
+      UsageError: the model is missing, faulty or more than the engine can simulate; the
+        control period is not a multiple of its timestep; an actuator has no `ctrlrange`;
+        the specification fails `envs.check_spec`; a function fails, or returns something
+        else than is stated here; it reads a field that MuJoCo in C does not give; or
+        there is no such engine.
     """
     if isinstance(xml, str):
         model = load(xml, mass, friction, gravity)
@@ -151,6 +145,7 @@ def make(
             f"environment {name!r}: give mass, friction and gravity to mjcf.load, which "
             "made the model."
         )
+    engine = engines.resolve(name, engine)
     low, high = _action_bounds(name, model)
     spec = EnvSpec(
         name=name,
@@ -163,44 +158,34 @@ def make(
     )
     check_spec(spec, [f"actuator {actuator}" for actuator in _actuators(model)])
     substeps = _substeps(name, control_period, model.opt.timestep)
-    model_mjx = _put(name, model)
-    blank = mjx.make_data(model_mjx)
-    home = _home(model, blank)
+    functions = _Functions(observe, reset, reward, terminal, expert_cost, success, recover)
+    if engine == "c":
+        physics = _in_c(spec, model, substeps, functions, contacts)
+    else:
+        physics = _in_mjx(spec, model, substeps, functions)
 
-    def forward(physics: Physics, time: jax.Array) -> mjx.Data:
-        """The whole data, computed from the carried fields."""
-        data = _restore(blank, physics)
-        data = data.replace(time=control_period * time.astype(jnp.float32))
-        data = mjx.forward(model_mjx, data)
-        return mjx.sensor_acc(model_mjx, data)  # forward omits it without constraints
-
-    def make_state(physics: Physics, time: jax.Array) -> tuple[EnvState, mjx.Data]:
-        data = forward(physics, time)
+    def make_state(sim: Any, time: jax.Array) -> tuple[EnvState, Any]:
+        data = physics.data(sim, time)
         obs = jnp.asarray(observe(data), jnp.float32)
-        return EnvState(sim=physics, obs=obs, time=time), data
+        return EnvState(sim=sim, obs=obs, time=time), data
 
     def start(key: jax.Array) -> EnvState:
-        data = home if reset is None else reset(key, home)
-        return make_state(_carried(data), jnp.zeros((), jnp.int32))[0]
+        data = physics.home if reset is None else reset(key, physics.home)
+        return make_state(physics.start(data), jnp.zeros((), jnp.int32))[0]
 
     def recover_state(obs: jax.Array) -> EnvState:
         assert recover is not None
         qpos, qvel = (jnp.asarray(part, jnp.float32) for part in recover(obs))
-        physics = _carried(home.replace(qpos=qpos, qvel=qvel))
-        return make_state(physics, jnp.zeros((), jnp.int32))[0]
+        data = physics.home.replace(qpos=qpos, qvel=qvel)
+        return make_state(physics.start(data), jnp.zeros((), jnp.int32))[0]
 
     def step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         ctrl = jnp.clip(jnp.asarray(action, jnp.float32), jnp.array(low), jnp.array(high))
-
-        def substep(physics: Physics, _) -> tuple[Physics, None]:
-            return _carried(mjx.step(model_mjx, _restore(blank, physics))), None
-
-        physics = state.sim.replace(ctrl=ctrl)
-        physics = jax.lax.scan(substep, physics, length=substeps)[0]
-        next_state, next_data = make_state(physics, state.time + 1)
+        sim = physics.step(state.sim, ctrl)
+        next_state, next_data = make_state(sim, state.time + 1)
         step_reward = jnp.zeros((), jnp.float32)
         if reward is not None:
-            data = forward(state.sim, state.time)
+            data = physics.data(state.sim, state.time)
             step_reward = jnp.asarray(reward(data, ctrl, next_data), jnp.float32)
         ended = jnp.zeros((), bool)
         if terminal is not None:
@@ -215,16 +200,6 @@ def make(
         )
         return next_state, transition
 
-    data = jax.eval_shape(lambda: mjx.forward(model_mjx, home))
-    obs = jax.ShapeDtypeStruct((spec.observation_size,), np.float32)
-    act = jax.ShapeDtypeStruct((spec.action_size,), np.float32)
-    _check_reset(name, reset, home)
-    _check_observe(name, observe, data, spec.observation_names)
-    _check_scalar(name, "reward", float, reward, data, act, data)
-    _check_scalar(name, "terminal", bool, terminal, data)
-    _check_scalar(name, "expert_cost", float, expert_cost, obs, act, obs)
-    _check_scalar(name, "success", bool, success, obs)
-    _check_recover(name, recover, obs, home)
     return Environment(
         spec,
         start,
@@ -233,26 +208,71 @@ def make(
         expert_cost,
         success,
         recover=recover and recover_state,
+        engine=engine,
     )
 
 
-def _carried(data: mjx.Data) -> Physics:
-    """The fields of the data that are carried from step to step."""
-    return Physics(**{field: getattr(data, field) for field in _CARRIED})
+class _Functions(NamedTuple):
+    """The functions of an environment, as `make` is given them."""
+
+    observe: Callable
+    reset: Callable | None
+    reward: Callable | None
+    terminal: Callable | None
+    expert_cost: Callable | None
+    success: Callable | None
+    recover: Callable | None
 
 
-def _restore(blank: mjx.Data, physics: Physics) -> mjx.Data:
-    """Data with the carried fields; the others are blank."""
-    return blank.replace(**{field: getattr(physics, field) for field in _CARRIED})
+def _in_mjx(
+    spec: EnvSpec, model: mujoco.MjModel, substeps: int, functions: _Functions
+) -> Engine:
+    """The model on MJX, where the functions were found to fit it."""
+    make_engine = functools.partial(
+        engine_mjx.make, spec.name, model, substeps, spec.control_period
+    )
+    physics = make_engine()
+    time = jax.ShapeDtypeStruct((), np.int32)
+    data = jax.eval_shape(physics.data, physics.start(physics.home), time)
+    _check_functions(spec, functions, physics.home, data)
+    if functions.reset is None:
+        return physics
+    extra = engine_mjx.set_by(functions.reset, physics.home)
+    return make_engine(extra) if extra else physics
 
 
-def _home(model: mujoco.MjModel, blank: mjx.Data) -> mjx.Data:
-    """Data at the first keyframe, or in the initial pose of a model without keyframes."""
-    data = mujoco.MjData(model)
-    if model.nkey:
-        mujoco.mj_resetDataKeyframe(model, data, 0)
-    values = {field: np.asarray(getattr(data, field), np.float32) for field in _CARRIED}
-    return blank.replace(**{field: jnp.asarray(value) for field, value in values.items()})
+def _in_c(
+    spec: EnvSpec,
+    model: mujoco.MjModel,
+    substeps: int,
+    functions: _Functions,
+    contacts: int,
+) -> Engine:
+    """The model in C, whose states hold the fields that the functions read."""
+    read: set[str] = set(engine_mjx.CARRIED)
+    data = engine_c.template(spec.name, model, contacts, read)
+    home = engine_c.template(spec.name, model, contacts)
+    _check_functions(spec, functions, home, data)
+    return engine_c.make(spec.name, model, substeps, read, contacts)
+
+
+def _check_functions(spec: EnvSpec, functions: _Functions, home: Any, data: Any) -> None:
+    """Refuses functions that fail, or return something else than is stated.
+
+    Args:
+      home: the data that `reset` is given.
+      data: the data that the others are given, as shapes.
+    """
+    name = spec.name
+    obs = jax.ShapeDtypeStruct((spec.observation_size,), np.float32)
+    act = jax.ShapeDtypeStruct((spec.action_size,), np.float32)
+    _check_reset(name, functions.reset, home)
+    _check_observe(name, functions.observe, data, spec.observation_names)
+    _check_scalar(name, "reward", float, functions.reward, data, act, data)
+    _check_scalar(name, "terminal", bool, functions.terminal, data)
+    _check_scalar(name, "expert_cost", float, functions.expert_cost, obs, act, obs)
+    _check_scalar(name, "success", bool, functions.success, obs)
+    _check_recover(name, functions.recover, obs, home)
 
 
 def _compile(xml: str) -> mujoco.MjModel:
@@ -283,8 +303,20 @@ def _names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _actuators(model: mujoco.MjModel) -> list[str]:
-    """Names of the actuators, or their numbers where they have none."""
-    return [model.actuator(i).name or f"number {i}" for i in range(model.nu)]
+    """Words for each control: its actuator's name, or number where it has none.
+
+    An actuator of MuJoCo 4 may have several inputs, each with a control of its own.
+    """
+    words = []
+    for i in range(getattr(model, "nactuator", model.nu)):
+        actuator = model.actuator(i).name or f"number {i}"
+        inputs = model.actuator_ctrlnum[i] if hasattr(model, "nactuator") else 1
+        if inputs == 1:
+            words.append(actuator)
+            continue
+        names = [mujoco.mj_actuatorInputName(model, i, k) for k in range(inputs)]
+        words += [f"{actuator} (input {name})" for name in names]
+    return words
 
 
 def _substeps(name: str, period: float, timestep: float) -> int:
@@ -298,6 +330,13 @@ def _substeps(name: str, period: float, timestep: float) -> int:
     return count
 
 
+# Where an actuator has several inputs, of which the MJCF bounds the first alone.
+_SEVERAL = (
+    " Bound further inputs in the model that mjcf.load returns: set its "
+    "actuator_ctrlrange and actuator_ctrllimited."
+)
+
+
 def _action_bounds(
     name: str, model: mujoco.MjModel
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -306,59 +345,14 @@ def _action_bounds(
         raise UsageError(f"environment {name!r}: its MJCF has no actuators; add one.")
     limited = zip(_actuators(model), model.actuator_ctrllimited, strict=True)
     unbounded = [actuator for actuator, is_limited in limited if not is_limited]
+    several = model.nu != getattr(model, "nactuator", model.nu)
     if unbounded:
         raise UsageError(
             f"environment {name!r}: actuators need a ctrlrange in the MJCF, and there is "
-            f"none for {', '.join(unbounded)}."
+            f"none for {', '.join(unbounded)}.{_SEVERAL * several}"
         )
     low, high = model.actuator_ctrlrange.T.tolist()
     return tuple(low), tuple(high)
-
-
-def _put(name: str, model: mujoco.MjModel) -> mjx.Model:
-    """The model for MJX.
-
-    Raises:
-      UsageError: it uses a feature that MJX lacks; the message names the feature.
-    """
-    try:
-        placed = mjx.put_model(model, impl="jax")
-        jax.eval_shape(lambda: mjx.step(placed, mjx.make_data(placed)))
-    except NotImplementedError as error:
-        feature = re.sub(
-            r"<?(mjt\w+)\.(mj\w+)(: \d+>)?",
-            lambda match: _named(model, match[1], match[2]),
-            str(error),
-        )
-        raise UsageError(
-            f"environment {name!r}: its MJCF uses what MJX cannot simulate: "
-            f"{feature.rstrip('.')}; replace it in the MJCF."
-        ) from None
-    return placed
-
-
-# Enumeration -> the array of a model that holds its values, and the kind of its elements.
-_USERS = {
-    "mjtGeom": ("geom_type", mujoco.mjtObj.mjOBJ_GEOM),
-    "mjtSensor": ("sensor_type", mujoco.mjtObj.mjOBJ_SENSOR),
-    "mjtEq": ("eq_type", mujoco.mjtObj.mjOBJ_EQUALITY),
-    "mjtBias": ("actuator_biastype", mujoco.mjtObj.mjOBJ_ACTUATOR),
-    "mjtDyn": ("actuator_dyntype", mujoco.mjtObj.mjOBJ_ACTUATOR),
-    "mjtGain": ("actuator_gaintype", mujoco.mjtObj.mjOBJ_ACTUATOR),
-    "mjtTrn": ("actuator_trntype", mujoco.mjtObj.mjOBJ_ACTUATOR),
-}
-
-
-def _named(model: mujoco.MjModel, enumeration: str, member: str) -> str:
-    """Words for a feature and its users: mjSENS_USER is "sensor user (of gps)"."""
-    words = f"{enumeration.removeprefix('mjt')} {member.partition('_')[2]}".lower()
-    if enumeration not in _USERS:
-        return words
-    array, kind = _USERS[enumeration]
-    value = int(getattr(getattr(mujoco, enumeration), member))
-    ids = np.flatnonzero(getattr(model, array) == value)
-    named = [mujoco.mj_id2name(model, kind, int(i)) for i in ids]
-    return f"{words} (of {', '.join(filter(None, named))})" if any(named) else words
 
 
 # Role of a user's function -> what it is given. "data" and "next_data" are an `mjx.Data`.
@@ -379,20 +373,41 @@ def _traced(name: str, role: str, function: Callable, *inputs: Any) -> Any:
     kind = "an mjx.Data" if "data" in called else "an observation, not an mjx.Data"
     last = called.strip("()").split(", ")[-1]
     given = f"; it is called as {role}{called}, where {last} is {kind}"
-    return traced(name, role, function, *inputs, given=given)
+    # Its fields in place of a data of C, whose values alone can be traced.
+    plain = [each.values if isinstance(each, engine_c.Data) else each for each in inputs]
+
+    def call(*values: Any) -> Any:
+        return function(
+            *(
+                each.over(value) if isinstance(each, engine_c.Data) else value
+                for each, value in zip(inputs, values, strict=True)
+            )
+        )
+
+    return traced(name, role, call, *plain, given=given)
 
 
-def _check_reset(name: str, reset: Callable | None, home: mjx.Data) -> None:
+def _check_reset(name: str, reset: Callable | None, home: Any) -> None:
     if reset is None:
         return
-    data = _traced(name, "reset", reset, jax.random.key(0), home)
-    if not isinstance(data, mjx.Data):
-        raise UsageError(
-            f"environment {name!r}: reset must return its data with qpos and qvel "
-            f"replaced, not {_described(data)}."
-        )
-    for field in _CARRIED:
-        before, after = getattr(home, field), getattr(data, field)
+    in_c = isinstance(home, engine_c.Data)
+
+    def returned(key: jax.Array, data: Any) -> dict[str, Any]:
+        """The fields that may be set, as the reset returns them."""
+        after = reset(key, data)
+        if not isinstance(after, type(home)):
+            raise UsageError(
+                f"environment {name!r}: reset must return its data with qpos and qvel "
+                f"replaced, not {_described(after)}."
+            )
+        if in_c:
+            return {field: jnp.asarray(after.values[field]) for field in after.replaced}
+        fields = (*engine_mjx.CARRIED, *engine_mjx.SETTABLE)
+        return {field: getattr(after, field) for field in fields}
+
+    fields = _traced(name, "reset", returned, jax.random.key(0), home)
+    for field, after in fields.items():
+        before = home.values[field] if in_c else getattr(home, field)
         if after.shape != before.shape or after.dtype != before.dtype:
             raise UsageError(
                 f"environment {name!r}: reset must return {field} as "
@@ -413,7 +428,7 @@ def _check_observe(
     _require(name, "observe", obs, (len(names),), float)
 
 
-def _check_recover(name: str, recover: Callable | None, obs: Any, home: mjx.Data) -> None:
+def _check_recover(name: str, recover: Callable | None, obs: Any, home: Any) -> None:
     if recover is None:
         return
     parts = _traced(name, "recover", recover, obs)

@@ -20,7 +20,7 @@ import mujoco
 import numpy as np
 
 from planil_jax.base import UsageError, did_you_mean
-from planil_jax.envs import raycast
+from planil_jax.envs import engine_c, raycast
 from planil_jax.envs.quiet import mjx
 from planil_jax.envs.raycast import Colour, Config, Pose, Solid
 from planil_jax.envs.scenes import Draw, View
@@ -70,24 +70,42 @@ def of_model(
 def of_positions(model: mujoco.MjModel, view: View) -> Callable[..., jax.Array]:
     """A function that draws a model: (qpos[, mocap_pos, mocap_quat]) -> uint8 `[H, W, 3]`.
 
-    MJX computes the poses of the geoms from the positions. Those in a simulator's data
-    belong to the time before its last step.
+    MJX computes the poses of the geoms from the positions, or MuJoCo in C where MJX cannot
+    take the model. Those in a simulator's data belong to the time before its last step.
 
     Raises:
       UsageError: as for `of_model`.
     """
     draw = of_model(model, view.camera, view.height, view.width)
-    placed = mjx.put_model(model, impl="jax")
+    try:
+        placed = mjx.put_model(model, impl="jax")
+    except NotImplementedError:
+        return _in_c(model, draw)
     blank = mjx.make_data(placed)
 
     def draw_positions(qpos: jax.Array, *mocap: jax.Array) -> jax.Array:
-        fields = dict(zip(("mocap_pos", "mocap_quat"), mocap, strict=False))
-        data = blank.replace(qpos=qpos, **fields)
+        data = blank.replace(qpos=qpos, **_mocap(mocap))
         for follow in (mjx.kinematics, mjx.com_pos, mjx.camlight):
             data = follow(placed, data)
         return draw(data.geom_xpos, data.geom_xmat, data.cam_xpos, data.cam_xmat)
 
     return draw_positions
+
+
+def _in_c(model: mujoco.MjModel, draw: Callable) -> Callable[..., jax.Array]:
+    """As `of_positions`, by MuJoCo in C."""
+    names = "geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat"
+    physics = engine_c.make("the scene", model, 1, names)
+
+    def draw_positions(qpos: jax.Array, *mocap: jax.Array) -> jax.Array:
+        state = physics.start(physics.home.replace(qpos=qpos, **_mocap(mocap)))
+        return draw(*(state.fields[name] for name in names))
+
+    return draw_positions
+
+
+def _mocap(given: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return dict(zip(("mocap_pos", "mocap_quat"), given, strict=False))
 
 
 def shown(model: mujoco.MjModel) -> np.ndarray:
@@ -182,10 +200,10 @@ def of_mjcf(model: mujoco.MjModel) -> OfModel:
 
 
 def _gym(name: str) -> ScenePose:
-    from planil_jax.envs import gym_mjx
+    from planil_jax.envs import gym_c, gym_mjx, gym_robots
 
     task = name.partition("/")[2]
-    model = gym_mjx._load(task, gym_mjx.TASKS[task].file)
+    model = gym_robots.load(task, (gym_mjx.TASKS | gym_c.TASKS)[task].file)
     return ScenePose(model, lambda body: (body.qpos,))
 
 

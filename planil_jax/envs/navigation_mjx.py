@@ -1,4 +1,4 @@
-"""The navigation task with a car that has wheels, springs and tyres, on MJX.
+"""The navigation task with a car that has wheels, springs and tyres.
 
 Observation, action, reward, success, end, demonstrator and the planner's wrong prior are
 those of `navigation`. The same key gives the same start.
@@ -13,6 +13,9 @@ An observation does not hold wheels and springs, so there is no `recover`.
 
 Source: Han et al. 2025, MPAIL, arXiv 2507.21533, section 5; vehicle after MuSHR.
 Departures: masses, springs, lags and friction are ours; wheels meet the ground as spheres.
+The engines agree in forces, steady speeds and turns. They integrate the motor's feedback
+through the differentials in another way, so that speeds differ by up to 0.3 m/s while the
+car pulls away.
 """
 
 import importlib.resources
@@ -37,6 +40,7 @@ def make(
     mass: float = 1.0,
     friction: float = 1.0,
     box: float = 1.0,
+    engine: str = "auto",
 ) -> Environment:
     """The navigation task on MJX.
 
@@ -49,6 +53,7 @@ def make(
       drive_lag, steering_lag: time constants of the targets of motor and servo, seconds.
       mass, friction: factors of the mass of the car and of the friction of its tyres.
       box: side of the box of "box" starts, metres; half of it, in radians, bounds headings.
+      engine: of the physics, see `envs.engines`.
 
     Raises:
       UsageError: an option is out of range; the message names it.
@@ -78,6 +83,7 @@ def make(
         prior=navigation.kinematic_prior(),
         expert_cost=navigation.expert_cost,
         success=navigation.success,
+        engine=engine,
     )
 
 

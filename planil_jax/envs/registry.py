@@ -107,6 +107,22 @@ def about(name: str) -> str:
     return _ABOUT.get(name, "")
 
 
+def with_option(name: str, option: str, value: str) -> str:
+    """The name with an option more, if the environment has it and the name does not.
+
+    Raises:
+      UsageError: there is no such environment, or its options are not written as options.
+    """
+    base, _, text = name.partition(":")
+    if base.startswith(OBJECT):
+        return name
+    make_fn = _load(_MAKERS[_find(base)])
+    known = inspect.signature(make_fn).parameters
+    if option not in known or option in _options(base, text):
+        return name
+    return f"{name}{',' if text else ':'}{option}={value}"
+
+
 def make(name: str, **options: Any) -> Environment:
     """Builds a registered environment.
 

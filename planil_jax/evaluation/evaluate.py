@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from planil_jax import envs, runs, sweep
+from planil_jax import envs, experiment, runs, sweep
 from planil_jax.base import UsageError
 from planil_jax.evaluation import (
     expert_policies,
@@ -48,6 +48,7 @@ def in_env(trained: runs.Run, environment: str) -> runs.Run:
     Raises:
       UsageError: its observations, actions or control period differ.
     """
+    environment = experiment.on_engine(environment, trained.experiment.engine)
     env = envs.make(environment)
     here, there = trained.env.spec, env.spec
     for what in ("observation_names", "action_low", "action_high", "control_period"):

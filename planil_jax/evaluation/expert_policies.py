@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planil_jax import envs, runs
+from planil_jax import envs, experiment, runs
 from planil_jax.agents import scripted
 from planil_jax.base import (
     Agent,
@@ -136,6 +136,8 @@ def from_run(trained: runs.Run, environment: str | None = None) -> ExpertPolicy:
         lambda leaf: leaf[0], (trained.settings, trained.params)
     )
     agent = trained.make_agent(trained.env, settings)
+    if environment:
+        environment = experiment.on_engine(environment, trained.experiment.engine)
     env = envs.make(environment) if environment else trained.env
     if environment:
         to_pixels = bool(env.spec.image and not trained.env.spec.image)

@@ -119,6 +119,8 @@ def saved_config(logdir: str | Path) -> dict[str, Any]:
     path = Path(logdir) / CONFIG
     saved = files.read(path, {}, _MEND)
     config.require_version(saved, str(path))
+    if "environment" in saved:
+        saved.setdefault("engine", "mjx")  # the only one when it began
     return saved
 
 

@@ -112,3 +112,13 @@ def test_options_stay_with_their_environment():
     items = ["pendulum", "navigation:slip=0.1", "start=field", "brax/hopper"]
     expected = ["pendulum", "navigation:slip=0.1,start=field", "brax/hopper"]
     assert benchmark.names(items) == expected
+
+
+def test_engines_are_rows_of_their_own_taken_in_turn():
+    engines = benchmark.by_engine("gym/Hopper", ["c"])
+    assert [env.engine for env in engines] == ["c"]
+    assert len(benchmark.by_engine("pendulum", ["c", "mjx"])) == 1  # it has no choice
+    assert len(benchmark.by_engine("gym/Hopper", ["c", "mjx"])) == 2
+    (columns,) = benchmark.compare("gym/Hopper", engines, setting())
+    assert columns["ratio_to_last"] == 1.0
+    assert 0.1 < columns["ratio_to_rollout_processor"] < 2.0

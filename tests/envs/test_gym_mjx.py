@@ -11,7 +11,7 @@ import pytest
 
 from planil_jax import envs
 from planil_jax.base import UsageError, UserError
-from planil_jax.envs import gym_mjx
+from planil_jax.envs import engine_c, gym_c, gym_mjx, gym_robots
 
 STEPS = 20
 pytest.importorskip("gymnasium")
@@ -21,18 +21,8 @@ def compiled(function, *examples):
     return jax.jit(function).lower(*examples).compile()
 
 
-@pytest.fixture(scope="module")
-def hopper():
-    """(environment, its compiled reset and step)."""
-    env = envs.make("gym/Hopper", episode_length=5)
-    key, action = jax.random.key(0), jnp.zeros((3,), jnp.float32)
-    reset = compiled(env.reset, key)
-    return env, reset, compiled(env.step, reset(key), action)
-
-
-@pytest.fixture(scope="module")
-def theirs():
-    """Gymnasium's Hopper-v5, on MuJoCo in C. It imports a video library without need."""
+def theirs_of(task):
+    """Gymnasium's environment, on MuJoCo in C. It imports a video library without need."""
     with pytest.MonkeyPatch.context() as patch:
         try:
             import imageio  # noqa: F401  a part of another of Gymnasium's extras
@@ -40,14 +30,37 @@ def theirs():
             patch.setitem(sys.modules, "imageio", types.ModuleType("imageio"))
         import gymnasium
 
-        env = gymnasium.make("Hopper-v5").unwrapped
+        env = gymnasium.make(f"{task}-v5").unwrapped
         env.reset(seed=0)
-        yield env
-        env.close()
+        return env
+
+
+@pytest.fixture(scope="module", params=["c", "mjx"])
+def hopper(request):
+    """(environment, its compiled reset and step), on each engine."""
+    env = envs.make("gym/Hopper", episode_length=5, engine=request.param)
+    key, action = jax.random.key(0), jnp.zeros((3,), jnp.float32)
+    reset = compiled(env.reset, key)
+    return env, reset, compiled(env.step, reset(key), action)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Gymnasium's Hopper-v5."""
+    env = theirs_of("Hopper")
+    yield env
+    env.close()
 
 
 def placed(state, qpos, qvel):
     """The state with its body at another pose and speed."""
+    if isinstance(state.sim, engine_c.State):
+        doubles = np.array(state.sim.bits).view(np.float64)  # time, qpos, qvel, ...
+        doubles[1:13] = [*qpos, *qvel]
+        fields = {"qpos": jnp.asarray(qpos, jnp.float32)}
+        fields["qvel"] = jnp.asarray(qvel, jnp.float32)
+        bits = jnp.asarray(doubles.view(np.uint32))
+        return replace(state, sim=engine_c.State(bits=bits, fields=fields))
     body = replace(
         state.sim, qpos=jnp.asarray(qpos, jnp.float32), qvel=jnp.asarray(qvel, jnp.float32)
     )
@@ -55,7 +68,7 @@ def placed(state, qpos, qvel):
 
 
 def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
-    _, reset, step = hopper
+    env, reset, step = hopper
     state = reset(jax.random.key(1))
     theirs.set_state(np.float64(state.sim.qpos), np.float64(state.sim.qvel))
     np.testing.assert_allclose(state.obs, theirs._get_obs(), atol=1e-6)
@@ -65,8 +78,9 @@ def test_an_episode_of_hopper_is_gymnasium_s_on_mujoco_in_c(hopper, theirs):
         state, transition = step(state, action)
         obs, reward, terminal, _, _ = theirs.step(action)
         # Single precision against double, with contacts: 1e-4 of entries up to 10.
-        np.testing.assert_allclose(transition.next_obs, obs, atol=1e-4)
-        np.testing.assert_allclose(transition.reward, reward, atol=1e-4)
+        tolerance = {"c": 1e-5, "mjx": 1e-4}[env.engine]
+        np.testing.assert_allclose(transition.next_obs, obs, atol=tolerance)
+        np.testing.assert_allclose(transition.reward, reward, atol=tolerance)
         assert bool(transition.terminal) == terminal
         ends.append(terminal)
     assert not ends[0] and ends[-1]  # it fell in between
@@ -155,13 +169,16 @@ def drift(model, numbers):
     return lambda body, action: replace(body, qvel=body.qvel + action[0])
 
 
+MJX = {"engine": "mjx"}  # whose physics are replaced
+
+
 @pytest.fixture
 def without_physics(monkeypatch):
     monkeypatch.setattr(gym_mjx, "_physics", drift)
 
 
 def test_the_prior_starts_from_the_whole_state_and_steps_as_the_task_does(without_physics):
-    env = envs.make("gym/Hopper")
+    env = envs.make("gym/Hopper", **MJX)
     state = env.reset(jax.random.key(2))
     body = env.prior.start((), state)
     assert body is state.sim
@@ -172,6 +189,38 @@ def test_the_prior_starts_from_the_whole_state_and_steps_as_the_task_does(withou
     np.testing.assert_allclose(expected[5:], state.obs[5:] + 0.5, atol=1e-6)
 
 
+@pytest.mark.parametrize("task", ["Walker2d", "HalfCheetah", "Ant", *gym_c.TASKS])
+def test_in_c_every_task_is_gymnasium_s_step_by_step(task):
+    env, theirs = envs.make(f"gym/{task}", engine="c"), theirs_of(task)
+    assert env.spec.observation_size == theirs.observation_space.shape[0]
+    assert env.spec.control_period == pytest.approx(theirs.dt)
+    import gymnasium
+
+    steps = gymnasium.spec(f"{task}-v5").max_episode_steps
+    assert env.spec.episode_length == steps
+    np.testing.assert_allclose(env.spec.action_high, theirs.action_space.high)
+    ends = []
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    rng = np.random.default_rng(0)
+    for key in range(2):
+        theirs.reset(seed=key)
+        state = reset(jax.random.key(key))
+        theirs.set_state(np.float64(state.sim.qpos), np.float64(state.sim.qvel))
+        theirs.data.qacc_warmstart[:] = 0  # a fresh start, as ours is
+        np.testing.assert_allclose(state.obs, theirs._get_obs(), atol=1e-6)
+        for _ in range(STEPS):
+            low, high = env.spec.action_low, env.spec.action_high
+            action = rng.uniform(low, high).astype(np.float32)
+            state, transition = step(state, action)
+            obs, reward, terminal, _, _ = theirs.step(action)
+            np.testing.assert_allclose(transition.next_obs, obs, rtol=1e-6, atol=1e-5)
+            np.testing.assert_allclose(transition.reward, reward, atol=1e-5)
+            assert bool(transition.terminal) == terminal
+            ends.append(terminal)
+    assert env.spec.terminates or not any(ends)
+    theirs.close()
+
+
 # --------------------------------------------------------------------------- all the tasks
 
 SIZES = {"Hopper": (11, 3), "Walker2d": (17, 6), "HalfCheetah": (17, 6), "Ant": (105, 8)}
@@ -179,8 +228,9 @@ PERIODS = {"Hopper": 0.008, "Walker2d": 0.008, "HalfCheetah": 0.05, "Ant": 0.05}
 
 
 @pytest.mark.parametrize("task", SIZES)
-def test_sizes_names_bounds_and_period_are_those_documented(task, without_physics):
-    spec = envs.make(f"gym/{task}").spec
+@pytest.mark.parametrize("engine", ["c", "mjx"])
+def test_sizes_names_bounds_and_period_are_those_documented(task, engine, without_physics):
+    spec = envs.make(f"gym/{task}", engine=engine).spec
     assert (spec.observation_size, spec.action_size) == SIZES[task]
     assert len(set(spec.observation_names)) == spec.observation_size
     assert spec.name == f"gym/{task}" and spec.episode_length == 1000
@@ -188,14 +238,15 @@ def test_sizes_names_bounds_and_period_are_those_documented(task, without_physic
     assert spec.control_period == PERIODS[task]
 
 
+@pytest.mark.parametrize("engine", ["c", "mjx"])
 @pytest.mark.parametrize("task", SIZES)
-def test_resets_are_as_near_to_rest_as_documented(task, without_physics):
+def test_resets_are_as_near_to_rest_as_documented(task, engine, without_physics):
     noise = {"Hopper": 5e-3, "Walker2d": 5e-3, "HalfCheetah": 0.1, "Ant": 0.1}[task]
     keys = jax.random.split(jax.random.key(0), 400)
     for factor in (0.5,) if task == "Hopper" else (1.0,):
-        env = envs.make(f"gym/{task}", reset_noise=factor)
+        env = envs.make(f"gym/{task}", reset_noise=factor, engine=engine)
         states = compiled(jax.vmap(env.reset), keys)(keys)
-        rest = gym_mjx._load(task, gym_mjx.TASKS[task].file).qpos0
+        rest = gym_robots.load(task, gym_mjx.TASKS[task].file).qpos0
         moved, speed = np.array(states.sim.qpos - rest), np.array(states.sim.qvel)
         # The extremes of 400 uniform draws come within 5 % of the ends (a miss: 1e-9).
         assert (np.abs(moved) <= noise * factor * 1.001).all()
@@ -208,8 +259,41 @@ def test_resets_are_as_near_to_rest_as_documented(task, without_physics):
         assert states.obs.shape == (400, SIZES[task][0])
 
 
+@pytest.mark.parametrize("task", gym_c.TASKS)
+def test_tasks_in_c_name_every_entry_and_recover_what_an_observation_shows(task):
+    env = envs.make(f"gym/{task}")
+    spec = env.spec
+    assert (env.engine, spec.name) == ("c", f"gym/{task}")
+    state = jax.jit(env.reset)(jax.random.key(1))
+    assert state.obs.shape == (spec.observation_size,)
+    with pytest.raises(UsageError, match="runs on engine c alone, not on 'mjx'"):
+        envs.make(f"gym/{task}:engine=mjx")
+    if task == "Pusher":
+        assert env.recover is None
+        return
+    recovered = jax.jit(env.recover)(state.obs)
+    hidden = {"Humanoid": 2, "Swimmer": 2}.get(task, 0)
+    for field, first in (("qpos", hidden), ("qvel", 0)):
+        np.testing.assert_allclose(
+            recovered.sim.fields[field][first:], state.sim.fields[field][first:], atol=1e-6
+        )
+    np.testing.assert_allclose(recovered.obs, state.obs, rtol=1e-5, atol=1e-5)
+
+
+def test_targets_and_objects_start_where_gymnasium_puts_them():
+    keys = jax.random.split(jax.random.key(0), 500)
+    target = jax.jit(jax.vmap(envs.make("gym/Reacher").reset))(keys).sim.qpos[:, 2:]
+    distance = np.linalg.norm(target, axis=1)
+    assert 0.19 < distance.max() <= 0.2
+    np.testing.assert_allclose((distance < 0.1).mean(), 0.25, atol=0.08)  # uniform
+    place = jax.jit(jax.vmap(envs.make("gym/Pusher").reset))(keys).sim.qpos[:, 7:9]
+    assert 0.17 < np.linalg.norm(place, axis=1).min() < 0.18
+    assert (place >= np.array([-0.3, -0.2])).all() and (place <= np.array([0.0, 0.2])).all()
+    assert (place[:, 0].min() < -0.28) and (np.abs(place[:, 1]).max() > 0.18)
+
+
 def test_ant_can_leave_its_contact_forces_out(without_physics):
-    env = envs.make("gym/Ant", contact_forces=False)
+    env = envs.make("gym/Ant", contact_forces=False, **MJX)
     assert env.spec.observation_size == 27
     state = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(state.obs[:13], state.sim.qpos[2:])
@@ -219,13 +303,19 @@ def test_ant_can_leave_its_contact_forces_out(without_physics):
 def test_factors_scale_the_model_that_is_stepped(monkeypatch):
     put = []
     monkeypatch.setattr(gym_mjx, "_physics", lambda model, numbers: put.append(model))
-    envs.make("gym/HalfCheetah")
-    envs.make("gym/HalfCheetah:mass=2,friction=0.5,gravity=0.1")
+    envs.make("gym/HalfCheetah", **MJX)
+    envs.make("gym/HalfCheetah:mass=2,friction=0.5,gravity=0.1", **MJX)
     plain, scaled = put
     np.testing.assert_allclose(plain.body_mass.sum(), 14.0)  # the file says so
     np.testing.assert_allclose(scaled.body_mass, 2 * plain.body_mass)
     np.testing.assert_allclose(scaled.geom_friction[0], [0.2, 0.05, 0.05])
     np.testing.assert_allclose(scaled.opt.gravity[2], -0.981)
+
+
+def test_pictures_show_robots_that_mjx_cannot_take():
+    env = envs.make("gym/Humanoid:pixels=24")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    assert state.obs.shape == (24, 24, 9) and np.array(state.obs).std() > 5
 
 
 # ------------------------------------------------------------------------------- refusals
@@ -234,7 +324,8 @@ def test_factors_scale_the_model_that_is_stepped(monkeypatch):
 def test_an_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'gym/Hoper'. Did you mean Hopper") as caught:
         envs.make("gym/Hoper")
-    assert str(caught.value).endswith("There are: Hopper, Walker2d, HalfCheetah, Ant.")
+    known = ", ".join((*gym_mjx.TASKS, *gym_c.TASKS))
+    assert str(caught.value).endswith(f"There are: {known}.")
 
 
 @pytest.mark.parametrize("missing", [ModuleNotFoundError, FileNotFoundError])
@@ -248,6 +339,6 @@ def test_without_gymnasium_s_files_the_extra_is_named(monkeypatch, missing):
 
 
 def test_the_robot_is_gymnasium_s_file_unchanged():
-    model = gym_mjx._load("Hopper", "hopper.xml")
+    model = gym_robots.load("Hopper", "hopper.xml")
     assert (model.nq, model.nv, model.nu) == (6, 6, 3)
     assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4

@@ -69,6 +69,22 @@ def test_the_demonstrator_does_all_subtasks_and_zero_actions_do_none(model):
     np.testing.assert_allclose(idle[-1, :7], READY, atol=0.02)  # nothing sags
 
 
+def test_in_c_the_demonstrator_succeeds_in_the_environment_itself():
+    env = envs.make("kitchen", engine="c")
+
+    def drive(key):
+        def step(state, _):
+            state, transition = env.step(state, env.demonstrator(state))
+            return state, (transition.reward, env.success(transition.next_obs))
+
+        return jax.lax.scan(step, env.reset(key), length=kitchen.LENGTH)[1]
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    reward, success = jax.jit(jax.vmap(drive))(keys)
+    assert success[:, -1].all() and not success[:, 0].any()
+    np.testing.assert_array_equal(reward[:, -1], 3.0)
+
+
 def test_episodes_start_in_the_documented_pose():
     """Its steps and pictures are driven by a command; MJX takes long to compile."""
     env = envs.make("kitchen", wobble=0.1)

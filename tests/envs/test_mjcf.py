@@ -64,10 +64,15 @@ def throw(key, data):
     return data.replace(qvel=jax.random.uniform(key, (1,), jnp.float32, 1.0, 2.0))
 
 
+ENGINES = ("c", "mjx")
+on_both = pytest.mark.parametrize("engine", ENGINES)
+
+
 @functools.cache
-def thrown():
+def thrown(engine):
     """The block under five actions: where it starts and its transitions `[5]`, as numpy."""
     env = block(
+        engine=engine,
         reset=throw,
         reward=lambda data, action, after: (
             jnp.stack([data.qvel[0], action[0], after.site_xpos[0, 0], 100 * after.time])
@@ -96,8 +101,9 @@ def euler(speed):
     return np.array(rows)
 
 
-def test_an_action_is_clipped_and_constant_for_the_control_period():
-    start, transition = thrown()
+@on_both
+def test_an_action_is_clipped_and_constant_for_the_control_period(engine):
+    start, transition = thrown(engine)
     x, speed, force = euler(start.obs[2]).T
     rows = np.stack([x, x + 0.1, speed, speed, force], axis=1)
     np.testing.assert_allclose(transition.next_obs, rows, atol=1e-5)
@@ -105,8 +111,9 @@ def test_an_action_is_clipped_and_constant_for_the_control_period():
     np.testing.assert_allclose(transition.obs[1:], transition.next_obs[:-1])
 
 
-def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after():
-    start, transition = thrown()
+@on_both
+def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after(engine):
+    start, transition = thrown(engine)
     x, speed, force = euler(start.obs[2]).T
     before = np.concatenate([start.obs[2:3], speed[:-1]])
     seconds = 0.06 * np.arange(1, 6)
@@ -114,16 +121,18 @@ def test_the_reward_takes_the_data_before_the_bounded_action_and_the_data_after(
     np.testing.assert_allclose(transition.reward, expected, rtol=1e-5)
 
 
-def test_terminal_comes_from_the_function_and_truncated_from_the_clock():
-    start, transition = thrown()
+@on_both
+def test_terminal_comes_from_the_function_and_truncated_from_the_clock(engine):
+    start, transition = thrown(engine)
     x = euler(start.obs[2])[:, 0]
     assert 0 < (x > 0.25).sum() < 5
     np.testing.assert_array_equal(transition.terminal, x > 0.25)
     np.testing.assert_array_equal(transition.truncated, [False, False, False, True, True])
 
 
-def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
-    env = block(reset=throw)
+@on_both
+def test_reset_draws_a_start_and_agrees_with_step_in_dtypes(engine):
+    env = block(reset=throw, engine=engine)
     draw = jax.jit(jax.vmap(env.reset))
     starts = draw(jax.random.split(jax.random.key(0), 20)).obs
     assert 1.0 <= starts[:, 2].min() < 1.2 and 1.8 < starts[:, 2].max() <= 2.0
@@ -134,7 +143,8 @@ def test_reset_draws_a_start_and_agrees_with_step_in_dtypes():
     assert not any(leaf.weak_type for leaf in jax.tree.leaves((reset, transition)))
 
 
-def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
+@on_both
+def test_the_arm_moves_as_in_mujoco_from_its_keyframe(engine):
     model = mjcf.load(ARM, mass=1.5)
     env = mjcf.make(
         "arm",
@@ -142,6 +152,7 @@ def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
         lambda data: jnp.concatenate([data.qpos, data.qvel, data.act]),
         ("shoulder", "elbow", "shoulder rate", "elbow rate", "elbow torque"),
         control_period=0.03,
+        engine=engine,
     )
     start = jax.jit(env.reset)(jax.random.key(0))
     np.testing.assert_allclose(start.obs, [0.5, -1.0, 0.0, 1.0, 0.2])
@@ -153,7 +164,10 @@ def test_the_arm_moves_as_in_mujoco_from_its_keyframe():
         data.ctrl[:] = action
         mujoco.mj_step(model, data, 3)
         rows.append([*data.qpos, *data.qvel, *data.act])
-    np.testing.assert_allclose(roll(start, actions).next_obs, rows, rtol=1e-3, atol=1e-3)
+    tolerance = {"c": 1e-6, "mjx": 1e-3}[engine]
+    np.testing.assert_allclose(
+        roll(start, actions).next_obs, rows, rtol=tolerance, atol=tolerance
+    )
 
 
 def test_sizes_and_bounds_come_from_the_model():
@@ -223,8 +237,12 @@ def test_a_faulty_or_missing_model_is_refused_with_the_reason(xml, words):
     ],
 )
 def test_a_feature_that_mjx_lacks_is_named(xml, words):
-    message = said(block, xml)
-    assert "MJX" in message and all(word in message for word in words), message
+    message = said(block, xml, engine="mjx")
+    assert (
+        "MJX" in message
+        and "engine=c" in message
+        and all(word in message for word in words)
+    ), message
 
 
 def test_an_actuator_without_a_range_is_named():
@@ -260,8 +278,10 @@ def test_a_specification_that_cannot_be_used_is_refused(xml, options, words):
     assert all(word in message for word in words), message
 
 
-def test_recovered_states_show_their_observation_and_step_like_the_original():
+@on_both
+def test_recovered_states_show_their_observation_and_step_like_the_original(engine):
     env = block(
+        engine=engine,
         reset=throw,
         reward=lambda data, action, next_data: next_data.qvel[0],
         recover=lambda obs: (obs[:1], obs[2:3]),
@@ -327,8 +347,9 @@ def flag(*_):
         ({"xml": mjcf.load(BLOCK), "mass": 2.0}, ["mass", "mjcf.load"]),
     ],
 )
-def test_a_function_with_a_wrong_return_value_is_named(options, words):
-    message = said(block, **options)
+@on_both
+def test_a_function_with_a_wrong_return_value_is_named(engine, options, words):
+    message = said(block, engine=engine, **options)
     assert "'block'" in message
     assert all(word in message for word in words), message
 
@@ -343,15 +364,124 @@ def test_a_function_with_a_wrong_return_value_is_named(options, words):
         ("recover", lambda: (), "(obs), where obs is an observation, not an mjx.Data"),
     ],
 )
-def test_a_function_that_fails_is_named_with_what_it_is_given(role, function, given):
-    message = said(block, **{role: function})
+@on_both
+def test_a_function_that_fails_is_named_with_what_it_is_given(
+    engine, role, function, given
+):
+    message = said(block, engine=engine, **{role: function})
     assert message.startswith(f"environment 'block': {role} fails (")
     assert f"it is called as {role}{given}" in message
 
 
-def test_a_reward_may_be_a_plain_python_number():
-    env = block(reward=lambda *_: 1.0, terminal=lambda data: False)
+@on_both
+def test_a_reward_may_be_a_plain_python_number(engine):
+    env = block(reward=lambda *_: 1.0, terminal=lambda data: False, engine=engine)
     state = jax.eval_shape(env.reset, jax.random.key(0))
     transition = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((1,), jnp.float32))[1]
     assert (transition.reward.dtype, transition.terminal.dtype) == (jnp.float32, jnp.bool_)
     assert math.prod(transition.reward.shape) == 1
+
+
+# ------------------------------------------------------- what a reset sets and models use
+
+WELDED = """
+<mujoco>
+  <option timestep="0.01"/>
+  <worldbody>
+    <body name="a" pos="0 0 1"><freejoint/><geom size=".1" mass="1"/></body>
+    <body pos="1 0 2">
+      <joint name="j" axis="0 1 0"/><geom size=".02" mass=".5" pos=".3 0 0"/>
+    </body>
+    <body name="hand" mocap="true"/>
+  </worldbody>
+  <equality><weld body1="a" active="false"/></equality>
+  <actuator><motor joint="j" ctrlrange="-1 1"/></actuator>
+  <size nuserdata="2"/>
+</mujoco>
+"""
+
+
+@on_both
+def test_whatever_a_reset_sets_is_carried_from_step_to_step(engine):
+    """A weld that is turned on, a wind and a place of one's own, against MuJoCo in C."""
+
+    def reset(key, data):
+        return data.replace(
+            eq_active=jnp.ones_like(data.eq_active),
+            xfrc_applied=data.xfrc_applied.at[1, 0].set(5.0),
+            qfrc_applied=data.qfrc_applied.at[6].set(0.2),
+            mocap_pos=data.mocap_pos.at[0, 2].set(0.7),
+            userdata=data.userdata.at[1].set(0.3),
+            time=jnp.float32(2.0),
+        )
+
+    def observe(data):
+        extra = jnp.stack([data.mocap_pos[0, 2], data.userdata[1], data.time])
+        return jnp.concatenate([data.qpos, extra])
+
+    env = mjcf.make(
+        "welded",
+        WELDED,
+        observe,
+        [f"q{i}" for i in range(8)] + ["hand", "note", "seconds"],
+        control_period=0.02,
+        reset=reset,
+        engine=engine,
+    )
+
+    def roll(key):
+        state = env.reset(key)
+        return jax.lax.scan(env.step, state, jnp.zeros((15, 1)))[1].next_obs
+
+    obs = jax.jit(roll)(jax.random.key(0))
+    model = mjcf.load(WELDED)
+    data = mujoco.MjData(model)
+    data.eq_active[:], data.xfrc_applied[1, 0], data.qfrc_applied[6] = 1, 5, 0.2
+    mujoco.mj_step(model, data, 30)
+    assert data.qpos[2] > 0.95  # the weld holds it
+    np.testing.assert_allclose(obs[-1, :8], data.qpos, atol=1e-3)
+    np.testing.assert_allclose(obs[-1, 8:], [0.7, 0.3, 2.3], atol=1e-5)
+
+
+@on_both
+def test_inputs_of_an_actuator_without_a_range_are_named_and_then_bounded(engine):
+    pid = '<pid name="servo" joint="slide" input="pos vel" kp="5" ctrlrange="-1 1"/>'
+    xml = edited('<motor name="push" joint="slide" ctrlrange="-4 4"/>', pid)
+    message = said(block, xml, engine=engine)
+    assert "servo (input vel)" in message and "(input pos)" not in message
+    model = mjcf.load(xml)
+    model.actuator_ctrlrange[1] = -2, 2
+    model.actuator_ctrllimited[1] = True
+    if engine == "c":
+        env = block(model, engine=engine)
+        assert (env.spec.action_low, env.spec.action_high) == ((-1.0, -2.0), (1.0, 2.0))
+    else:
+        assert "MJX" in said(block, model, engine=engine)
+
+
+def test_delays_that_mjx_would_leave_out_are_refused_there_and_happen_in_c():
+    late = edited('ctrlrange="-4 4"', 'ctrlrange="-4 4" delay="0.06" nsample="6"')
+    assert "delays" in said(block, late, engine="mjx")
+    speeds = []
+    for xml in (BLOCK, late):
+        env = block(xml, engine="c")
+        start = env.reset(jax.random.key(0))
+        step = jax.lax.scan(env.step, start, jnp.ones((3, 1)))[1]
+        speeds.append(step.next_obs[:, 2])
+    np.testing.assert_allclose(speeds[0], [0.03, 0.06, 0.09], atol=1e-6)
+    assert speeds[1][0] == 0 and speeds[1][-1] > 0.01
+
+
+def test_an_unknown_engine_is_refused_with_those_there_are():
+    message = said(block, engine="mxj")
+    assert (
+        "'mxj'" in message and "Did you mean mjx" in message and "auto, c, mjx" in message
+    )
+
+
+def test_the_engine_is_told_and_auto_is_c_on_a_cpu():
+    assert [block(engine=engine).engine for engine in ("auto", "c", "mjx")] == [
+        "c" if jax.default_backend() == "cpu" else "mjx",
+        "c",
+        "mjx",
+    ]

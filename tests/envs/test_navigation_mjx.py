@@ -33,7 +33,7 @@ class Drive(NamedTuple):
 
 @pytest.fixture(scope="module")
 def drive() -> Drive:
-    env = envs.make("navigation_mjx", episode_length=STEPS)
+    env = envs.make("navigation_mjx", episode_length=STEPS, engine="mjx")
 
     def roll(keys):
         states = jax.vmap(env.reset)(keys)
@@ -149,6 +149,26 @@ def test_reset_and_step_agree_in_shapes_and_dtypes(drive):
     leaves = jax.tree.leaves(reset)
     assert not any(leaf.weak_type for leaf in leaves)
     assert sum(leaf.size for leaf in leaves) < 100  # small, where a whole Data is thousands
+
+
+def test_in_c_the_car_comes_to_the_same_speeds_and_turns_as_on_mjx(drive):
+    """While the motor changes its speed they differ; see the Departures of the module."""
+    env = envs.make("navigation_mjx", episode_length=STEPS, engine="c")
+
+    def roll(keys):
+        def step(states, _):
+            states, _ = jax.vmap(env.step)(states, jnp.array(ACTIONS, jnp.float32))
+            return states, states.obs
+
+        return jax.lax.scan(step, jax.vmap(env.reset)(keys), length=STEPS)[1]
+
+    obs = jax.jit(roll)(jnp.stack([jax.random.key(3)] * len(ACTIONS)))
+    in_c, on_mjx = (np.array(rows)[-10:, :, 4:] for rows in (obs, drive.obs))
+    cars = [REST, STRAIGHT, LEFT, RIGHT, OUTSIDE]
+    difference = in_c[:, cars].mean(axis=0) - on_mjx[:, cars].mean(axis=0)
+    assert np.abs(difference).max() < 0.02
+    first = np.abs(np.array(obs)[0, :, 4] - drive.obs[0, :, 4])
+    assert first[REST] < 1e-3 and first.max() < 0.1
 
 
 def test_the_planner_has_the_kinematic_prior_of_navigation(drive):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mujoco import mjx
 
-from planil_jax.envs import gym_mjx
+from planil_jax.envs import gym_robots
 
 pytest.importorskip("gymnasium")
 STEPS = 60  # an episode
@@ -27,7 +27,7 @@ def touching(model: mujoco.MjModel, data: mujoco.MjData) -> float:
 
 def test_ant_departs_from_mujoco_in_c_where_a_steep_capsule_touches_and_nowhere_else():
     """In C a tangent of the contact lies along the capsule; in MJX only below 60°."""
-    model = gym_mjx._load("Ant", gym_mjx.TASKS["Ant"].file)
+    model = gym_robots.load("Ant", "ant.xml")
     forward = jax.jit(mjx.forward)
     placed, blank = mjx.put_model(model), mjx.make_data(model)
     data, rng = mujoco.MjData(model), np.random.default_rng(0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from planil_jax import config, envs, experiment, launch, runs
+from planil_jax import config, envs, experiment, launch, registry, runs
 from planil_jax import sweep as sweeps
 from planil_jax.agents import scripted
 from planil_jax.base import Environment, UsageError

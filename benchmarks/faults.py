@@ -49,6 +49,11 @@ CASES = {
     "file": faults_files.files,
     "mutation": faults_files.mutations,
 }
+MEANING = (
+    "Equal: all numbers are, bit for bit, those of a run that nothing disturbed. Sentence: "
+    "it ended in one sentence, or said what was wrong and went on right. Other: wrong "
+    "numbers without a word, a traceback, several lines, or no end."
+)
 Lines = list[dict[str, Any]]  # of the judged cases
 
 
@@ -136,14 +141,18 @@ def table(judged: Lines) -> str:
 def content(judged: Lines) -> dict[str, Any]:
     """A file of results: the table, and those that ended otherwise in words."""
     rows = counted(judged)
-    others = [line for line in judged if line["outcome"] == faults_judge.OTHER]
+    others = [
+        f"{line['name']}: {line['words']}."
+        for line in judged
+        if line["outcome"] == faults_judge.OTHER
+    ]
     return results.new(
         "campaign",
         shlex.join(["python", "-m", "benchmarks.faults", *sys.argv[1:]]),
         {"seed": FLAGS.seed, "sizes": faults_settings.SIZES},
         cases=[{"name": kind} for kind in rows],
         outcomes=list(rows.values()),
-        extra={"other": [f"{line['name']}: {line['words']}" for line in others]},
+        note=" ".join([MEANING, *others]),
     )
 
 

@@ -60,6 +60,8 @@ def files(bench: Bench) -> Iterator[Case]:
             commands = list(COMMANDS) + ["inspect"] * (path.suffix == ".npz")
             if file.startswith(rundir.CHECKPOINTS):
                 commands = [COMMANDS[(n + m) % 3]]
+            if (file, how) == (evaluate.RESULT, "removed"):
+                commands.remove("report")  # it is of a run that was never evaluated
             cases += [(file, how, command) for command in commands]
     random.Random(bench.seed).shuffle(cases)
     for file, how, command in cases:

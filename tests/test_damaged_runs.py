@@ -155,6 +155,9 @@ def test_a_changed_byte_of_an_evaluation_or_of_versions_is_noticed(directory, tm
     path.write_text(path.read_text().replace('"commit": "', '"commit": "f'))
     with pytest.warns(files.DamageWarning, match="versions.json is damaged .it has chang"):
         assert rundir.saved_versions(copy) == {"commit": ""}
+    path.unlink()
+    with pytest.warns(files.DamageWarning, match="versions.json is missing: commit"):
+        assert rundir.saved_versions(copy) == {"commit": ""}
 
 
 def test_a_training_in_a_directory_that_another_has_is_refused_and_changes_nothing(

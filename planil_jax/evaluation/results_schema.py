@@ -23,6 +23,8 @@ By kind:
     campaign   cases (each with a name, and the commit of its training if there was one),
                outcomes (one a case)
 
+Each may have a note, a text that its table is shown with.
+
 Version 1 is what commands wrote before: `command`, `commit`, `versions`, `hardware`,
 `configuration`, `seeds` and `figures`, which are as they were written.
 
@@ -138,7 +140,7 @@ def check_fields(content: Mapping[str, Any], path: str | Path) -> None:
                 f"{path}: kind is {kind!r}, and results are {', '.join(OF_KIND)}: {AGAIN}."
             )
         known = COMMON | {"seconds": ("object", AGAIN)} | OF_KIND[kind]
-        optional = {"version", "kind", "date", "extra"}
+        optional = {"version", "kind", "date", "extra", "note"}
     unknown = sorted(set(content) - set(known) - optional)
     if unknown:
         raise UsageError(

@@ -67,8 +67,9 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
             f"seed_index={seed_index} (--seed_index): the run has seeds 0 to {seeds - 1}."
         )
     evaluation = evaluate.read(trained.directory)
+    versions = rundir.saved_versions(trained.directory)
     parts = [
-        _header(trained),
+        _header(trained, versions),
         *map(page.text, runs.stops(trained)),
         _headline(trained, evaluation),
         sections.curves(trained, evaluation),
@@ -82,7 +83,7 @@ def _compose(trained: runs.Run, seed_index: int) -> _Report:
         parts += episode_sections
     if views.is_planar(trained) and _has_field(trained):
         parts.append(sections.fields(trained, evaluation))
-    parts.append(_configuration(trained))
+    parts.append(_configuration(trained, versions))
     return _Report(page.assemble(_title(trained), filter(None, parts)), still)
 
 
@@ -93,8 +94,8 @@ def _title(trained: runs.Run) -> str:
     return f"{trained.experiment.method.upper()} on {trained.experiment.environment}"
 
 
-def _header(trained: runs.Run) -> str:
-    settings, versions = trained.experiment, rundir.saved_versions(trained.directory)
+def _header(trained: runs.Run, versions: dict[str, Any]) -> str:
+    settings = trained.experiment
     last = settings.seed + settings.seeds - 1
     seeds = f"seed {last}" if settings.seeds == 1 else f"seeds {settings.seed}–{last}"
     steps = f"{trained.step:,} environment steps each".replace(",", " ")
@@ -169,8 +170,7 @@ def _percentages(shares: list[float]) -> str:
     return ", ".join(f"{100 * share:.0f}" for share in shares)
 
 
-def _configuration(trained: runs.Run) -> str:
-    versions = rundir.saved_versions(trained.directory)
+def _configuration(trained: runs.Run, versions: dict[str, Any]) -> str:
     return page.section(
         "How it was made",
         *_more_commands(trained),

@@ -13,6 +13,7 @@ from planil_jax import experiment, runs, sweep
 from planil_jax.data import demos
 from planil_jax.evaluation import out_of_distribution
 from planil_jax.reporting import commands, figures, page, views, world_model_rollouts
+from planil_jax.training import files
 from planil_jax.training import report as training_report
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
         metrics.pop(_INVALID, None)  # there were none
     if not metrics:
         return page.section("Learning", page.text("This run has no metrics yet."))
+    last = max(steps[-1] for steps, _ in metrics.values())
+    gap = ""
+    if last < trained.step:
+        lost = f"metrics end at step {last}, before the checkpoint of step {trained.step}"
+        files.warn(f"{trained.directory / training_report.METRICS_FILE}: {lost}.")
+        gap = page.text(f"The {lost}; later ones were lost.")
     expert = _expert_return(trained, evaluation)
     draw = functools.partial(figures.learning_curves, metrics, _members(trained), expert)
     of = "member of the sweep" if trained.experiment.sweep else "seed"
@@ -46,7 +53,7 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     if "discriminator/expert_logit" in metrics:
         caption += " Its two logits should meet."
     return page.section(
-        "Learning", _figure(draw, caption, "Learning curves of every metric")
+        "Learning", gap, _figure(draw, caption, "Learning curves of every metric")
     )
 
 

@@ -127,6 +127,8 @@ def saved_config(logdir: str | Path) -> dict[str, Any]:
 def saved_versions(logdir: str | Path) -> dict[str, Any]:
     """What `versions` was where the run began; without a commit, "", where it is lost."""
     path = Path(logdir) / _VERSIONS
+    if not os.path.lexists(path):
+        files.warn(f"{path} is missing: commit, packages and device are not known.")
     read = files.read_if_sound(path, {"commit?": str}, "the report goes on without it")
     return {"commit": ""} | read
 

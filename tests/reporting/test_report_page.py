@@ -22,6 +22,7 @@ from planil_jax.planners import mppi
 from planil_jax.reporting import commands, figures, page, report, views
 from planil_jax.training import checkpoint
 from planil_jax.training import report as training_report
+from planil_jax.training.files import DamageWarning
 
 LAYOUTS = (figures.WIDE, figures.NARROW)
 NAME = "a <b>bold</b> & 'quoted' name"
@@ -293,6 +294,16 @@ def test_an_evaluation_is_the_headline_and_says_where_it_is_of_another_step(tmp_
     written = report.write(untrained("pendulum", tmp_path)).read_text()
     for text in ("90%", "80–95%", "75%", "0.25 m", "These numbers are of step 7"):
         assert text in written
+
+
+def test_a_report_says_where_the_metrics_end_before_the_checkpoint(tmp_path):
+    trained = untrained("pendulum", tmp_path)._replace(step=8)
+    line = {"step": 4, "seconds": 1.0, "processor_seconds": 1.0}
+    line |= {"metrics": {"train/reward": [0.5] * trained.experiment.seeds}}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.warns(DamageWarning, match="metrics.jsonl: metrics end at step 4, before"):
+        written = report.write(trained).read_text()
+    assert "metrics end at step 4, before the checkpoint of step 8" in written
 
 
 def test_a_report_says_which_seed_stopped_and_draws_the_gap(tmp_path):

@@ -10,6 +10,7 @@ to the environment's control period. Actions beyond its bounds are refused, unle
 is given. Whatever is changed or left out is said.
 """
 
+import os
 from typing import Any
 
 from absl import flags
@@ -61,6 +62,8 @@ def main() -> None:
     if FLAGS.source is None:
         raise UsageError("name the source: planil convert SOURCE --env=... --out=...")
     files.require_writable(FLAGS.out, "--out")
+    if os.path.realpath(FLAGS.source) == os.path.realpath(FLAGS.out):
+        raise UsageError(f"{FLAGS.out} (--out) is the source: choose another file.")
     values: dict[str, Any] = {name: FLAGS[name].value for name in _SAME}
     values |= {"names": _names(FLAGS.map), "actions": tuple(FLAGS.actions)}
     options = formats.Options(**values)

@@ -187,7 +187,7 @@ def of_run(
     if trained.demos.actions is None:
         absent = {"bc": NO_ACTIONS} | dict(absent)
     row = entry(settings.environment, settings.method, result, others, tuning, absent)
-    return results.new("learning", command, asked, runs=[row])
+    return results.new("learning", command, asked, runs=[row], **_note(result))
 
 
 def _of_sweep(
@@ -203,7 +203,14 @@ def _of_sweep(
         dict(asked) | {"experiment": result["config"]},
         cases=[{"name": label, "commit": commit} for label in evaluation["members"]],
         outcomes=[{"returns": row, "return": float(np.mean(row))} for row in returns],
+        **_note(result),
     )
+
+
+def _note(result: Mapping[str, Any]) -> dict[str, str]:
+    """Which members stopped, of which old parameters were evaluated."""
+    stopped = result["evaluation"].get("stopped", [])
+    return {"note": " ".join(stopped)} if stopped else {}
 
 
 # -------------------------------------------------------------------------------- helpers

@@ -24,6 +24,10 @@ from planil_jax.base import UsageError, printable
 Form = Any
 _SEAL = re.compile(rb'(?s)(.*), "crc32": "([0-9a-f]{8})"\}\n?')
 _LARGEST = 2**63  # of whole numbers
+OF_A_RUN = (  # what no other file may replace
+    *("config.json", "versions.json", "metrics.jsonl", "evaluation.json"),
+    "demonstrations.npz",
+)
 
 
 class DamagedError(UsageError):
@@ -86,6 +90,12 @@ def require_writable(path: str | Path | None, argument: str) -> None:
     """
     if path and (reason := unwritable(path)):
         raise UsageError(f"{path} ({argument}) cannot be written: {reason}.")
+    if (
+        path
+        and Path(path).name in OF_A_RUN
+        and Path(path).with_name("config.json").exists()
+    ):
+        raise UsageError(f"{path} ({argument}) is a file of a run: choose another.")
 
 
 def read(path: Path, form: Form, mend: str, sealed: bool = False) -> dict[str, Any]:

@@ -102,6 +102,9 @@ def collect(
     """T steps of E environments: states and carries after, and a rollout `[T, E]`."""
     bank_key, key = jax.random.split(key)
     bank = jax.vmap(env.reset)(jax.random.split(bank_key, config.resets))
+    sound = jax.vmap(_all_finite)(bank.obs)  # a reset that is not finite starts nothing
+    order = jnp.nonzero(sound, size=config.resets, fill_value=0)[0]
+    count = jnp.maximum(jnp.sum(sound), 1)
     fresh = _repeat(agent.carry(), config.num_envs)
 
     def step(running, key):
@@ -113,7 +116,7 @@ def collect(
         (states, carry), transitions = jax.vmap(step)(running, act_keys)
         ended = transitions.terminal | transitions.truncated  # [E]
         chosen = jax.random.randint(restart_key, (config.num_envs,), 0, config.resets)
-        restarts = jax.tree.map(lambda leaf: leaf[chosen], bank)
+        restarts = jax.tree.map(lambda leaf: leaf[order[chosen % count]], bank)
         states = _where(ended, restarts, states)
         carry = _where(ended, fresh, carry)
         return (states, carry), transitions

@@ -174,7 +174,12 @@ def _writable(logdir: Path) -> Iterator[None]:
 
 
 def _require_place(logdir: Path) -> None:
-    """Refuses a directory that cannot be made, before it is made."""
+    """Refuses a directory that cannot be made or read again, before it is made."""
+    if "[" in str(logdir.absolute()):
+        raise UsageError(
+            f"{logdir.absolute()} has a '[', which Orbax takes for a pattern, so that "
+            "checkpoints there could not be read: choose another logdir."
+        )
     nearest = next(path for path in [logdir, *logdir.parents] if path.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

@@ -360,6 +360,15 @@ def test_evaluate_writes_results_beside_their_references(run, recorded, tmp_path
     assert len(row["random"]["returns"]) == 2
 
 
+def test_no_output_replaces_its_source_or_a_file_of_a_run(refused, recorded, tmp_path):
+    source = "--env=point_mass", f"--out={recorded}"
+    assert "is the source" in refused("convert", str(recorded), *source)
+    for name in ("config.json", "demonstrations.npz"):
+        (tmp_path / name).write_text("{}")
+    out = f"--out={tmp_path / 'demonstrations.npz'}"
+    assert "is a file of a run" in refused("convert", str(recorded), source[0], out)
+
+
 def test_a_reason_without_a_name_is_refused(refused, tmp_path):
     out = f"--out={tmp_path / 'x.json'}"
     message = refused("evaluate", f"--run={tmp_path}", "--absent=slow", out)

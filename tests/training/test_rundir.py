@@ -105,6 +105,12 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
             rundir.open_run(logdir, CONFIG, resume=False)
 
 
+def test_a_directory_whose_checkpoints_orbax_could_not_read_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="has a '\\[', .* choose another logdir"):
+        rundir.open_run(tmp_path / "rate[1e-3]", CONFIG, resume=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_directory_without_a_run_has_no_configuration(tmp_path):
     with pytest.raises(UsageError, match="no run"):
         rundir.read_config(tmp_path)

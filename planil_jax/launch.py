@@ -97,7 +97,9 @@ def launch(
         for notice in notices:
             report.say(notice)
         again = _again(logdir, resume)
-        hearing = stack.enter_context(_stoppable(report, again))
+        begun = logdir is None or (logdir / rundir.CONFIG).exists()
+        first = again if begun else "the same command begins it again"
+        hearing = stack.enter_context(_stoppable(report, first))
         for _ in run.train(
             agent,
             env,

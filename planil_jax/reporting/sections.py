@@ -32,7 +32,10 @@ def curves(trained: runs.Run, evaluation: dict[str, Any]) -> str:
     if not np.nansum(metrics.get(_INVALID, ((), 0.0))[1]):
         metrics.pop(_INVALID, None)  # there were none
     if not metrics:
-        return page.section("Learning", page.text("This run has no metrics yet."))
+        there = "no metrics yet" if trained.step == 0 else "lost its metrics"
+        if trained.step:
+            files.warn(f"{trained.directory} has {there}: the report has no curves.")
+        return page.section("Learning", page.text(f"This run has {there}."))
     last = max(steps[-1] for steps, _ in metrics.values())
     gap = ""
     if last < trained.step:

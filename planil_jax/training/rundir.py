@@ -216,7 +216,10 @@ def _check(
             "from the beginning, as it is set now."
         )
     elif begun:
-        notices.append(f"{logdir / CONFIG} is gone; it is written anew.")
+        notices.append(
+            f"{logdir / CONFIG} is gone; it is written anew. Nothing can tell whether the "
+            "settings are those of before: see that all of them are given."
+        )
     if resume and not checkpoint.steps(logdir / CHECKPOINTS):
         notices.append(f"{logdir} holds no checkpoint; training starts from the beginning.")
     return notices

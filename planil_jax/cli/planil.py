@@ -36,7 +36,11 @@ def main() -> NoReturn:
     """Runs `planil` from its command line to its exit code."""
     _, *arguments = sys.argv
     if not arguments or arguments[0] in ("help", "--help", "-h"):
-        print(listing())
+        try:
+            print(listing(), flush=True)
+        except BrokenPipeError:  # nobody reads it, nor what Python flushes as it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         sys.exit(0)
     command, *rest = arguments
     if command not in COMMANDS:

@@ -33,9 +33,9 @@ python -c 'import planil_jax, pathlib; assert "elsewhere" in planil_jax.__file__
 assert pathlib.Path(planil_jax.__file__).with_name("py.typed").exists()'
 
 step "planil collect | train | evaluate"
-planil | head -3
+planil > said.txt && head -3 said.txt
 planil collect --env=point_mass --episodes=4 --actions --out=demos.npz
-planil inspect demos.npz | head -3
+planil inspect demos.npz > said.txt && head -3 said.txt
 planil train --method=bc --env=point_mass --demos=demos.npz --logdir=runs/bc --seeds=2 \
   --total_steps=400 --set loop.num_envs=2 --set loop.steps=50 --set loop.rounds=1
 planil evaluate --run=runs/bc --episodes=4
@@ -55,7 +55,7 @@ test -s nav.html
 step "a stranger's method in a package of its own"
 cp -r "$root/tests/stranger" "$work/stranger"
 env/bin/pip install --quiet --disable-pip-version-check --no-deps "$work/stranger"
-planil methods | grep -q '^ *tug '
+planil methods > said.txt && grep -q '^ *tug ' said.txt
 planil train --method=tug --env=point_mass --demos=demos.npz --logdir=runs/tug --seeds=2 \
   --total_steps=400 --set loop.num_envs=2 --set loop.steps=50 --set loop.rounds=1
 planil evaluate --run=runs/tug --episodes=4

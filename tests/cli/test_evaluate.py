@@ -15,7 +15,8 @@ def refused(command, monkeypatch, *arguments: str) -> str:
     """The sentence about a command line."""
     values, argv = flags.FlagValues(), [command.__name__, *arguments]
     with monkeypatch.context() as patch:
-        for define in ("string", "integer", "bool", "list", "enum", "multi_string"):
+        kinds = ("string", "integer", "float", "bool", "list", "enum", "multi_string")
+        for define in kinds:
             plain = getattr(flags, f"DEFINE_{define}")
 
             def local(*args, plain=plain, **kwargs):

@@ -199,9 +199,15 @@ def _nothing() -> None:
 
 def _begin(opened: rundir.Opened, source: Path | None, logdir: Path, digest: str) -> None:
     """Makes the directory, and keeps the demonstrations there for later."""
-    opened.begin()
     kept = logdir / runs.DEMONSTRATIONS
-    if source is None or source.resolve() == kept.resolve():
+    keeps = source is not None and source.resolve() != kept.resolve()
+    of_a_run = any((logdir / name).exists() for name in (rundir.CONFIG, rundir.CHECKPOINTS))
+    if keeps and kept.exists() and not of_a_run:
+        raise UserError(
+            f"{kept} is there and of no run: move it, or choose another logdir."
+        )
+    opened.begin()
+    if source is None or not keeps:
         return
     data = source.read_bytes()
     if runs.digest_of(data) != digest:

@@ -20,7 +20,8 @@ def settings(experiment: Experiment) -> dict[str, np.ndarray]:
 
     Raises:
       UsageError: a sweep is not of the form agent.field=number,number, not of a number, or
-        of one that its field does not take; or a field is swept twice.
+        of one that its field does not take; or a field is swept twice, or a value, as far
+        as its name tells.
     """
     axes: dict[str, list[float]] = {}
     for line in experiment.sweep:
@@ -38,6 +39,12 @@ def settings(experiment: Experiment) -> dict[str, np.ndarray]:
                 f"{path}={','.join(f'{value:g}' for value in axes[path] + values)}."
             )
         _check(experiment, path, line)
+        shown = [f"{value:g}" for value in values]
+        for text in shown:
+            if shown.count(text) > 1:
+                raise UsageError(
+                    f"sweep {line}: two of its values are {text}: give each one once."
+                )
         for value in values:
             config.check(apply_overrides(experiment, {path: value}))
         axes[path] = values

@@ -103,6 +103,7 @@ def test_returns_are_the_sums_of_rewards():
         ({"obs": []}, "obs must hold at least one episode"),
         ({"obs": np.zeros((3, 4))}, r"obs must hold an array \[L \+ 1, O\] an episode"),
         ({"obs": [["a", "b"]]}, "obs must"),
+        ({"obs": np.ma.masked_less(np.ones((1, 3, 4)), 2)}, "obs has masked entries"),
         (
             {"obs": np.zeros((1, 3, 4)), "actions": np.zeros((1, 3, 2))},
             "actions of episode 0 has 3 steps, but obs has 3 rows",

@@ -58,6 +58,8 @@ def test_values_arrive_in_their_fields_however_deep():
             "there is no agent.optimizer.value_l. Did you mean value_lr",
         ),
         ("run.total_steps=1", "there is no run"),
+        ("agent.markup=1e-3,0.001", "two of its values are 0.001"),
+        ("agent.markup=1.00000001,1.00000002", "two of its values are 1"),
         ("agent.batch=1,2", "agent.batch is 512, and only numbers with a fraction"),
     ],
 )

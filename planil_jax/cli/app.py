@@ -93,6 +93,10 @@ def run(
       positional: the flag that an argument without a name stands for; empty: none.
     """
     argv = sys.argv
+    # Of what was closed, `2>&-`, Python makes None.
+    sys.stdout, sys.stderr = (
+        file or open(os.devnull, "w") for file in (sys.stdout, sys.stderr)
+    )
     argv[1:] = map(_expand_home, argv[1:])
     if config and _given("config", argv) is None:
         argv.insert(1, f"--config={config}")

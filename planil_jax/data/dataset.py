@@ -236,6 +236,10 @@ def _episodes(name: str, arrays: Any, count: int | None = None) -> Any:
     if arrays is None:
         return None
     try:
+        if any(np.ma.is_masked(array) for array in arrays):
+            raise UsageError(
+                f"{name} has masked entries: leave out those steps, or fill them."
+            )
         rows = [np.asarray(array) for array in arrays]
     except (TypeError, ValueError):
         rows = []

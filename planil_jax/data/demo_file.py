@@ -15,6 +15,7 @@ Messages count episodes, steps and entries from 0.
 import dataclasses
 import difflib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -441,7 +442,12 @@ def _check_card(path: str | Path, card: Card, episodes: int) -> None:
         "gives an action a lower bound that is not below its upper one": any(
             low >= high for low, high in bounds
         ),
-        "has a control period that is not above 0 s": not card.control_period > 0,
+        "has a control period that is not above 0 s, or not finite": not (
+            0 < card.control_period < math.inf
+        ),
+        "has a bound of an action that is not a number": any(
+            math.isnan(bound) for bound in (*card.action_low, *card.action_high)
+        ),
         "has not one return an episode": len(card.returns) not in (0, episodes),
     }
     for mistake, made in mistakes.items():

@@ -351,7 +351,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, whose seal holds."""
     try:
         known = {"format": int, "planil_jax": str}
-        manifest = files.parse((path / _MANIFEST).read_bytes(), known, sealed=True)
+        manifest = files.parse(files.content(path / _MANIFEST), known, sealed=True)
     except (OSError, ValueError) as error:
         raise _DamagedError(f"{_MANIFEST}: {error}") from None
     if manifest["format"] != FORMAT:

@@ -111,12 +111,23 @@ def read(path: Path, form: Form, mend: str, sealed: bool = False) -> dict[str, A
         that form.
     """
     try:
-        return parse(path.read_bytes(), form, sealed)
+        return parse(content(path), form, sealed)
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
     except ValueError as error:
         reason = f"is damaged ({error})"
     raise DamagedError(f"{path} {reason}: {mend}.")
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, never of a pipe or a device, which might not end.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return path.read_bytes()
 
 
 def read_if_sound(path: Path, form: Form, mend: str) -> dict[str, Any]:

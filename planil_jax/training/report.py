@@ -317,7 +317,7 @@ def _read_lines(path: Path, until: int | None = None) -> _Found:
       OSError: the file cannot be read.
     """
     try:
-        *whole, rest = path.read_bytes().split(b"\n")
+        *whole, rest = files.content(path).split(b"\n")
     except FileNotFoundError:
         return _Found([], "")
     lines, wrong = {}, {}
@@ -417,7 +417,10 @@ def _disk(path: Path) -> Iterator[None]:
 
 
 class _Console:
-    """stderr: a bar on a terminal, else a line now and then."""
+    """stderr: a bar on a terminal, else a line now and then.
+
+    Where nobody reads it any more, training goes on without a word.
+    """
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
@@ -427,7 +430,8 @@ class _Console:
         self._last_line = -math.inf
 
     def say(self, sentence: str) -> None:
-        tqdm.write(sentence, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(sentence, file=sys.stderr)
 
     @contextlib.contextmanager
     def timed(self, doing: str, done: str) -> Iterator[None]:
@@ -436,12 +440,11 @@ class _Console:
 
         def tick() -> None:
             while not finished.wait(1.0):
-                seconds = time.monotonic() - began
-                print(f"\r{doing}… {seconds:.0f} s", end="", file=sys.stderr)
+                self._print(f"\r{doing}… {time.monotonic() - began:.0f} s")
 
         ticking = threading.Thread(target=tick, daemon=True)
         if self._terminal:
-            print(f"{doing}…", end="", file=sys.stderr, flush=True)
+            self._print(f"{doing}…")
             ticking.start()
         else:
             self.say(f"{doing}…")
@@ -451,7 +454,7 @@ class _Console:
             finished.set()
             if self._terminal:
                 ticking.join()
-                print("\r", end="", file=sys.stderr)
+                self._print("\r")
         self.say(f"{done} in {time.monotonic() - began:.1f} s")
 
     def start(self, step: int, total: int) -> None:
@@ -464,9 +467,10 @@ class _Console:
     def epoch(self, step: int, metrics: _Metrics) -> None:
         line = self._line(step, metrics)
         if self._bar is not None:
-            self._bar.set_postfix_str(line, refresh=False)
-            self._bar.update(min(step, self._total) - self._bar.n)
-            self._bar.refresh()
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(line, refresh=False)
+                self._bar.update(min(step, self._total) - self._bar.n)
+                self._bar.refresh()
         elif time.monotonic() - self._last_line >= _PERIOD or step >= self._total:
             self._last_line = time.monotonic()
             self.say(line)
@@ -474,6 +478,10 @@ class _Console:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(text, end="", file=sys.stderr, flush=True)
 
     def _line(self, step: int, metrics: _Metrics) -> str:
         """ "step 3200 of 50000 · 8412 steps/s · return -12.3 (-14 to -11) · 2 min left"."""

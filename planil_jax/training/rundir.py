@@ -105,7 +105,7 @@ def read_config(logdir: str | Path) -> str:
       UsageError: there is no run.
     """
     try:
-        return (Path(logdir) / CONFIG).read_text()
+        return files.content(Path(logdir) / CONFIG).decode()
     except (OSError, ValueError):
         raise UsageError(f"there is no run in {logdir}: it has no {CONFIG}.") from None
 

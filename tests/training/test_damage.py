@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -342,3 +343,22 @@ def test_without_locks_training_goes_on_with_a_notice(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
     with lock.held(tmp_path) as (told,):
         assert "cannot be locked" in told
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["config.json", "versions.json", "metrics.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, name):
+    begun(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if name == "config.json":
+            with pytest.raises(UsageError):
+                rundir.saved_config(tmp_path)
+        elif name == "versions.json":
+            assert rundir.saved_versions(tmp_path) == {"commit": ""}
+        else:
+            assert report.read_metrics(tmp_path) == {}
+    told = " ".join(str(one.message) for one in caught)
+    assert name == "config.json" or "it is a pipe or a device" in told

@@ -1,7 +1,9 @@
 import errno
+import io
 import json
 import math
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -219,6 +221,20 @@ def test_a_terminal_sees_a_bar(capsys, monkeypatch):
     written = capsys.readouterr().err
     assert " 50%|" in written and "eval/return -1" in written
     assert "\na sentence.\n" in written.replace("\r", "\n")
+
+
+def test_training_goes_on_where_nobody_reads_its_words_any_more(tmp_path, monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    with report.Report(tmp_path) as told:
+        with told.compiling("training"):
+            told.start(0, 2)
+        told.epoch(1, {"a": np.array([1.0])})
+        told.say("a sentence")
+    np.testing.assert_array_equal(report.read_metrics(tmp_path)["a"][0], [1])
 
 
 def test_a_silent_report_says_nothing_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -144,11 +144,8 @@ class Run:
             seed = self._best()
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             raise UsageError(f"seed is the index of a member or 'best', not {seed!r}.")
-        for one, sentence in zip(
-            self._trained.stopped, runs.stops(self._trained), strict=True
-        ):
-            if one.member == seed:
-                files.warn(sentence)
+        if sentence := runs.stops_by_member(self._trained).get(int(seed)):
+            files.warn(sentence)
         return Policy(self._trained, int(seed), sampling_seed)
 
     def save_expert(self, path: str | Path, *, seed: int = 0) -> None:

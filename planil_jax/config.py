@@ -190,13 +190,20 @@ def parse_json(text: str) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a name that is given twice, JSON keeps the last in silence."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"the saved configuration gives {printable(twice)} twice.")
-    return fields
+    if (twice := repeated(pairs)) is not None:
+        raise UsageError(f"the saved configuration gives {twice} twice.")
+    return dict(pairs)
+
+
+def repeated(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first name that an object of JSON gives twice, as messages show it.
+
+    JSON keeps the last one in silence.
+    """
+    if len(dict(pairs)) == len(pairs):
+        return None
+    names = [name for name, _ in pairs]
+    return next(printable(name) for name in names if names.count(name) > 1)
 
 
 def require_version(plain: Mapping[str, Any], where: str) -> None:

@@ -253,12 +253,17 @@ def shows(trained: Run, values: run.Settings | None = None) -> Shows:
 
 def stops(trained: Run) -> list[str]:
     """A sentence about each member that stopped in training."""
+    return list(stops_by_member(trained).values())
+
+
+def stops_by_member(trained: Run) -> dict[int, str]:
+    """The same, by the index of the member."""
     labels = sweep.labels(trained.experiment)
-    return [
-        f"{labels[one.member]} became not finite at step {one.step} in {one.part} and "
-        f"stopped; its parameters are those of step {one.kept}."
+    return {
+        one.member: f"{labels[one.member]} became not finite at step {one.step} in "
+        f"{one.part} and stopped; its parameters are those of step {one.kept}."
         for one in trained.stopped
-    ]
+    }
 
 
 def over_seeds(function: Callable[..., Any], trained: Run) -> Any:

@@ -12,14 +12,15 @@
 Messages count episodes, steps and entries from 0.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from flax import struct
@@ -220,12 +221,23 @@ def refuse_numbers(
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays to a temporary file, then renames it: it is always whole."""
+    """Writes arrays, whole or not at all; the directories above are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with whole(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written beside and renamed: the old or the new one is always whole.
+
+    Raises:
+      OSError: the file cannot be written, with its path; an older one is unharmed.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(beside, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

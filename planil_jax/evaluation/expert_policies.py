@@ -132,9 +132,8 @@ def from_run(trained: runs.Run, environment: str | None = None) -> ExpertPolicy:
       UsageError: the environment has other observations or actions than the one where the
         run was trained; or that member stopped, as it was not finite.
     """
-    for one, sentence in zip(trained.stopped, runs.stops(trained), strict=True):
-        if one.member == 0:
-            raise UsageError(f"{sentence} It cannot demonstrate: choose another run.")
+    if sentence := runs.stops_by_member(trained).get(0):
+        raise UsageError(f"{sentence} It cannot demonstrate: choose another run.")
     settings, params = jax.tree.map(
         lambda leaf: leaf[0], (trained.settings, trained.params)
     )

@@ -16,7 +16,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from planil_jax.base import UsageError, printable
+from planil_jax import config
+from planil_jax.base import UsageError
+from planil_jax.data import demo_file
 
 # What a value of JSON must be: float (also a whole number, nan or inf), int, str or object
 # (anything); [form] for a list of any length; (form, None) where it may be null; or a
@@ -49,17 +51,8 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: the file cannot be written, with its path; an older one is unharmed.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with demo_file.whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def unwritable(path: str | Path) -> str:
@@ -208,13 +201,9 @@ def mismatch(value: Any, form: Form, name: str = "it") -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a name that is given twice, JSON keeps the last in silence."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it gives {printable(twice)} twice")
-    return content
+    if (twice := config.repeated(pairs)) is not None:
+        raise ValueError(f"it gives {twice} twice")
+    return dict(pairs)
 
 
 def _checksum(data: bytes) -> str:

@@ -9,28 +9,15 @@ import pytest
 import planil_jax as pj
 from planil_jax import envs
 from planil_jax.base import UsageError, UserError
-from planil_jax.data import formats
+from tests.data.formats.reading import SPEC, read, refused
 
 pytestmark = pytest.mark.fast
 
-SPEC = envs.make("point_mass").spec
 LENGTHS = (3, 5)
 
 
 def numbers(*shape, seed=0):
     return np.random.default_rng(seed).uniform(-0.9, 0.9, shape)
-
-
-def read(path, count=None, spec=SPEC, **options):
-    return formats.read(str(path), spec, count, formats.Options(**options))
-
-
-def refused(path, **options):
-    with pytest.raises(UsageError) as caught:
-        read(path, **options)
-    message = str(caught.value)
-    assert message.startswith(str(path)) and "\n" not in message
-    return message
 
 
 def minari(tmp_path, **changes):

@@ -8,28 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from planil_jax import envs
 from planil_jax.base import UsageError
-from planil_jax.data import formats
 from planil_jax.data.formats import select, timing
 from planil_jax.data.formats.recording import Recording
+from tests.data.formats.reading import SPEC, read, refused
 
 pytestmark = pytest.mark.fast
 
-SPEC = envs.make("point_mass").spec  # acts every 0.1 s
 MAP = {"px": "x [m]", "py [cm]": "y"}
-
-
-def read(path, count=None, spec=SPEC, **options):
-    return formats.read(str(path), spec, count, formats.Options(**options))
-
-
-def refused(path, **options):
-    with pytest.raises(UsageError) as caught:
-        read(path, **options)
-    message = str(caught.value)
-    assert message.startswith(str(path)) and "\n" not in message
-    return message
 
 
 def log(rows=9, period=0.05, **changes):
